@@ -1,0 +1,1 @@
+"""A conformance suite for functions that save fine-tuned models."""

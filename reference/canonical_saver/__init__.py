@@ -1,0 +1,1 @@
+"""The canonical way to save a fine-tuned model."""
