@@ -1,0 +1,1 @@
+"""Trains tiny models under every mode, has them saved, and reloads them."""

@@ -1,0 +1,161 @@
+"""A case: the plain data that says what is trained, how, and what the saver is asked for.
+
+A case is all that a replay needs. It is frozen, hashable, and travels as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatchcase
+from typing import Any, Literal, Self
+
+Method = Literal["full", "lora", "qlora"]
+Engine = Literal["single", "ddp", "fsdp1", "fsdp2", "zero1", "zero2", "zero3"]
+
+METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
+ENGINES: tuple[Engine, ...] = ("single", "ddp", "fsdp1", "fsdp2", "zero1", "zero2", "zero3")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mode:
+    """How a model was trained: a method on an engine, named like ``lora-zero3``."""
+
+    method: Method
+    engine: Engine
+
+    @property
+    def name(self) -> str:
+        """The mode's name, ``METHOD-ENGINE``."""
+        return f"{self.method}-{self.engine}"
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether only an adapter is trained."""
+        return self.method != "full"
+
+    def matches(self, patterns: tuple[str, ...]) -> bool:
+        """Whether the name matches one of the shell-style ``patterns``."""
+        return any(fnmatchcase(self.name, pattern) for pattern in patterns)
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the mode called ``name``.
+
+        Raises:
+            ValueError: there is no such mode.
+        """
+        for method in METHODS:
+            for engine in ENGINES:
+                if name == f"{method}-{engine}":
+                    return cls(method, engine)
+        raise ValueError(f"unknown mode {name!r}; a mode is METHOD-ENGINE, e.g. lora-zero3")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+MODES: tuple[Mode, ...] = tuple(Mode(method, engine) for method in METHODS for engine in ENGINES)
+
+Architecture = Literal["llama", "llama-tied", "qwen2", "mixtral", "phi3"]
+Sizes = Literal["even", "odd"]
+Dtype = Literal["float32", "bfloat16", "mixed"]
+Tokenizer = Literal["chat", "plain"]
+Occupied = Literal["empty", "single", "sharded", "adapter", "strangers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What ``peft.LoraConfig`` is given.
+
+    Attributes:
+        r: rank of the update.
+        alpha: ``lora_alpha``.
+        targets: names of the adapted linear layers.
+        modules_to_save: names of modules trained whole.
+        bias: which biases are trained.
+        dora: whether magnitudes are trained too.
+    """
+
+    r: int = 4
+    alpha: int = 8
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    modules_to_save: tuple[str, ...] = ()
+    bias: Literal["none", "all", "lora_only"] = "none"
+    dora: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One training run and the save that follows it.
+
+    Attributes:
+        mode: method and engine.
+        architecture: family of the tiny model.
+        sizes: ``odd`` makes vocabulary and feed-forward sizes that no world size divides.
+        dtype: what the model is loaded in; ``mixed`` holds bfloat16 matrices and float32 norms.
+        adapter: the adapter's shape; None for full training.
+        max_shard_size: the limit in bytes of a weight file; None is the library's default.
+        tokenizer: with or without a chat template.
+        planted: whether NaN payloads, -0.0, subnormals and infinities stand in the weights.
+        persist: ZeRO-3 only: keep DeepSpeed's default persistence threshold instead of 0.
+        occupied: what lies in the output folder before the save.
+        world_size: number of ranks; 1 for the engine ``single``.
+        seed: seed of weights, data and training.
+    """
+
+    mode: Mode
+    architecture: Architecture = "llama"
+    sizes: Sizes = "even"
+    dtype: Dtype = "float32"
+    adapter: Adapter | None = None
+    max_shard_size: int | None = None
+    tokenizer: Tokenizer = "chat"
+    planted: bool = False
+    persist: bool = False
+    occupied: Occupied = "empty"
+    world_size: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode.is_adapter != (self.adapter is not None):
+            raise ValueError(f"{self.mode}: an adapter is given for adapter methods and only there")
+        if (self.mode.engine == "single") != (self.world_size == 1):
+            raise ValueError(f"{self.mode}: world size {self.world_size}; only single has 1 rank")
+        if self.persist and self.mode.engine != "zero3":
+            raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
+
+    def to_json(self) -> str:
+        """The case as one line of JSON, keys in the order of the fields."""
+        plain = {**asdict(self), "mode": self.mode.name}
+        return json.dumps(plain)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The case that ``to_json`` wrote.
+
+        Raises:
+            ValueError: the text is no case.
+        """
+        plain: Any = json.loads(text)
+        if not isinstance(plain, Mapping):
+            raise ValueError("a case is a JSON object")
+        known = {item.name for item in fields(cls)}
+        if unknown := sorted(set(plain) - known):
+            raise ValueError(f"unknown keys in a case: {', '.join(unknown)}")
+        if "mode" not in plain:
+            raise ValueError("a case needs a mode")
+        adapter = plain.get("adapter")
+        return cls(
+            **{
+                **plain,
+                "mode": Mode.parse(plain["mode"]),
+                "adapter": None if adapter is None else _adapter(adapter),
+            }
+        )
+
+
+def _adapter(plain: Mapping[str, Any]) -> Adapter:
+    tuples = {key: tuple(plain[key]) for key in ("targets", "modules_to_save") if key in plain}
+    return Adapter(**{**plain, **tuples})

@@ -1,0 +1,1 @@
+"""What lies on disk, read by our own code alone."""

@@ -1,0 +1,34 @@
+"""What a check reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saver_conformance.case import Case
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One place where a saver breaks a clause.
+
+    Attributes:
+        clause: id of the clause, such as ``TENSOR-003``.
+        expected: what should be there.
+        found: what is there.
+        case: the case that showed it.
+        file: path below the output folder.
+        tensor: name of the tensor.
+        rank: the rank at fault.
+        offset: byte offset of the first difference, counted in the tensor (or in the file).
+        differing: number of differing bytes.
+    """
+
+    clause: str
+    expected: str
+    found: str
+    case: Case
+    file: str | None = None
+    tensor: str | None = None
+    rank: int | None = None
+    offset: int | None = None
+    differing: int | None = None

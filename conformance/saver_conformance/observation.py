@@ -1,0 +1,151 @@
+"""What one case showed: the only thing that checks look at.
+
+Training, saving and reloading happen once a case; everything that a check needs is recorded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from saver_conformance.case import Case
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """The bits of one tensor.
+
+    Attributes:
+        dtype: safetensors' name of the type, such as ``BF16``.
+        shape: the logical shape.
+        data: the elements in row-major order, little-endian.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What the oracle saw before the save, under the names that belong on disk.
+
+    Attributes:
+        tensors: every tensor that belongs in the save, by its canonical name.
+        tied: names that are the same memory as a saved tensor and stay out, with that tensor's
+            name.
+        base: names of the frozen base, none of which belongs in an adapter's file.
+        config: fields of ``config.json`` that must be there; empty for adapters.
+        adapter: fields of ``adapter_config.json`` that must be there; empty for full training.
+        chat_template: the tokenizer's chat template, if it has one.
+        vocabulary: the tokenizer's tokens and ids.
+    """
+
+    tensors: Mapping[str, Tensor]
+    tied: Mapping[str, str] = field(default_factory=dict)
+    base: frozenset[str] = frozenset()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    adapter: Mapping[str, Any] = field(default_factory=dict)
+    chat_template: str | None = None
+    vocabulary: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RankOutcome:
+    """How the saver ended on one rank.
+
+    Attributes:
+        rank: the rank.
+        status: ``returned``; ``raised`` an exception; ``died``: the process ended; ``hung``: it
+            did not return within the limit.
+        detail: traceback, stack or signal; empty when it returned.
+        seconds: time spent in the saver.
+    """
+
+    rank: int
+    status: Literal["returned", "raised", "died", "hung"]
+    detail: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path below the output folder.
+
+    Attributes:
+        kind: regular file, folder, link or something else.
+        mode: permission bits.
+        size: in bytes.
+        sha256: of a file's bytes, as hex; empty for the rest.
+    """
+
+    kind: Literal["file", "folder", "link", "other"]
+    mode: int
+    size: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A tensor that did not come back as it was.
+
+    Attributes:
+        tensor: its name.
+        what: one sentence: what was expected, what was found.
+    """
+
+    tensor: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a fresh process got from the saved folder alone (and the base model, for adapters).
+
+    Attributes:
+        error: traceback when loading failed; everything else is empty then.
+        class_name: class of the model that ``Auto*`` made.
+        missing: keys that the library reported as missing.
+        unexpected: keys that the library reported as unexpected.
+        differences: tensors whose bits differ from the oracle's snapshot.
+        untied: names expected to share memory after loading, that do not.
+        logits: None when they were not compared (planted weights); else whether the bits of the
+            reloaded model's logits equal those of a twin that holds the snapshot.
+        tokenizer_error: what is wrong with the reloaded tokenizer; empty when nothing is.
+    """
+
+    error: str = ""
+    class_name: str = ""
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    untied: tuple[str, ...] = ()
+    logits: bool | None = None
+    tokenizer_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One case, trained, saved and reloaded.
+
+    Attributes:
+        case: what was run.
+        expected: the oracle's view before the save.
+        outcomes: one for every rank, in order.
+        folder: the output folder, still on disk while checks run.
+        before: what lay in the folder when the saver was called, by relative POSIX path.
+        after: what lies there now.
+        umask: the umask of the ranks.
+        reload: None when nothing was reloaded, because a rank did not return.
+    """
+
+    case: Case
+    expected: Expectation
+    outcomes: tuple[RankOutcome, ...]
+    folder: Path
+    before: Mapping[str, Entry]
+    after: Mapping[str, Entry]
+    umask: int
+    reload: Reload | None
