@@ -1,0 +1,189 @@
+"""One rank of a world: a process that stays up and takes case after case.
+
+Started by ``world.py``, never by hand. Requests and answers are lines of JSON on two pipes that
+are neither stdout nor stderr, so whatever a saver prints cannot garble them. Torch is imported
+only where a process group is asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+Saver = Callable[[Any, Any, Any], object]
+Status = Literal["returned", "raised", "unavailable", "died", "hung"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one request on one rank.
+
+    Attributes:
+        status: ``unavailable`` when a library or an engine is missing here; ``died`` and ``hung``
+            are said by the judge on behalf of a rank that cannot answer.
+        detail: traceback, stacks or reason; empty when it returned.
+        seconds: time that the request took on the rank.
+    """
+
+    status: Status
+    detail: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RankStart:
+    """How a rank is set up, passed as its only argument.
+
+    Attributes:
+        requests: descriptor from which requests are read.
+        answers: descriptor to which answers are written.
+        stacks: file that receives the stacks of all threads on SIGUSR1 and on a crash.
+        judge: process id of the judge; the rank does not outlive it.
+        episode: module that has ``prepare(case, folder)``.
+        group: ``gloo`` or ``nccl`` joins a process group described by the environment; empty
+            joins none.
+    """
+
+    requests: int
+    answers: int
+    stacks: str
+    judge: int
+    episode: str
+    group: str
+
+    def to_json(self) -> str:
+        """The settings as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The settings that ``to_json`` wrote."""
+        return cls(**json.loads(text))
+
+
+class SaverNotFoundError(Exception):
+    """The address ``package.module:function`` leads to no function."""
+
+
+def find_saver(address: str) -> Saver:
+    """Import the function at ``package.module:function``.
+
+    Raises:
+        SaverNotFoundError: there is none, or its module cannot be imported.
+    """
+    module_name, separator, path = address.partition(":")
+    if not (module_name and separator and path):
+        raise SaverNotFoundError(f"{address!r} is no saver; write package.module:function")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        cause = traceback.format_exception_only(error)[-1].strip()
+        raise SaverNotFoundError(
+            f"the saver's module {module_name!r} is not importable: {cause}"
+        ) from (error)
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    if not callable(found):
+        raise SaverNotFoundError(f"module {module_name!r} has no function {path!r}")
+    saver: Saver = found
+    return saver
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when ``parent`` ends."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the line above
+        os._exit(1)
+
+
+class Rank:
+    """The state between requests: the imported bench, the saver and the episode at hand."""
+
+    def __init__(self, start: RankStart) -> None:
+        self._start = start
+        self._savers: dict[str, Saver] = {}
+        self._episode: Any = None
+
+    def answer(self, request: dict[str, str]) -> Answer:
+        """Do what ``request`` says; whatever it raises becomes the answer."""
+        step: Callable[..., None] = getattr(self, f"_{request.pop('do')}")
+        started = time.monotonic()
+        try:
+            step(**request)
+        except SaverNotFoundError as error:
+            return Answer("unavailable", str(error))
+        except BaseException as error:
+            seconds = time.monotonic() - started
+            if _is_unavailable(error):
+                return Answer("unavailable", str(error), seconds)
+            return Answer("raised", traceback.format_exc(), seconds)
+        return Answer("returned", "", time.monotonic() - started)
+
+    def _join(self) -> None:
+        importlib.import_module(self._start.episode)
+        if self._start.group:
+            import torch.distributed as dist
+
+            dist.init_process_group(self._start.group)
+
+    def _load(self, saver: str) -> None:
+        self._savers[saver] = find_saver(saver)
+
+    def _prepare(self, case: str, folder: str) -> None:
+        from saver_conformance.case import Case
+
+        bench = importlib.import_module(self._start.episode)
+        self._episode = bench.prepare(Case.from_json(case), Path(folder))
+
+    def _save(self, saver: str) -> None:
+        episode = self._episode
+        self._savers[saver](episode.cfg, episode.trainer, episode.model)
+
+    def _close(self) -> None:
+        episode, self._episode = self._episode, None
+        episode.close()
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    from saver_conformance.bench import Unavailable
+
+    return isinstance(error, Unavailable)
+
+
+def main() -> None:
+    """Answer requests until the judge closes the pipe."""
+    start = RankStart.from_json(sys.argv[1])
+    die_with_parent(start.judge)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the judge's, who stops the ranks
+    for descriptor in (start.requests, start.answers):
+        os.set_inheritable(descriptor, False)
+    stacks = Path(start.stacks).open("w")  # noqa: SIM115 - open as long as the process lives
+    faulthandler.enable(stacks)
+    faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
+    rank = Rank(start)
+    with (
+        os.fdopen(start.requests, encoding="utf-8") as requests,
+        os.fdopen(start.answers, "w", encoding="utf-8") as answers,
+    ):
+        for line in requests:
+            answer = rank.answer(json.loads(line))
+            answers.write(json.dumps(asdict(answer)) + "\n")
+            answers.flush()
+    sys.stdout.flush()
+    os._exit(0)  # no destructor of a training framework may delay or hang the end
+
+
+if __name__ == "__main__":
+    main()

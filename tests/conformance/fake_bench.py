@@ -1,0 +1,34 @@
+"""A bench without a framework: what the ranks and the judge need of one, in milliseconds."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+from saver_conformance.bench import Unavailable
+from saver_conformance.case import Case
+from saver_conformance.observation import Expectation, Reload
+
+
+def prepare(case: Case, folder: Path) -> SimpleNamespace:
+    if case.seed == 404:
+        raise Unavailable("the fake library is not installed")
+    if case.seed == 500:
+        raise RuntimeError("the fake bench is broken")
+    out = folder / "out"
+    out.mkdir(parents=True, exist_ok=True)
+    return SimpleNamespace(
+        cfg=SimpleNamespace(output_dir=str(out)), trainer=None, model=None, close=lambda: None
+    )
+
+
+def read(folder: Path) -> Expectation:
+    assert folder.is_dir()
+    return Expectation(tensors={})
+
+
+def reload(case: Case, folder: Path) -> Reload:
+    if case.seed == 600:
+        time.sleep(600)
+    return Reload(class_name=case.architecture)

@@ -1,0 +1,78 @@
+"""Savers that behave, and savers that ruin the rank that calls them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def save(cfg: Any, trainer: Any, model: Any) -> None:
+    print("\x00{noise}\n" * 1000, flush=True)
+    os.write(2, b'{"status": "died"}\n')
+    if _rank() == 0:
+        Path(cfg.output_dir, "model.safetensors").write_bytes(b"weights")
+
+
+def raises_on_rank_1(cfg: Any, trainer: Any, model: Any) -> None:
+    if _rank() == 1:
+        raise RuntimeError("only here")
+
+
+def raises_everywhere(cfg: Any, trainer: Any, model: Any) -> None:
+    raise ValueError("agreed")
+
+
+def rank_0_waits_for_rank_1_that_raises(cfg: Any, trainer: Any, model: Any) -> None:
+    if _rank() == 1:
+        raise RuntimeError("only here")
+    time.sleep(600)
+
+
+def sleeps_on_rank_1(cfg: Any, trainer: Any, model: Any) -> None:
+    if _rank() == 1:
+        time.sleep(600)
+
+
+def stuck_in_c_on_rank_1(cfg: Any, trainer: Any, model: Any) -> None:
+    if _rank() == 1:
+        ctypes.PyDLL(None).sleep(600)  # holds the interpreter's lock
+
+
+def kills_itself_on_rank_1(cfg: Any, trainer: Any, model: Any) -> None:
+    if _rank() == 1:
+        print("last words", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crashes_on_rank_1(cfg: Any, trainer: Any, model: Any) -> None:
+    if _rank() == 1:
+        ctypes.string_at(0)
+
+
+def exits_on_rank_1(cfg: Any, trainer: Any, model: Any) -> None:
+    if _rank() == 1:
+        os._exit(7)
+
+
+def leaves_a_child(cfg: Any, trainer: Any, model: Any) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(cfg.output_dir, f"child-{_rank()}").write_text(str(child.pid))
+
+
+def sums_over_the_group(cfg: Any, trainer: Any, model: Any) -> None:
+    import torch
+    import torch.distributed as dist
+
+    total = torch.tensor([_rank() + 1])
+    dist.all_reduce(total)
+    assert total.item() == 3
