@@ -1,0 +1,87 @@
+"""Which cases a run tries: a glance, the gate, or without end.
+
+``smoke`` tries every mode with the least that tells a saver that works from one that does not.
+``gate`` tries a table of all pairs of the axes for every mode, and derandomized draws on top.
+``explore`` draws on and on; see ``explore.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, Literal
+
+from hypothesis import HealthCheck, Phase, given, settings
+
+from saver_conformance.case import Case, Mode
+from saver_conformance.pairwise import Table, cover_pairs
+from saver_conformance.strategies import axes_of, cases, is_valid, make_case
+from saver_conformance.world import WorldKey
+
+Profile = Literal["smoke", "gate", "explore"]
+
+GATE_DRAWS = 5
+"""Derandomized draws for each mode on top of the table of pairs."""
+
+_SMOKE_FULL: tuple[dict[str, Any], ...] = (
+    {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded"},
+    {"architecture": "mixtral", "sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
+    | {"planted": True, "occupied": "strangers"},
+)
+_SMOKE_ADAPTER: tuple[dict[str, Any], ...] = (
+    {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"},
+    {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "planted": True}
+    | {"modules_to_save": ("lm_head",), "occupied": "strangers"},
+)
+
+
+def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
+    """The cases of ``mode`` that ``profile`` plans; none for ``explore``, which plans nothing."""
+    if profile == "smoke":
+        rows = _SMOKE_ADAPTER if mode.is_adapter else _SMOKE_FULL
+        return tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
+    if profile == "gate":
+        rows_of_pairs = enumerate(pairs_of(mode).rows)
+        table = (make_case(mode, row, seed=seed) for seed, row in rows_of_pairs)
+        return tuple(dict.fromkeys((*table, *_draw(mode, GATE_DRAWS))))
+    return ()
+
+
+def pairs_of(mode: Mode) -> Table:
+    """The table of all pairs of ``mode``'s axes."""
+    return _cover(tuple((name, tuple(values)) for name, values in axes_of(mode).items()))
+
+
+def in_order(cases: Iterable[Case]) -> tuple[Case, ...]:
+    """``cases`` so that neighbours share a world, an engine and a mode."""
+
+    def place(case: Case) -> tuple[WorldKey, str, Mode]:
+        return WorldKey.of(case.mode, case.world_size), case.mode.engine, case.mode
+
+    return tuple(sorted(cases, key=place))
+
+
+@cache
+def _cover(axes: tuple[tuple[str, tuple[Any, ...]], ...]) -> Table:
+    return cover_pairs(dict(axes), is_valid)
+
+
+def _draw(mode: Mode, count: int) -> tuple[Case, ...]:
+    """The same ``count`` draws on every machine."""
+    drawn: list[Case] = []
+
+    @settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases(mode))
+    def collect(case: Case) -> None:
+        drawn.append(case)
+
+    function: Callable[[], None] = collect
+    function()
+    return tuple(drawn)

@@ -1,0 +1,111 @@
+"""Hypothesis strategies for cases, for this suite and for tests of one's own.
+
+Every axis lists its simplest value first, which is where shrinking ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from saver_conformance.case import MODES, Adapter, Architecture, Case, Mode
+
+AXES: Mapping[str, Sequence[Any]] = {
+    "architecture": ("llama", "llama-tied", "qwen2", "mixtral", "phi3"),
+    "sizes": ("even", "odd"),
+    "dtype": ("float32", "bfloat16", "mixed"),
+    "max_shard_size": (None, 20_000, 4_000),
+    "tokenizer": ("plain", "chat"),
+    "planted": (False, True),
+    "occupied": ("empty", "single", "sharded", "adapter", "strangers"),
+}
+"""The axes of every case and their values, the simplest first."""
+
+ADAPTER_AXES: Mapping[str, Sequence[Any]] = {
+    "r": (4, 1, 7),
+    "targets": ("attention", "all"),
+    "modules_to_save": ((), ("lm_head",), ("embed_tokens", "lm_head")),
+    "bias": ("none", "all", "lora_only"),
+    "dora": (False, True),
+}
+"""The axes of an adapter; ``targets`` is a selection, resolved for each architecture."""
+
+_LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_TARGETS: dict[Architecture, dict[str, tuple[str, ...]]] = {
+    "llama": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
+    "llama-tied": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
+    "qwen2": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
+    "mixtral": {"attention": ("q_proj", "v_proj"), "all": _LLAMA[:4]},
+    "phi3": {
+        "attention": ("qkv_proj",),
+        "all": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+    },
+}
+
+LARGEST_SEED = 99
+"""Seeds are small, so that a case stays easy to read."""
+
+
+def axes_of(mode: Mode) -> Mapping[str, Sequence[Any]]:
+    """The axes of ``mode``'s cases."""
+    axes = {**AXES, **(ADAPTER_AXES if mode.is_adapter else {})}
+    if mode.engine == "zero3":
+        axes["persist"] = (False, True)
+    return axes
+
+
+def make_case(mode: Mode, values: Mapping[str, Any], *, world_size: int = 2, seed: int = 0) -> Case:
+    """The case with ``values`` on the axes; an axis that is not named takes its simplest value."""
+    axes = axes_of(mode)
+    row = {name: values.get(name, options[0]) for name, options in axes.items()}
+    adapter = None
+    if mode.is_adapter:
+        shape = {name: row.pop(name) for name in ADAPTER_AXES}
+        shape["targets"] = _TARGETS[row["architecture"]][shape["targets"]]
+        adapter = Adapter(alpha=2 * shape["r"], **shape)
+    size = 1 if mode.engine == "single" else world_size
+    return Case(mode, adapter=adapter, world_size=size, seed=seed, **row)
+
+
+def is_valid(values: Mapping[str, Any]) -> bool:
+    """Whether a case with ``values`` on some of the axes makes sense.
+
+    The simplest value of an axis goes with everything, so a part of the axes is enough to tell.
+    """
+    # Training one half of a tied pair apart is a question of its own.
+    return not (values.get("architecture") == "llama-tied" and values.get("modules_to_save"))
+
+
+@st.composite
+def adapters(draw: st.DrawFn, architecture: Architecture = "llama") -> Adapter:
+    """Draw the shape of an adapter for a model of ``architecture``."""
+    shape = {name: draw(st.sampled_from(values)) for name, values in ADAPTER_AXES.items()}
+    shape["targets"] = _TARGETS[architecture][shape["targets"]]
+    if architecture == "llama-tied":
+        shape["modules_to_save"] = ()
+    return Adapter(alpha=2 * shape["r"], **shape)
+
+
+@st.composite
+def cases(draw: st.DrawFn, mode: Mode | None = None, world_size: int = 2) -> Case:
+    """Draw a case that can be trained, of ``mode`` or of any.
+
+    Args:
+        draw: given by Hypothesis.
+        mode: the mode, an object or None for all.
+        world_size: number of ranks of the modes that have several.
+    """
+    chosen = draw(st.sampled_from(MODES)) if mode is None else mode
+    row = {
+        name: draw(st.sampled_from(values))
+        for name, values in axes_of(chosen).items()
+        if name not in ADAPTER_AXES
+    }
+    seed = draw(st.integers(0, LARGEST_SEED))
+    case = make_case(chosen, row, world_size=world_size, seed=seed)
+    if chosen.is_adapter:
+        case = replace(case, adapter=draw(adapters(case.architecture)))
+    return case

@@ -1,0 +1,98 @@
+"""Cases: every pair of values is tried, draws make sense, and both are the same everywhere."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise, product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saver_conformance.case import MODES, Adapter, Case, Mode
+from saver_conformance.pairwise import cover_pairs
+from saver_conformance.profiles import cases_of, in_order, pairs_of
+from saver_conformance.strategies import adapters, axes_of, cases, is_valid, make_case
+from saver_conformance.world import WorldKey
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+def test_every_pair_of_values_stands_in_some_row(sizes: list[int]) -> None:
+    axes = {str(axis): tuple(range(size)) for axis, size in enumerate(sizes)}
+    table = cover_pairs(axes)
+    for first, second in combinations(axes, 2):
+        seen = {(row[first], row[second]) for row in table.rows}
+        assert seen == set(product(axes[first], axes[second]))
+    assert table.covered == table.possible
+
+
+def test_impossible_pairs_are_left_out() -> None:
+    axes = {"a": (0, 1), "b": (0, 1), "c": (0, 1)}
+    table = cover_pairs(axes, lambda row: not (row.get("a") and row.get("b")))
+    assert not any(row["a"] and row["b"] for row in table.rows)
+    assert table.covered == table.possible == 3 * 4 - 1
+
+
+def test_the_first_row_is_the_simplest() -> None:
+    assert cover_pairs({"a": (0, 1), "b": (0, 1)}).rows[0] == {"a": 0, "b": 0}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_the_gate_covers_all_pairs_of_a_mode(mode: Mode) -> None:
+    table = pairs_of(mode)
+    assert table.covered == table.possible
+    planned = cases_of(mode, "gate")
+    assert {make_case(mode, row, seed=seed) for seed, row in enumerate(table.rows)} <= set(planned)
+    assert planned == cases_of(mode, "gate")
+    assert len(planned) <= 45
+    for case in planned:
+        assert Case.from_json(case.to_json()) == case
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_the_gate_meets_every_value_of_every_axis(mode: Mode) -> None:
+    rows = pairs_of(mode).rows
+    for name, values in axes_of(mode).items():
+        assert {row[name] for row in rows} == set(values)
+
+
+def test_smoke_tries_every_mode_with_few_cases() -> None:
+    for mode in MODES:
+        assert 1 <= len(cases_of(mode, "smoke")) <= 3
+        assert {case.mode for case in cases_of(mode, "smoke")} == {mode}
+
+
+def test_explore_plans_nothing() -> None:
+    assert cases_of(MODES[0], "explore") == ()
+
+
+@given(cases())
+def test_drawn_cases_travel_as_json(case: Case) -> None:
+    assert Case.from_json(case.to_json()) == case
+    if case.architecture == "llama-tied" and case.adapter:
+        assert not case.adapter.modules_to_save
+
+
+@given(cases(Mode("lora", "fsdp2"), world_size=3))
+def test_draws_keep_to_the_mode_and_the_world_size(case: Case) -> None:
+    assert case.mode == Mode("lora", "fsdp2")
+    assert case.world_size == 3
+
+
+@given(adapters("phi3"))
+def test_adapters_target_layers_that_exist(adapter: Adapter) -> None:
+    assert set(adapter.targets) <= {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
+
+
+def test_the_simplest_value_goes_with_everything() -> None:
+    for mode in MODES:
+        for name, values in axes_of(mode).items():
+            for value in values:
+                assert is_valid({name: value})
+                make_case(mode, {name: value})
+
+
+def test_neighbours_share_a_world() -> None:
+    ordered = in_order(case for mode in MODES for case in cases_of(mode, "smoke"))
+    keys = [WorldKey.of(case.mode, case.world_size) for case in ordered]
+    changes = sum(before != after for before, after in pairwise(keys))
+    assert changes == len(set(keys)) - 1
