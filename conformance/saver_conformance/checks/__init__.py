@@ -1,0 +1,19 @@
+"""The checks, one module an area; importing the package registers them all."""
+
+from saver_conformance.checks import adapter, files, format, meta, ranks, reload, tensor
+from saver_conformance.checks.registry import Check, Results, applicable, checks, run
+
+__all__ = [
+    "Check",
+    "Results",
+    "adapter",
+    "applicable",
+    "checks",
+    "files",
+    "format",
+    "meta",
+    "ranks",
+    "reload",
+    "run",
+    "tensor",
+]

@@ -1,0 +1,126 @@
+"""ADAPTER: what an adapter's folder holds, and how faithful its configuration is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from saver_conformance.checks.evidence import BlockedError, Evidence
+from saver_conformance.checks.names import without_wrappers
+from saver_conformance.checks.registry import check
+from saver_conformance.disk.directory import ADAPTER_CONFIG
+from saver_conformance.finding import Finding
+
+# Fields of adapter_config.json with a clause of their own.
+_OWN_CLAUSE = frozenset(
+    {
+        "base_model_name_or_path",
+        "inference_mode",
+        "lora_alpha",
+        "modules_to_save",
+        "peft_type",
+        "r",
+        "target_modules",
+    }
+)
+
+
+@check("ADAPTER-001")
+def no_frozen_base(e: Evidence) -> Iterator[Finding]:
+    """No tensor of the base is in the file."""
+    for name, file in e.file_of.items():
+        if is_base(e, name):
+            yield e.finding(
+                "ADAPTER-001",
+                "adapter tensors only",
+                "a tensor of the frozen base",
+                file=file,
+                tensor=name,
+            )
+
+
+@check("ADAPTER-002")
+def config_is_readable(e: Evidence) -> Iterator[Finding]:
+    """``adapter_config.json`` is an object with the right ``peft_type``."""
+    try:
+        config = e.adapter_config
+    except BlockedError as reason:
+        yield e.finding("ADAPTER-002", "a JSON object", str(reason), file=ADAPTER_CONFIG)
+        return
+    wanted = e.expected.adapter.get("peft_type", "LORA")
+    if config.get("peft_type") != wanted:
+        yield e.finding(
+            "ADAPTER-002",
+            f"peft_type is {wanted!r}",
+            f"{config.get('peft_type')!r}",
+            file=ADAPTER_CONFIG,
+        )
+
+
+@check("ADAPTER-003")
+def rank_and_scale(e: Evidence) -> Iterator[Finding]:
+    """``r`` and ``lora_alpha`` are those of the training."""
+    yield from _fields(e, "ADAPTER-003", "r", "lora_alpha")
+
+
+@check("ADAPTER-004")
+def targets(e: Evidence) -> Iterator[Finding]:
+    """``target_modules`` has the same names, in any order."""
+    yield from _fields(e, "ADAPTER-004", "target_modules")
+
+
+@check("ADAPTER-005")
+def modules_saved_whole(e: Evidence) -> Iterator[Finding]:
+    """``modules_to_save`` has the same names, in any order."""
+    yield from _fields(e, "ADAPTER-005", "modules_to_save")
+
+
+@check("ADAPTER-006")
+def base_model(e: Evidence) -> Iterator[Finding]:
+    """``base_model_name_or_path`` is the base of the training."""
+    yield from _fields(e, "ADAPTER-006", "base_model_name_or_path")
+
+
+@check("ADAPTER-007")
+def other_settings(e: Evidence) -> Iterator[Finding]:
+    """All other fields that the oracle knows are those of the training."""
+    yield from _fields(
+        e, "ADAPTER-007", *(key for key in e.expected.adapter if key not in _OWN_CLAUSE)
+    )
+
+
+@check("ADAPTER-008")
+def inference_mode(e: Evidence) -> Iterator[Finding]:
+    """The adapter is saved for inference."""
+    if e.adapter_config.get("inference_mode") is not True:
+        yield e.finding(
+            "ADAPTER-008",
+            "inference_mode is true",
+            f"{e.adapter_config.get('inference_mode')!r}",
+            file=ADAPTER_CONFIG,
+        )
+
+
+def is_base(e: Evidence, name: str) -> bool:
+    """Whether a saved tensor's name is that of a tensor of the frozen base, wrapped or not."""
+    plain = without_wrappers(name)
+    if plain in e.expected.tensors:
+        return False
+    return plain in e.expected.base or plain.removeprefix("base_model.model.") in e.expected.base
+
+
+def _fields(e: Evidence, clause: str, *keys: str) -> Iterator[Finding]:
+    for key in keys:
+        if key not in e.expected.adapter:
+            continue
+        wanted, found = e.expected.adapter[key], e.adapter_config.get(key)
+        if _comparable(found) != _comparable(wanted):
+            yield e.finding(clause, f"{key} is {wanted!r}", f"{found!r}", file=ADAPTER_CONFIG)
+
+
+def _comparable(value: Any) -> Any:
+    """Lists of names are sets to PEFT, and an empty one is as good as none."""
+    if isinstance(value, list | tuple | set | frozenset):
+        names = sorted(str(item) for item in value)
+        return names or None
+    return value

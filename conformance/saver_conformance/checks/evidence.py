@@ -1,0 +1,193 @@
+"""An observation together with what its files say, each file read at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from saver_conformance.case import Case
+from saver_conformance.disk.directory import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    SavedWeights,
+    UnreadableJsonError,
+    layout_of,
+    read_json_object,
+    read_weights,
+)
+from saver_conformance.disk.safetensors import Header, read_tensor
+from saver_conformance.finding import Finding
+from saver_conformance.observation import Entry, Expectation, Observation, Reload, Tensor
+
+
+class BlockedError(Exception):
+    """A check cannot be made, because of a defect that another clause reports."""
+
+
+class Evidence:
+    """What the checks look at.
+
+    A check is bound to one clause; ``finding`` fills in what all findings of a case share.
+    """
+
+    def __init__(self, observation: Observation) -> None:
+        self.observation = observation
+
+    @property
+    def case(self) -> Case:
+        """What was run."""
+        return self.observation.case
+
+    @property
+    def expected(self) -> Expectation:
+        """What the oracle saw before the save."""
+        return self.observation.expected
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return self.observation.folder
+
+    @property
+    def before(self) -> Mapping[str, Entry]:
+        """What lay in the folder before the save."""
+        return self.observation.before
+
+    @property
+    def after(self) -> Mapping[str, Entry]:
+        """What lies in the folder now."""
+        return self.observation.after
+
+    @cached_property
+    def written(self) -> Mapping[str, Entry]:
+        """Paths that the save made or changed."""
+        return {path: entry for path, entry in self.after.items() if self.before.get(path) != entry}
+
+    @cached_property
+    def saved(self) -> SavedWeights:
+        """All weights that lie in the folder, stale ones included."""
+        return read_weights(self.folder)
+
+    @cached_property
+    def own_files(self) -> tuple[str, ...]:
+        """The weight files that a loader of this case's kind of save takes.
+
+        A layout that the save has written counts; when it has written none, whatever lies there
+        does, since the save may have left equal bytes in place.
+        """
+        layouts = ("adapter",) if self.case.mode.is_adapter else ("single", "sharded")
+        present = [path for path in self.after if layout_of(path) in layouts]
+        written = [path for path in present if path in self.written]
+        if not written:
+            return tuple(present)
+        chosen = {layout_of(path) for path in written}
+        named = set(self.saved.index.weight_map.values()) if self.saved.index else set()
+        return tuple(
+            path
+            for path in present
+            if path in self.written or (layout_of(path) in chosen and path in named)
+        )
+
+    @cached_property
+    def headers(self) -> Mapping[str, Header]:
+        """The headers of this save's weight files.
+
+        Raises:
+            BlockedError: there is no weight file, or one of them cannot be parsed.
+        """
+        files = [path for path in self.own_files if path.endswith(".safetensors")]
+        if not files:
+            raise BlockedError("the folder has no safetensors weights of this kind of save")
+        for problem in self.saved.problems:
+            if problem.file in files:
+                raise BlockedError(f"{problem.file} cannot be parsed: {problem.reason}")
+        if vanished := [file for file in files if file not in self.saved.headers]:
+            raise BlockedError(f"{vanished[0]} vanished while it was judged")
+        return {file: self.saved.headers[file] for file in files}
+
+    @cached_property
+    def file_of(self) -> Mapping[str, str]:
+        """The file that holds a tensor, by the tensor's name (the first one, if several do)."""
+        files: dict[str, str] = {}
+        for file, header in self.headers.items():
+            for name in header.tensors:
+                files.setdefault(name, file)
+        return files
+
+    def tensor(self, name: str) -> Tensor:
+        """The saved tensor called ``name``."""
+        file = self.file_of[name]
+        return read_tensor(self.folder / file, self.headers[file], name)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """``config.json``.
+
+        Raises:
+            BlockedError: it cannot be read.
+        """
+        return self._json_object(CONFIG)
+
+    @cached_property
+    def adapter_config(self) -> Mapping[str, Any]:
+        """``adapter_config.json``.
+
+        Raises:
+            BlockedError: it cannot be read.
+        """
+        return self._json_object(ADAPTER_CONFIG)
+
+    @property
+    def reload(self) -> Reload:
+        """What a fresh process got.
+
+        Raises:
+            BlockedError: nothing was reloaded.
+        """
+        if self.observation.reload is None:
+            raise BlockedError("nothing was reloaded")
+        return self.observation.reload
+
+    @property
+    def reloaded(self) -> Reload:
+        """What a fresh process got, when loading worked.
+
+        Raises:
+            BlockedError: nothing was reloaded, or loading failed.
+        """
+        if self.reload.error:
+            raise BlockedError("the folder does not load")
+        return self.reload
+
+    def finding(
+        self,
+        clause: str,
+        expected: str,
+        found: str,
+        *,
+        file: str | None = None,
+        tensor: str | None = None,
+        rank: int | None = None,
+        offset: int | None = None,
+        differing: int | None = None,
+    ) -> Finding:
+        """A finding of this case."""
+        return Finding(
+            clause=clause,
+            expected=expected,
+            found=found,
+            case=self.case,
+            file=file,
+            tensor=tensor,
+            rank=rank,
+            offset=offset,
+            differing=differing,
+        )
+
+    def _json_object(self, name: str) -> Mapping[str, Any]:
+        try:
+            return read_json_object(self.folder / name)
+        except UnreadableJsonError as error:
+            raise BlockedError(str(error)) from error

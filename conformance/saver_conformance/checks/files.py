@@ -1,0 +1,186 @@
+"""FILES: what lies in the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from saver_conformance.case import Case
+from saver_conformance.checks.evidence import Evidence
+from saver_conformance.checks.registry import check
+from saver_conformance.disk.directory import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    CHAT_TEMPLATE,
+    CHAT_TEMPLATES,
+    INDEX,
+    SINGLE,
+    TOKENIZER_CONFIG,
+    UnreadableJsonError,
+    belongs_to_save,
+    layout_of,
+    read_json_object,
+    shard_names,
+)
+from saver_conformance.finding import Finding
+
+# What savers and engines are known to leave: staging and lock files, and the files that FSDP,
+# DeepSpeed and torch.distributed.checkpoint write for each rank or shard.
+_LEFTOVERS = (
+    ".*",
+    "*.tmp",
+    "*.temp",
+    "*.part",
+    "*.partial",
+    "*.lock",
+    "*.distcp",
+    "tmp*",
+    "*rank[_-]?[0-9]*",
+    "*rank[0-9]*",
+    "pytorch_model_fsdp*",
+    "global_step*",
+    "zero_to_fp32.py",
+    "zero_pp_*",
+    "*_optim_states.pt",
+    "*_model_states.pt",
+)
+
+
+def _has_earlier_weights(case: Case) -> bool:
+    return case.occupied in ("single", "sharded", "adapter")
+
+
+def _has_earlier_adapter(case: Case) -> bool:
+    return case.occupied == "adapter"
+
+
+def _has_strangers(case: Case) -> bool:
+    return case.occupied == "strangers"
+
+
+def _has_no_chat_template(case: Case) -> bool:
+    return case.tokenizer == "plain"
+
+
+@check("FILES-001")
+def full_weight_names(e: Evidence) -> Iterator[Finding]:
+    """A single file, or all shards of one count and an index."""
+    layouts = {layout_of(path) for path in e.own_files}
+    if not layouts:
+        present = ", ".join(sorted(e.after)) or "nothing"
+        yield e.finding("FILES-001", f"{SINGLE}, or shards and {INDEX}", present)
+    if "sharded" not in layouts:
+        return
+    shards = [path for path in e.own_files if layout_of(path) == "sharded" and path != INDEX]
+    wanted = {INDEX, *shard_names(len(shards))}
+    for path in sorted(wanted - set(e.own_files)):
+        yield e.finding("FILES-001", f"{path}, one of {len(shards)} shards", "missing", file=path)
+
+
+@check("FILES-002")
+def adapter_names(e: Evidence) -> Iterator[Finding]:
+    """Weights and configuration of the adapter."""
+    for path in (ADAPTER, ADAPTER_CONFIG):
+        if path not in e.after:
+            present = ", ".join(sorted(e.after)) or "nothing"
+            yield e.finding("FILES-002", path, present, file=path)
+
+
+@check("FILES-003")
+def one_layout(e: Evidence) -> Iterator[Finding]:
+    """What was written belongs to one layout."""
+    written = {layout_of(path): path for path in e.written if _is_weights(path)}
+    if len(written) > 1:
+        yield e.finding("FILES-003", "one weight layout", ", ".join(sorted(written.values())))
+
+
+@check("FILES-004")
+def no_pickles(e: Evidence) -> Iterator[Finding]:
+    """No pickled weights were written."""
+    for path in e.written:
+        if layout_of(path) == "pickle":
+            yield e.finding("FILES-004", "safetensors only", "pickled weights", file=path)
+
+
+@check("FILES-005", when=_has_earlier_weights)
+def no_stale_weights(e: Evidence) -> Iterator[Finding]:
+    """No weight file that lay there before is left, unless it is part of this save."""
+    for path in e.before:
+        if layout_of(path) and path in e.after and path not in e.own_files:
+            if path in e.written:
+                continue  # FILES-003 and FILES-004 have it
+            yield e.finding("FILES-005", "removed", "left by an earlier save", file=path)
+
+
+@check("FILES-006", when=_has_earlier_adapter)
+def no_stale_adapter_config(e: Evidence) -> Iterator[Finding]:
+    """No adapter's configuration lies beside a whole model."""
+    if ADAPTER_CONFIG in e.after:
+        yield e.finding("FILES-006", "removed", "left by an earlier save", file=ADAPTER_CONFIG)
+
+
+@check("FILES-007", when=_has_no_chat_template)
+def no_foreign_chat_template(e: Evidence) -> Iterator[Finding]:
+    """No template lies there in any of the places that a tokenizer reads."""
+    for path, entry in e.after.items():
+        if path == CHAT_TEMPLATE or (path.startswith(CHAT_TEMPLATES) and entry.kind != "folder"):
+            yield e.finding("FILES-007", "no chat template", "a chat template", file=path)
+    try:
+        template = read_json_object(e.folder / TOKENIZER_CONFIG).get("chat_template")
+    except UnreadableJsonError:
+        return  # META-007 has it
+    if template is not None:
+        yield e.finding(
+            "FILES-007", "no chat_template", f"chat_template {template!r}", file=TOKENIZER_CONFIG
+        )
+
+
+@check("FILES-008", when=_has_strangers)
+def strangers_stay(e: Evidence) -> Iterator[Finding]:
+    """Everything that belongs to no save is as it was."""
+    for path, entry in e.before.items():
+        if belongs_to_save(path):
+            continue
+        now = e.after.get(path)
+        if now is None:
+            yield e.finding("FILES-008", "left alone", "removed", file=path)
+        elif (now.kind, now.mode, now.sha256) != (entry.kind, entry.mode, entry.sha256):
+            yield e.finding(
+                "FILES-008",
+                f"{entry.kind}, mode {entry.mode:04o}, sha256 {entry.sha256[:16]}",
+                f"{now.kind}, mode {now.mode:04o}, sha256 {now.sha256[:16]}",
+                file=path,
+            )
+
+
+@check("FILES-009")
+def nothing_temporary(e: Evidence) -> Iterator[Finding]:
+    """No path that the save made looks temporary, hidden, or like a rank's."""
+    for path in e.after:
+        if path in e.before:
+            continue
+        name = path.rpartition("/")[2]
+        if any(fnmatchcase(name, pattern) for pattern in _LEFTOVERS):
+            yield e.finding("FILES-009", "removed before the saver returns", "left", file=path)
+
+
+@check("FILES-010")
+def usual_mode(e: Evidence) -> Iterator[Finding]:
+    """Files that were written have the mode that ``open`` gives."""
+    wanted = 0o666 & ~e.observation.umask
+    for path, entry in e.written.items():
+        if entry.kind == "file" and belongs_to_save(path) and entry.mode != wanted:
+            yield e.finding("FILES-010", f"mode {wanted:04o}", f"mode {entry.mode:04o}", file=path)
+
+
+@check("FILES-011")
+def regular_files(e: Evidence) -> Iterator[Finding]:
+    """Nothing that was written is a link, a socket or a device."""
+    for path, entry in e.written.items():
+        if entry.kind not in ("file", "folder"):
+            yield e.finding("FILES-011", "a regular file", f"a {entry.kind}", file=path)
+
+
+def _is_weights(path: str) -> bool:
+    # Pickles have a clause of their own.
+    return layout_of(path) not in (None, "pickle")

@@ -1,0 +1,158 @@
+"""FORMAT: the weight files and their index as such."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from saver_conformance.case import Case
+from saver_conformance.checks.evidence import BlockedError, Evidence
+from saver_conformance.checks.registry import check
+from saver_conformance.disk.directory import INDEX, Index
+from saver_conformance.finding import Finding
+
+_ALIGNMENT = 8
+
+
+def _is_limited(case: Case) -> bool:
+    return case.max_shard_size is not None
+
+
+@check("FORMAT-001")
+def header(e: Evidence) -> Iterator[Finding]:
+    """The headers can be parsed."""
+    return _problems(e, "FORMAT-001", "header", "a valid safetensors header")
+
+
+@check("FORMAT-002")
+def tiling(e: Evidence) -> Iterator[Finding]:
+    """The spans fit their shapes, each other and the file."""
+    return _problems(e, "FORMAT-002", "tiling", "spans that cover the file exactly")
+
+
+@check("FORMAT-003")
+def metadata(e: Evidence) -> Iterator[Finding]:
+    """The metadata says ``pt``."""
+    for file, parsed in e.headers.items():
+        if parsed.metadata.get("format") != "pt":
+            yield e.finding(
+                "FORMAT-003", "format is 'pt'", f"metadata {dict(parsed.metadata)}", file=file
+            )
+
+
+@check("FORMAT-004")
+def index(e: Evidence) -> Iterator[Finding]:
+    """The index is the union of the headers, file by file."""
+    if not _is_sharded(e):
+        return
+    for problem in e.saved.problems:
+        if problem.file == INDEX:
+            yield e.finding("FORMAT-004", "a readable index", problem.reason, file=INDEX)
+    if e.saved.index is None:
+        return
+    weight_map = e.saved.index.weight_map
+    for name, file in weight_map.items():
+        if file not in e.headers or name not in e.headers[file].tensors:
+            actual = e.file_of.get(name)
+            yield e.finding(
+                "FORMAT-004",
+                f"in {actual}" if actual else "no such entry: no file holds the tensor",
+                f"the index names {file}",
+                file=INDEX,
+                tensor=name,
+            )
+    for name, file in e.file_of.items():
+        if name not in weight_map:
+            yield e.finding("FORMAT-004", f"in {file}", "no entry", file=INDEX, tensor=name)
+
+
+@check("FORMAT-005")
+def total_size(e: Evidence) -> Iterator[Finding]:
+    """``total_size`` is the sum of the tensors' bytes."""
+    spans = [span for parsed in e.headers.values() for span in parsed.tensors.values()]
+    yield from _total(e, "FORMAT-005", "total_size", sum(span.nbytes for span in spans))
+
+
+@check("FORMAT-006")
+def total_parameters(e: Evidence) -> Iterator[Finding]:
+    """``total_parameters`` is the sum of the tensors' elements."""
+    spans = [span for parsed in e.headers.values() for span in parsed.tensors.values()]
+    yield from _total(e, "FORMAT-006", "total_parameters", sum(span.numel for span in spans))
+
+
+@check("FORMAT-007", when=_is_limited)
+def shard_size(e: Evidence) -> Iterator[Finding]:
+    """Files of several tensors keep the limit."""
+    limit = e.case.max_shard_size
+    assert limit is not None  # the check's condition
+    for file, parsed in e.headers.items():
+        size = sum(span.nbytes for span in parsed.tensors.values())
+        if size > limit and len(parsed.tensors) > 1:
+            yield e.finding(
+                "FORMAT-007",
+                f"at most {limit} bytes of tensors",
+                f"{size} bytes in {len(parsed.tensors)} tensors",
+                file=file,
+            )
+
+
+@check("FORMAT-008")
+def alignment(e: Evidence) -> Iterator[Finding]:
+    """The data begin at a multiple of 8."""
+    for file, parsed in e.headers.items():
+        if parsed.data_start % _ALIGNMENT:
+            yield e.finding(
+                "FORMAT-008",
+                f"data at a multiple of {_ALIGNMENT}",
+                f"data at byte {parsed.data_start}",
+                file=file,
+                offset=parsed.data_start,
+            )
+
+
+@check("FORMAT-009")
+def each_in_one_file(e: Evidence) -> Iterator[Finding]:
+    """No name is in two files."""
+    first: dict[str, str] = {}
+    for file, parsed in e.headers.items():
+        for name in parsed.tensors:
+            if name in first:
+                yield e.finding(
+                    "FORMAT-009",
+                    f"in {first[name]} only",
+                    f"also in {file}",
+                    file=file,
+                    tensor=name,
+                )
+            first.setdefault(name, file)
+
+
+def _is_sharded(e: Evidence) -> bool:
+    return INDEX in e.own_files
+
+
+def _problems(
+    e: Evidence, clause: str, defect: Literal["header", "tiling"], expected: str
+) -> Iterator[Finding]:
+    files = [path for path in e.own_files if path.endswith(".safetensors")]
+    if not files:
+        raise BlockedError("the folder has no safetensors weights of this kind of save")
+    for problem in e.saved.problems:
+        if problem.file in files and problem.defect == defect:
+            yield e.finding(
+                clause, expected, problem.reason, file=problem.file, offset=problem.offset
+            )
+
+
+def _index(e: Evidence) -> Index:
+    if e.saved.index is None:
+        raise BlockedError(f"{INDEX} cannot be read")
+    return e.saved.index
+
+
+def _total(e: Evidence, clause: str, key: str, right: int) -> Iterator[Finding]:
+    if not _is_sharded(e):
+        return
+    found = _index(e).metadata.get(key)
+    if type(found) is not int or found != right:
+        yield e.finding(clause, f"{key} is {right}", f"{found!r}", file=INDEX)

@@ -1,0 +1,167 @@
+"""META: configuration and tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from saver_conformance.case import Case
+from saver_conformance.checks.evidence import BlockedError, Evidence
+from saver_conformance.checks.registry import check
+from saver_conformance.disk.directory import (
+    CHAT_TEMPLATE,
+    CONFIG,
+    GENERATION_CONFIG,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    UnreadableJsonError,
+    read_json_object,
+)
+from saver_conformance.finding import Finding
+
+# Fields of config.json with a clause of their own.
+_OWN_CLAUSE = frozenset({"model_type", "architectures", "dtype", "vocab_size"})
+
+
+def _has_chat_template(case: Case) -> bool:
+    return case.tokenizer == "chat"
+
+
+@check("META-001")
+def config_is_readable(e: Evidence) -> Iterator[Finding]:
+    """``config.json`` is an object with the right ``model_type``."""
+    try:
+        config = e.config
+    except BlockedError as reason:
+        yield e.finding("META-001", "a JSON object", str(reason), file=CONFIG)
+        return
+    yield from _field(e, "META-001", config, "model_type")
+
+
+@check("META-002")
+def architecture(e: Evidence) -> Iterator[Finding]:
+    """``architectures`` is that of the model."""
+    yield from _field(e, "META-002", e.config, "architectures")
+
+
+@check("META-003")
+def dtype(e: Evidence) -> Iterator[Finding]:
+    """``dtype`` is that of the model, under its new or its old name."""
+    wanted = e.expected.config.get("dtype")
+    for key in ("dtype", "torch_dtype"):
+        if key in e.config:
+            if e.config[key] != wanted:
+                yield e.finding(
+                    "META-003", f"{key} is {wanted!r}", f"{e.config[key]!r}", file=CONFIG
+                )
+            return
+    yield e.finding("META-003", f"dtype is {wanted!r}", "no dtype", file=CONFIG)
+
+
+@check("META-004")
+def vocabulary_size(e: Evidence) -> Iterator[Finding]:
+    """``vocab_size`` is that of the model."""
+    yield from _field(e, "META-004", e.config, "vocab_size")
+
+
+@check("META-005")
+def other_settings(e: Evidence) -> Iterator[Finding]:
+    """All other fields are those of the model."""
+    for key in e.expected.config:
+        if key not in _OWN_CLAUSE:
+            yield from _field(e, "META-005", e.config, key)
+
+
+@check("META-006")
+def generation_config(e: Evidence) -> Iterator[Finding]:
+    """``generation_config.json`` is an object."""
+    try:
+        read_json_object(e.folder / GENERATION_CONFIG)
+    except UnreadableJsonError as error:
+        yield e.finding("META-006", "a JSON object", str(error), file=GENERATION_CONFIG)
+
+
+@check("META-007")
+def tokenizer(e: Evidence) -> Iterator[Finding]:
+    """The tokenizer's files are there, with its vocabulary."""
+    try:
+        read_json_object(e.folder / TOKENIZER_CONFIG)
+    except UnreadableJsonError as error:
+        yield e.finding("META-007", "a JSON object", str(error), file=TOKENIZER_CONFIG)
+    try:
+        saved = _vocabulary(read_json_object(e.folder / TOKENIZER))
+    except UnreadableJsonError as error:
+        yield e.finding("META-007", "a JSON object", str(error), file=TOKENIZER)
+        return
+    wanted = dict(e.expected.vocabulary)
+    if saved != wanted:
+        differing = sorted(
+            token for token in {*saved, *wanted} if saved.get(token) != wanted.get(token)
+        )
+        token = differing[0]
+        yield e.finding(
+            "META-007",
+            f"{len(wanted)} tokens, {token!r} with id {wanted.get(token)}",
+            f"{len(saved)} tokens, {token!r} with id {saved.get(token)}; "
+            f"{len(differing)} tokens differ",
+            file=TOKENIZER,
+        )
+
+
+@check("META-008", when=_has_chat_template)
+def chat_template(e: Evidence) -> Iterator[Finding]:
+    """The chat template stands in its own file or in the tokenizer's configuration."""
+    wanted = e.expected.chat_template
+    path = e.folder / CHAT_TEMPLATE
+    if path.is_file():
+        found: Any = path.read_bytes().decode(errors="replace")
+        file = CHAT_TEMPLATE
+    else:
+        file = TOKENIZER_CONFIG
+        try:
+            found = read_json_object(e.folder / file).get("chat_template")
+        except UnreadableJsonError as error:
+            raise BlockedError(str(error)) from error
+    if found != wanted:
+        yield e.finding("META-008", f"the template {wanted!r}", f"{found!r}", file=file)
+
+
+@check("META-009")
+def no_local_path(e: Evidence) -> Iterator[Finding]:
+    """``_name_or_path`` is left out."""
+    if "_name_or_path" in e.config:
+        yield e.finding(
+            "META-009",
+            "no _name_or_path",
+            f"_name_or_path is {e.config['_name_or_path']!r}",
+            file=CONFIG,
+        )
+
+
+def _field(e: Evidence, clause: str, config: Mapping[str, Any], key: str) -> Iterator[Finding]:
+    if key not in e.expected.config:
+        return
+    wanted = e.expected.config[key]
+    if key not in config:
+        yield e.finding(clause, f"{key} is {wanted!r}", f"no {key}", file=CONFIG)
+    elif config[key] != wanted:
+        yield e.finding(clause, f"{key} is {wanted!r}", f"{config[key]!r}", file=CONFIG)
+
+
+def _vocabulary(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokens and ids of a ``tokenizer.json``; whatever has another form is left out."""
+    model = plain.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    tokens: dict[str, Any] = {}
+    if isinstance(vocab, dict):
+        tokens.update(vocab)
+    elif isinstance(vocab, list):
+        # Unigram models hold [token, score] pairs, the id being the position.
+        for number, pair in enumerate(vocab):
+            if isinstance(pair, list) and pair and isinstance(pair[0], str):
+                tokens[pair[0]] = number
+    added = plain.get("added_tokens")
+    for token in added if isinstance(added, list) else []:
+        if isinstance(token, dict) and isinstance(token.get("content"), str):
+            tokens[token["content"]] = token.get("id")
+    return tokens

@@ -1,0 +1,116 @@
+"""Which check stands for which clause, and how all of a case's checks are run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from saver_conformance.case import Case
+from saver_conformance.checks.evidence import BlockedError, Evidence
+from saver_conformance.finding import Finding
+from saver_conformance.observation import Observation
+from saver_conformance.spec import SPEC
+
+CheckFunction = Callable[[Evidence], Iterator[Finding]]
+Condition = Callable[[Case], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The check of one clause.
+
+    Attributes:
+        clause: the clause's id.
+        function: yields a finding for every place that breaks the clause.
+        when: the cases, among those of the clause's modes, in which the clause demands something.
+    """
+
+    clause: str
+    function: CheckFunction
+    when: Condition
+
+    def applies_to(self, case: Case) -> bool:
+        """Whether the clause demands something in ``case``."""
+        return case.mode.matches(SPEC[self.clause].modes) and self.when(case)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What the checks of one observation said.
+
+    Attributes:
+        ran: findings by clause, of every check that was made; empty findings are a pass.
+        blocked: reason by clause, of every check that could not be made because of a defect that
+            another clause reports.
+    """
+
+    ran: Mapping[str, tuple[Finding, ...]]
+    blocked: Mapping[str, str]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings, in the order of the spec."""
+        return tuple(finding for findings in self.ran.values() for finding in findings)
+
+    @property
+    def broken(self) -> frozenset[str]:
+        """Ids of the clauses with a finding."""
+        return frozenset(clause for clause, findings in self.ran.items() if findings)
+
+
+_CHECKS: dict[str, Check] = {}
+
+
+def _always(case: Case) -> bool:
+    return True
+
+
+def check(clause: str, *, when: Condition = _always) -> Callable[[CheckFunction], CheckFunction]:
+    """Register the decorated function as the check of ``clause``.
+
+    Raises:
+        ValueError: there is no such clause, or it has a check already.
+    """
+
+    def register(function: CheckFunction) -> CheckFunction:
+        if clause not in SPEC:
+            raise ValueError(f"{function.__name__}: the spec has no clause {clause}")
+        if clause in _CHECKS:
+            raise ValueError(f"{clause} has two checks")
+        _CHECKS[clause] = Check(clause=clause, function=function, when=when)
+        return function
+
+    return register
+
+
+def checks() -> tuple[Check, ...]:
+    """All checks, in the order of the spec."""
+    return tuple(_CHECKS[clause] for clause in SPEC if clause in _CHECKS)
+
+
+def applicable(case: Case) -> tuple[str, ...]:
+    """Ids of the clauses that demand something in ``case``, in the order of the spec."""
+    return tuple(item.clause for item in checks() if item.applies_to(case))
+
+
+def run(observation: Observation) -> Results:
+    """Make every check that applies to the observation's case.
+
+    When a rank did not return, only the clauses about ranks are checked: a folder that was left
+    in the middle of a save says nothing about its contents.
+    """
+    evidence = Evidence(observation)
+    ran: dict[str, tuple[Finding, ...]] = {}
+    blocked: dict[str, str] = {}
+    failed = [outcome for outcome in observation.outcomes if outcome.status != "returned"]
+    for item in checks():
+        if not item.applies_to(observation.case):
+            continue
+        if failed and SPEC[item.clause].area != "RANKS":
+            blocked[item.clause] = f"rank {failed[0].rank} {failed[0].status}"
+            continue
+        try:
+            ran[item.clause] = tuple(item.function(evidence))
+        except BlockedError as reason:
+            blocked[item.clause] = str(reason)
+    return Results(ran=ran, blocked=blocked)

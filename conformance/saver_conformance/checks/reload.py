@@ -1,0 +1,86 @@
+"""RELOAD: what a fresh process gets from the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from saver_conformance.case import Case
+from saver_conformance.checks.evidence import BlockedError, Evidence
+from saver_conformance.checks.registry import check
+from saver_conformance.finding import Finding
+
+
+def _is_tied(case: Case) -> bool:
+    return case.architecture.endswith("-tied")
+
+
+def _compares_logits(case: Case) -> bool:
+    """NaN and infinities in the weights make every logit NaN."""
+    return not case.planted
+
+
+@check("RELOAD-001")
+def loads(e: Evidence) -> Iterator[Finding]:
+    """Loading ended without an exception."""
+    if e.reload.error:
+        yield e.finding("RELOAD-001", "the folder loads in a fresh process", e.reload.error)
+
+
+@check("RELOAD-002")
+def no_missing_keys(e: Evidence) -> Iterator[Finding]:
+    """The library reported no missing key."""
+    for name in e.reloaded.missing:
+        yield e.finding("RELOAD-002", "found when loading", "reported as missing", tensor=name)
+
+
+@check("RELOAD-003")
+def no_unexpected_keys(e: Evidence) -> Iterator[Finding]:
+    """The library reported no unexpected key."""
+    for name in e.reloaded.unexpected:
+        yield e.finding("RELOAD-003", "used when loading", "reported as unexpected", tensor=name)
+
+
+@check("RELOAD-004")
+def same_bits(e: Evidence) -> Iterator[Finding]:
+    """No tensor came back different."""
+    for difference in e.reloaded.differences:
+        yield e.finding(
+            "RELOAD-004",
+            "the bits from before the save",
+            difference.what,
+            tensor=difference.tensor,
+        )
+
+
+@check("RELOAD-005", when=_is_tied)
+def still_tied(e: Evidence) -> Iterator[Finding]:
+    """Tied tensors share memory."""
+    for name in e.reloaded.untied:
+        partner = e.expected.tied.get(name, "its partner")
+        yield e.finding(
+            "RELOAD-005", f"shares memory with {partner}", "has memory of its own", tensor=name
+        )
+
+
+@check("RELOAD-006", when=_compares_logits)
+def same_logits(e: Evidence) -> Iterator[Finding]:
+    """The logits are those of a twin with the snapshot's weights."""
+    if e.reloaded.logits is None:
+        raise BlockedError("the logits were not compared")
+    if not e.reloaded.logits:
+        yield e.finding("RELOAD-006", "the logits of the trained weights", "other logits")
+
+
+@check("RELOAD-007")
+def same_tokenizer(e: Evidence) -> Iterator[Finding]:
+    """The tokenizer came back as it was."""
+    if e.reload.tokenizer_error:
+        yield e.finding("RELOAD-007", "the training's tokenizer", e.reload.tokenizer_error)
+
+
+@check("RELOAD-008")
+def same_class(e: Evidence) -> Iterator[Finding]:
+    """The model is an instance of the class that was trained."""
+    wanted = e.expected.config.get("architectures", [])
+    if e.reloaded.class_name not in wanted:
+        yield e.finding("RELOAD-008", " or ".join(wanted), e.reloaded.class_name)

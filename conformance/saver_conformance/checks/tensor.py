@@ -1,0 +1,138 @@
+"""TENSOR: which tensors are saved, under which names, in which shape, with which bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from saver_conformance.case import Case
+from saver_conformance.checks.adapter import is_base
+from saver_conformance.checks.evidence import Evidence
+from saver_conformance.checks.names import without_wrappers
+from saver_conformance.checks.registry import check
+from saver_conformance.finding import Finding
+
+_SHOWN_BYTES = 16
+
+
+def _is_tied(case: Case) -> bool:
+    return case.architecture.endswith("-tied")
+
+
+@check("TENSOR-001")
+def nothing_missing(e: Evidence) -> Iterator[Finding]:
+    """Every expected tensor is there; a name with a wrapper's part counts, TENSOR-003 has it."""
+    present = {name for name in e.file_of} | set(_wrapped(e).values())
+    for name, tensor in e.expected.tensors.items():
+        if name not in present:
+            yield e.finding(
+                "TENSOR-001",
+                f"{tensor.dtype}{list(tensor.shape)}",
+                f"missing from {', '.join(e.headers)}",
+                tensor=name,
+            )
+
+
+@check("TENSOR-002")
+def nothing_foreign(e: Evidence) -> Iterator[Finding]:
+    """No tensor is there that is neither expected nor the subject of a narrower clause."""
+    wrapped = _wrapped(e)
+    for name, file in e.file_of.items():
+        known = name in e.expected.tensors or name in e.expected.tied
+        if known or name in wrapped or (e.case.mode.is_adapter and is_base(e, name)):
+            continue
+        yield e.finding(
+            "TENSOR-002",
+            "only tensors that belong in the save",
+            "a tensor that nobody asked for",
+            file=file,
+            tensor=name,
+        )
+
+
+@check("TENSOR-003")
+def canonical_names(e: Evidence) -> Iterator[Finding]:
+    """No expected tensor is there under a wrapper's name."""
+    for name, canonical in _wrapped(e).items():
+        yield e.finding(
+            "TENSOR-003", f"the name {canonical}", f"{name}", file=e.file_of[name], tensor=name
+        )
+
+
+@check("TENSOR-004")
+def shapes(e: Evidence) -> Iterator[Finding]:
+    """Tensors that are there have their shape."""
+    for name, file in e.file_of.items():
+        wanted, found = e.expected.tensors.get(name), e.headers[file].tensors[name]
+        if wanted is not None and found.shape != tuple(wanted.shape):
+            yield e.finding(
+                "TENSOR-004",
+                f"shape {list(wanted.shape)}",
+                f"shape {list(found.shape)}",
+                file=file,
+                tensor=name,
+            )
+
+
+@check("TENSOR-005")
+def dtypes(e: Evidence) -> Iterator[Finding]:
+    """Tensors that are there have their dtype."""
+    for name, file in e.file_of.items():
+        wanted, found = e.expected.tensors.get(name), e.headers[file].tensors[name]
+        if wanted is not None and found.dtype != wanted.dtype:
+            yield e.finding("TENSOR-005", wanted.dtype, found.dtype, file=file, tensor=name)
+
+
+@check("TENSOR-006")
+def bits(e: Evidence) -> Iterator[Finding]:
+    """Tensors of the right dtype and shape have their bits."""
+    for name, file in e.file_of.items():
+        wanted, span = e.expected.tensors.get(name), e.headers[file].tensors[name]
+        if wanted is None or (span.dtype, span.shape) != (wanted.dtype, tuple(wanted.shape)):
+            continue
+        # Only bytes of a known, equal length are read.
+        found = bytes(e.tensor(name).data)
+        right = bytes(wanted.data)
+        if found == right:
+            continue
+        offset, differing = first_difference(right, found)
+        shown = slice(offset, offset + _SHOWN_BYTES)
+        yield e.finding(
+            "TENSOR-006",
+            f"{right[shown].hex(' ')} at byte {offset}",
+            f"{found[shown].hex(' ')}; {differing} of {len(right)} bytes differ",
+            file=file,
+            tensor=name,
+            offset=offset,
+            differing=differing,
+        )
+
+
+@check("TENSOR-007", when=_is_tied)
+def tied_once(e: Evidence) -> Iterator[Finding]:
+    """No tied name is there beside the tensor that it shares memory with."""
+    for name, file in e.file_of.items():
+        if name in e.expected.tied and name not in e.expected.tensors:
+            yield e.finding(
+                "TENSOR-007",
+                f"only {e.expected.tied[name]}, which is the same memory",
+                "saved a second time",
+                file=file,
+                tensor=name,
+            )
+
+
+def first_difference(right: bytes, found: bytes) -> tuple[int, int]:
+    """Offset of the first differing byte of two different strings of one length, and the count."""
+    differences = (int.from_bytes(right) ^ int.from_bytes(found)).to_bytes(len(right))
+    offset = len(differences) - len(differences.lstrip(b"\0"))
+    return offset, len(differences) - differences.count(0)
+
+
+def _wrapped(e: Evidence) -> dict[str, str]:
+    """Names that differ from an expected one only by a wrapper's parts, with that one."""
+    wanted = {*e.expected.tensors, *e.expected.tied}
+    return {
+        name: without_wrappers(name)
+        for name in e.file_of
+        if name not in wanted and without_wrappers(name) in wanted
+    }

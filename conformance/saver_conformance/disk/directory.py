@@ -1,0 +1,267 @@
+"""What lies in a saved folder: its paths, and its weights read as a loader would find them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NoReturn
+
+from saver_conformance.disk.safetensors import Header, SafetensorsError, read_header
+from saver_conformance.observation import Entry
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+CHAT_TEMPLATES = "additional_chat_templates/"
+
+Layout = Literal["single", "sharded", "adapter", "pickle"]
+
+_SHARD = re.compile(r"model-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
+_PICKLE = re.compile(
+    r"(pytorch_model|adapter_model|model)(-\d{5}-of-\d{5})?\.(bin|pt|pth|pkl)(\.index\.json)?"
+)
+# What transformers and PEFT write beside the weights.
+_COMPANIONS = frozenset(
+    {
+        ADAPTER_CONFIG,
+        CONFIG,
+        GENERATION_CONFIG,
+        TOKENIZER,
+        TOKENIZER_CONFIG,
+        CHAT_TEMPLATE,
+        "README.md",
+        "added_tokens.json",
+        "chat_template.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "tokenizer.model",
+        "training_args.bin",
+        "vocab.json",
+        "vocab.txt",
+    }
+)
+_MAX_JSON_BYTES = 100_000_000
+_BLOCK_BYTES = 1 << 20
+
+
+def scan(folder: Path) -> dict[str, Entry]:
+    """Every path below ``folder`` by its relative POSIX path; links are listed, never followed.
+
+    A file that cannot be read has an empty digest.
+    """
+    entries: dict[str, Entry] = {}
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as items:
+            for item in items:
+                status = item.stat(follow_symlinks=False)
+                path = Path(item.path)
+                kind = _kind(status.st_mode)
+                if kind == "folder":
+                    pending.append(path)
+                entries[path.relative_to(folder).as_posix()] = Entry(
+                    kind=kind,
+                    mode=stat.S_IMODE(status.st_mode),
+                    size=status.st_size,
+                    sha256=_sha256(path) if kind == "file" else "",
+                )
+    return dict(sorted(entries.items()))
+
+
+def layout_of(path: str) -> Layout | None:
+    """The weight layout that a file of this relative path belongs to; None for other files."""
+    if path == SINGLE:
+        return "single"
+    if path == INDEX or _SHARD.fullmatch(path):
+        return "sharded"
+    if path == ADAPTER:
+        return "adapter"
+    if _PICKLE.fullmatch(path):
+        return "pickle"
+    return None
+
+
+def belongs_to_save(path: str) -> bool:
+    """Whether a saver may replace or remove a file of this relative path."""
+    return (
+        layout_of(path) is not None
+        or path in _COMPANIONS
+        or path == CHAT_TEMPLATES.rstrip("/")
+        or path.startswith(CHAT_TEMPLATES)
+    )
+
+
+def shard_names(count: int) -> tuple[str, ...]:
+    """The file names of a save in ``count`` shards."""
+    return tuple(f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1))
+
+
+class UnreadableJsonError(ValueError):
+    """A file holds no JSON object."""
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in the file at ``path``.
+
+    Raises:
+        UnreadableJsonError: there is no such regular file, or something else is in it.
+    """
+
+    def no_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no JSON value")
+
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise UnreadableJsonError(f"{path.name} is no regular file")
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise UnreadableJsonError(f"{path.name} is larger than {_MAX_JSON_BYTES} bytes")
+        plain = json.loads(path.read_bytes().decode(), parse_constant=no_constant)
+    except FileNotFoundError:
+        raise UnreadableJsonError(f"there is no {path.name}") from None
+    except UnreadableJsonError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableJsonError(f"{path.name} cannot be read as JSON: {error}") from error
+    if not isinstance(plain, dict):
+        raise UnreadableJsonError(f"{path.name} holds a {type(plain).__name__}, expected an object")
+    return plain
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The index of a sharded save.
+
+    Attributes:
+        metadata: whatever stands under ``metadata``; empty when that is no object.
+        weight_map: file name by tensor name.
+    """
+
+    metadata: Mapping[str, Any]
+    weight_map: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that cannot be read.
+
+    Attributes:
+        file: its relative path.
+        reason: what was expected and what was found.
+        offset: where in the file, in bytes.
+        defect: as in ``SafetensorsError``; ``index`` for the index, ``file`` when the file cannot
+            be opened.
+    """
+
+    file: str
+    reason: str
+    offset: int | None = None
+    defect: Literal["header", "tiling", "index", "file"] = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedWeights:
+    """The safe weights of a folder.
+
+    Attributes:
+        folder: where they lie.
+        layouts: file names by the weight layout that they belong to.
+        headers: header by file name, of every file that could be parsed.
+        index: the index, if there is a readable one.
+        problems: what could not be read.
+    """
+
+    folder: Path
+    layouts: Mapping[Layout, tuple[str, ...]]
+    headers: Mapping[str, Header]
+    index: Index | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def files_of(self) -> Mapping[str, tuple[str, ...]]:
+        """File names by tensor name; more than one when a tensor was written twice."""
+        files: dict[str, tuple[str, ...]] = {}
+        for file, header in self.headers.items():
+            for name in header.tensors:
+                files[name] = (*files.get(name, ()), file)
+        return MappingProxyType(files)
+
+
+def read_weights(folder: Path) -> SavedWeights:
+    """Read the headers of all safe weight files of ``folder``, and its index; never raises."""
+    layouts: dict[Layout, tuple[str, ...]] = {}
+    headers: dict[str, Header] = {}
+    problems: list[Problem] = []
+    index: Index | None = None
+    for name in sorted(item.name for item in os.scandir(folder)):
+        layout = layout_of(name)
+        if layout is None:
+            continue
+        layouts[layout] = (*layouts.get(layout, ()), name)
+        if layout == "pickle":
+            continue
+        if name == INDEX:
+            try:
+                index = _read_index(folder / name)
+            except UnreadableJsonError as error:
+                problems.append(Problem(name, str(error), defect="index"))
+            continue
+        try:
+            headers[name] = read_header(folder / name)
+        except SafetensorsError as error:
+            problems.append(Problem(name, error.reason, error.offset, error.defect))
+        except OSError as error:
+            problems.append(Problem(name, f"cannot be read: {error}"))
+    return SavedWeights(
+        folder=folder,
+        layouts=MappingProxyType(layouts),
+        headers=MappingProxyType(headers),
+        index=index,
+        problems=tuple(problems),
+    )
+
+
+def _read_index(path: Path) -> Index:
+    plain = read_json_object(path)
+    weight_map = plain.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(file, str) for file in weight_map.values()
+    ):
+        raise UnreadableJsonError(
+            f"{path.name}: weight_map does not map tensor names to file names"
+        )
+    metadata = plain.get("metadata")
+    return Index(metadata=metadata if isinstance(metadata, dict) else {}, weight_map=weight_map)
+
+
+def _kind(mode: int) -> Literal["file", "folder", "link", "other"]:
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if stat.S_ISLNK(mode):
+        return "link"
+    return "other"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()
