@@ -1,1 +1,26 @@
 """Trains tiny models under every mode, has them saved, and reloads them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from saver_conformance.case import Mode
+
+
+class Unavailable(RuntimeError):  # noqa: N818 - a status, as in the report
+    """What a case needs is not installed here."""
+
+
+def require(mode: Mode) -> None:
+    """Make sure that the libraries of ``mode`` are installed.
+
+    Raises:
+        Unavailable: one is missing; the message names it.
+    """
+    needed = (
+        {"qlora": "bitsandbytes"}.get(mode.method),
+        ("deepspeed" if mode.engine.startswith("zero") else None),
+    )
+    for library in filter(None, needed):
+        if find_spec(library) is None:
+            raise Unavailable(f"{mode} needs {library}, which is not installed")

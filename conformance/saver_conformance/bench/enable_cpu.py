@@ -1,0 +1,67 @@
+"""Lets engines that expect an accelerator train on a CPU; off when one is there.
+
+Four lines of upstream behaviour stand in the way, and nothing else is changed. None of them takes
+part in what a saver does, except where the comment says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+def enable() -> None:
+    """Apply the enablements to this process; a second call, or an accelerator, changes nothing."""
+    if torch.cuda.is_available() or getattr(enable, "applied", False):
+        return
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    _fsdp_state()
+    _flat_parameter_offload()
+    enable.applied = True  # type: ignore[attr-defined]
+
+
+def _fsdp_state() -> None:
+    """Keep accelerate from dropping FSDP, and FSDP1 from getting an indexed CPU device.
+
+    ``AcceleratorState.__init__`` (accelerate/state.py) honours ``fsdp_plugin`` for accelerators
+    only; torch's FSDP1 accepts ``cpu`` but not ``cpu:0`` as ``device_id``.
+    """
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    original = AcceleratorState.__init__
+
+    def init(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        fresh = not AcceleratorState._shared_state
+        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fresh and fsdp_plugin is not None:
+            if self._mixed_precision != "no":
+                fsdp_plugin.set_mixed_precision(self._mixed_precision)
+            self.fsdp_plugin = fsdp_plugin
+            self.distributed_type = DistributedType.FSDP
+            self.device = torch.device("cpu")
+            for name in ("distributed_type", "device"):
+                PartialState._shared_state[name] = getattr(self, name)
+
+    AcceleratorState.__init__ = init
+
+
+def _flat_parameter_offload() -> None:
+    """Make FSDP1's offload of an unsharded flat parameter a no-op.
+
+    A full state dict with ``offload_to_cpu`` moves the flat parameter to the CPU and frees the old
+    storage; on a CPU both are the same memory and the process dies
+    (``FlatParamHandle.to_cpu``, torch/distributed/fsdp/_flat_param.py).
+    """
+    from torch.distributed.fsdp._flat_param import FlatParamHandle
+
+    @contextmanager
+    def stay(self: FlatParamHandle) -> Iterator[None]:
+        yield
+
+    FlatParamHandle.to_cpu = stay  # type: ignore[method-assign, assignment]

@@ -1,0 +1,207 @@
+"""One case on one rank: built, trained, planted and snapshotted, ready for the saver."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import transformers
+from transformers import Trainer
+
+from saver_conformance.bench import (
+    enable_cpu,
+    expectation,
+    models,
+    occupants,
+    oracle,
+    require,
+    training,
+)
+from saver_conformance.bench.config import Config, make_config
+from saver_conformance.bench.hub_names import adapter_key, to_hub
+from saver_conformance.bench.tokenizer import CHAT_TEMPLATE, make_tokenizer
+from saver_conformance.case import Case
+from saver_conformance.observation import Expectation, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """What the saver is called with, and how to end the case.
+
+    Attributes:
+        cfg: configuration as axolotl would pass it.
+        trainer: the trainer after ``train()``.
+        model: the model as it was handed to the trainer.
+        close: gives back what the case held in this process.
+    """
+
+    cfg: Config
+    trainer: Trainer
+    model: Any
+    close: Callable[[], None]
+
+
+def prepare(case: Case, folder: Path) -> Episode:
+    """Train ``case`` and record what belongs in its save; collective over the ranks.
+
+    Args:
+        case: what to train.
+        folder: the case's scratch folder, the same on every rank; the save goes to ``out`` in it.
+
+    Raises:
+        Unavailable: a library that the case needs is not installed.
+    """
+    require(case.mode)
+    _start_process()
+    environment = dict(os.environ)
+    try:
+        return _prepare(case, folder, environment)
+    except BaseException:
+        _reset(environment)
+        raise
+
+
+def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episode:
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    output = folder / "out"
+    base = models.base_folder(case, folder)
+    tokenizer = make_tokenizer(models.vocabulary_size(case), chat=case.tokenizer == "chat")
+    if rank == 0:
+        if not base.exists():
+            partial = base.with_name(base.name + ".partial")
+            models.save_base(case, partial)
+            tokenizer.save_pretrained(partial)
+            partial.rename(base)
+        occupants.occupy(case, output, base)
+    _barrier()
+    _seed(case.seed)
+    model = training.adapt(models.load_base(case, base), case)
+    names = oracle.read_names(model)
+    trainer = training.make_trainer(case, model, tokenizer, folder / "trainer")
+    trainer.train()
+    root = trainer.model_wrapped
+    if case.planted:
+        oracle.plant(case.mode.engine, root)
+    wanted = names.trainable if case.adapter else frozenset(names.parameters + names.buffers)
+    memory = oracle.snapshot(case.mode.engine, root, names, wanted)
+    if rank == 0:
+        expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab())
+        expectation.write(folder, expected, memory)
+    cfg = make_config(
+        case,
+        base,
+        output,
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        fsdp_config=training.fsdp_config(case),
+        deepspeed=training.deepspeed_config(case),
+    )
+    _barrier()
+    return Episode(cfg, trainer, model, lambda: _reset(environment, trainer))
+
+
+def _expectation(
+    case: Case,
+    base: Path,
+    model: Any,
+    names: oracle.Names,
+    memory: Mapping[str, Tensor],
+    vocabulary: Mapping[str, int],
+) -> Expectation:
+    template = CHAT_TEMPLATE if case.tokenizer == "chat" else None
+    if case.adapter is None:
+        config = models.make_config(case)
+        first = memory[names.parameters[0]].dtype
+        fields = {
+            "architectures": [models.CLASS_NAMES[case.architecture]],
+            "dtype": {"F32": "float32", "BF16": "bfloat16"}[first],
+            **{
+                key: getattr(config, key)
+                for key in (
+                    "model_type",
+                    "vocab_size",
+                    "hidden_size",
+                    "intermediate_size",
+                    "num_hidden_layers",
+                    "num_attention_heads",
+                    "num_key_value_heads",
+                    "tie_word_embeddings",
+                )
+            },
+        }
+        return Expectation(
+            tensors=to_hub(case.architecture, memory),
+            tied=names.tied,
+            config=fields,
+            chat_template=template,
+            vocabulary=vocabulary,
+        )
+    frozen = [name for name in names.parameters if name not in names.trainable]
+    return Expectation(
+        tensors={adapter_key(name): tensor for name, tensor in memory.items()},
+        base=frozenset(frozen) | {name.replace(".base_layer", "") for name in frozen},
+        adapter={
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "r": case.adapter.r,
+            "lora_alpha": case.adapter.alpha,
+            "target_modules": sorted(case.adapter.targets),
+            "modules_to_save": sorted(case.adapter.modules_to_save) or None,
+            "bias": case.adapter.bias,
+            "use_dora": case.adapter.dora,
+            "inference_mode": True,
+            "base_model_name_or_path": str(base),
+        },
+        chat_template=template,
+        vocabulary=vocabulary,
+    )
+
+
+@cache
+def _start_process() -> None:
+    """Do once a process what every case needs."""
+    enable_cpu.enable()
+    transformers.logging.set_verbosity_error()
+    # Trainers collect garbage several times a run; a quarter second each with all that is imported.
+    gc.collect()
+    gc.freeze()
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _reset(environment: Mapping[str, str], trainer: Trainer | None = None) -> None:
+    """Give back what a case leaves behind in the process: engine, shared state, environment."""
+    from accelerate.state import AcceleratorState, GradientState
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    engine = getattr(trainer, "deepspeed", None)
+    if engine is not None:
+        engine.destroy()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    unset_hf_deepspeed_config()
+    os.environ.clear()
+    os.environ.update(environment)
+    if trainer is not None:
+        with suppress(OSError):
+            shutil.rmtree(trainer.args.output_dir)
+    gc.collect()

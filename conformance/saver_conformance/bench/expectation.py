@@ -1,0 +1,40 @@
+"""What belongs in the save, on its way from rank 0 to the judge and to the reloading process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from saver_conformance.disk.safetensors import read_header, read_tensor
+from saver_conformance.disk.safetensors import write as write_tensors
+from saver_conformance.observation import Expectation, Tensor
+
+MEMORY_FILE = "memory.safetensors"
+"""The snapshot under the names that the tensors have in memory."""
+
+_DISK_FILE = "expected.safetensors"
+_PLAIN_FILE = "expected.json"
+
+
+def write(folder: Path, expectation: Expectation, memory: dict[str, Tensor]) -> None:
+    """Write the expectation and the snapshot in memory's names into the case's folder."""
+    write_tensors(folder / _DISK_FILE, expectation.tensors)
+    write_tensors(folder / MEMORY_FILE, memory)
+    plain = asdict(replace(expectation, tensors={}))
+    plain["base"] = sorted(expectation.base)
+    (folder / _PLAIN_FILE).write_text(json.dumps(plain))
+
+
+def read(folder: Path) -> Expectation:
+    """The expectation that :func:`write` left in the case's folder."""
+    plain: dict[str, Any] = json.loads((folder / _PLAIN_FILE).read_text())
+    plain["base"] = frozenset(plain["base"])
+    return Expectation(**{**plain, "tensors": read_tensors(folder / _DISK_FILE)})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a file of ours."""
+    header = read_header(path)
+    return {name: read_tensor(path, header, name) for name in header.tensors}

@@ -1,0 +1,132 @@
+"""Tiny models of real architectures, made in code.
+
+A base model is saved once by plain ``save_pretrained`` of an unwrapped model on one process, so
+that training starts where users' training starts: with ``from_pretrained``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from saver_conformance.case import Architecture, Case
+
+CLASS_NAMES: dict[Architecture, str] = {
+    "llama": "LlamaForCausalLM",
+    "llama-tied": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+}
+"""Class name that belongs into ``config.json``."""
+
+DECODER_LAYERS: dict[Architecture, str] = {
+    "llama": "LlamaDecoderLayer",
+    "llama-tied": "LlamaDecoderLayer",
+    "qwen2": "Qwen2DecoderLayer",
+    "mixtral": "MixtralDecoderLayer",
+    "phi3": "Phi3DecoderLayer",
+}
+"""Class name of the layer that FSDP wraps."""
+
+LINEARS: dict[Architecture, tuple[str, ...]] = {
+    "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "llama-tied": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "qwen2": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "mixtral": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+}
+"""Names of the linear layers that an adapter can target."""
+
+
+def vocabulary_size(case: Case) -> int:
+    """Rows of the embedding."""
+    return 64 if case.sizes == "even" else 67
+
+
+def make_config(case: Case) -> PretrainedConfig:
+    """The configuration of the case's architecture: two layers, a few thousand parameters."""
+    odd = case.sizes == "odd"
+    hidden, intermediate, heads, groups = (32, 48, 4, 2)
+    if odd:
+        # bitsandbytes packs 4-bit weights into whole elements of the storage type: multiples of 8.
+        hidden, intermediate, heads, groups = (
+            (24, 40, 3, 1) if case.mode.method == "qlora" else (18, 37, 3, 1)
+        )
+    model_type = case.architecture.removesuffix("-tied")
+    special: dict[str, Any] = {}
+    if model_type == "mixtral":
+        special = {"num_local_experts": 3 if odd else 4, "num_experts_per_tok": 2}
+    return AutoConfig.for_model(
+        model_type,
+        vocab_size=vocabulary_size(case),
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        num_key_value_heads=groups,
+        max_position_embeddings=64,
+        tie_word_embeddings=case.architecture == "llama-tied",
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        **special,
+    )
+
+
+def base_folder(case: Case, folder: Path) -> Path:
+    """Where the base model of ``case`` lies, shared by the cases that start from the same one."""
+    kind = "q" if case.mode.method == "qlora" else "p"
+    half = "fp32" if case.dtype == "float32" else "bf16"
+    name = f"{case.architecture}-{case.sizes}-{half}-{kind}-{case.tokenizer}-{case.seed}"
+    bases = folder.parent / "bases"
+    bases.mkdir(exist_ok=True)
+    return bases / name
+
+
+def save_base(case: Case, folder: Path) -> None:
+    """Write a randomly initialised base model of the case into ``folder``."""
+    generator = torch.random.get_rng_state()
+    torch.manual_seed(case.seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(make_config(case))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # norms and biases start at one value; tell elements apart
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    if case.dtype != "float32":
+        model.to(torch.bfloat16)
+    model.save_pretrained(folder)
+    torch.random.set_rng_state(generator)
+
+
+def load_base(case: Case, folder: Path) -> PreTrainedModel:
+    """The base model as its user would load it for the case's method."""
+    quantization = None
+    if case.mode.method == "qlora":
+        from transformers import BitsAndBytesConfig
+
+        storage = torch.float32 if case.dtype == "float32" else torch.bfloat16
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=storage,
+            bnb_4bit_quant_storage=storage,
+        )
+    dtype = torch.float32 if case.dtype == "float32" else torch.bfloat16
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        quantization_config=quantization,
+        # grouped_mm wants strides of 16 bytes, which odd sizes do not have.
+        experts_implementation="eager",
+    )
+    if case.dtype == "mixed":
+        for name, module in model.named_modules():
+            if name.endswith("norm"):
+                module.float()
+    model.config.use_cache = False
+    return model

@@ -1,0 +1,185 @@
+"""Loads a saved folder as its user would, in a process of its own, and compares.
+
+Memory that loading leaves untouched does not look right by accident: new tensors are poisoned, and
+random initialisation is seeded differently from training.
+"""
+
+from __future__ import annotations
+
+import shutil
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from saver_conformance.bench import expectation, models, training
+from saver_conformance.bench.oracle import bits
+from saver_conformance.bench.tokenizer import make_tokenizer
+from saver_conformance.case import Case
+from saver_conformance.observation import Difference, Expectation, Reload, Tensor
+
+TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
+"""Floating-point types of the bench, by safetensors' name."""
+
+
+def reload(case: Case, folder: Path) -> Reload:
+    """Load what was saved for ``case`` into ``folder / "out"``; errors end in ``Reload.error``."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.manual_seed(case.seed + 7919)
+    expected = expectation.read(folder)
+    memory = expectation.read_tensors(folder / expectation.MEMORY_FILE)
+    try:
+        if case.adapter is None:
+            return _reload_full(case, folder, expected, memory)
+        return _reload_adapter(case, folder, expected, memory)
+    except Exception:
+        return Reload(error=traceback.format_exc())
+
+
+def _reload_full(
+    case: Case, folder: Path, expected: Expectation, memory: Mapping[str, Tensor]
+) -> Reload:
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder / "out", dtype="auto", output_loading_info=True, experts_implementation="eager"
+    )
+    state = model.state_dict()
+    untied = tuple(
+        name
+        for name, kept in expected.tied.items()
+        if state[name].data_ptr() != state[kept].data_ptr()
+    )
+    logits = None
+    types = {tensor.dtype for tensor in memory.values()}
+    if not case.planted and len(types) == 1:
+        twin = AutoModelForCausalLM.from_config(
+            models.make_config(case),
+            dtype=TORCH_DTYPES[types.pop()],
+            experts_implementation="eager",
+        )
+        twin.load_state_dict({**_tensors(memory), **_aliases(expected, memory)})
+        logits = _same_logits(case, model, twin)
+    return Reload(
+        class_name=type(model).__name__,
+        missing=tuple(sorted(info["missing_keys"])),
+        unexpected=tuple(sorted(info["unexpected_keys"])),
+        differences=tuple(_differences(memory, state)),
+        untied=untied,
+        logits=logits,
+        tokenizer_error=_tokenizer_error(case, folder, expected),
+    )
+
+
+def _reload_adapter(
+    case: Case, folder: Path, expected: Expectation, memory: Mapping[str, Tensor]
+) -> Reload:
+    base = models.base_folder(case, folder)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = PeftModel.from_pretrained(
+            models.load_base(case, base),
+            folder / "out",
+            # The adapter takes the base's type, or float32 with autocast: ask for what was trained.
+            autocast_adapter_dtype=any(tensor.dtype == "F32" for tensor in memory.values()),
+        )
+    missing = tuple(str(w.message) for w in said if "missing adapter keys" in str(w.message))
+    state = model.state_dict()
+    logits = None
+    if not case.planted and not missing:
+        logits = _same_logits(case, model, _twin(case, base, memory))
+    return Reload(
+        class_name=type(model).__name__,
+        missing=missing,
+        differences=tuple(_differences(memory, state)),
+        logits=logits,
+        tokenizer_error=_tokenizer_error(case, folder, expected),
+    )
+
+
+def _twin(case: Case, base: Path, memory: Mapping[str, Tensor]) -> Any:
+    """The case's model with the snapshot in it, made without anything that the saver wrote."""
+    assert case.adapter is not None
+    twin = get_peft_model(models.load_base(case, base), training.lora_config(case.adapter))
+    unexpected = twin.load_state_dict(_tensors(memory), strict=False, assign=True).unexpected_keys
+    if unexpected:
+        raise RuntimeError(f"the snapshot has tensors that the model lacks: {unexpected}")
+    return twin
+
+
+def _tensors(memory: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.frombuffer(bytearray(tensor.data), dtype=TORCH_DTYPES[tensor.dtype]).reshape(
+            tensor.shape
+        )
+        for name, tensor in memory.items()
+    }
+
+
+def _aliases(expected: Expectation, memory: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
+    kept = _tensors({kept: memory[kept] for kept in expected.tied.values()})
+    return {name: kept[first] for name, first in expected.tied.items()}
+
+
+def _same_logits(case: Case, model: Any, twin: Any) -> bool:
+    tokens = torch.arange(4, 20).reshape(2, 8)
+    # Training mode, no dropout: in evaluation bitsandbytes repacks 4-bit weights for some CPUs and
+    # fails at these sizes (bitsandbytes/nn/modules.py, Linear4bit.forward).
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=case.dtype != "float32")
+    with torch.no_grad(), mixed:
+        found, expected = (bits(m.train()(input_ids=tokens).logits) for m in (model, twin))
+    return found == expected
+
+
+def _differences(
+    memory: Mapping[str, Tensor], state: Mapping[str, torch.Tensor]
+) -> Iterator[Difference]:
+    """Compare bits; a library may load into another type, then the cast values are compared."""
+    for name, tensor in memory.items():
+        if name not in state:
+            yield Difference(name, "expected after loading, found nothing")
+            continue
+        found = bits(state[name])
+        if found == tensor:
+            continue
+        if found.dtype != tensor.dtype and found.dtype in TORCH_DTYPES:
+            cast = _tensors({name: tensor})[name].to(TORCH_DTYPES[found.dtype])
+            if bits(cast) == found:
+                continue
+        if found.shape != tensor.shape:
+            yield Difference(name, f"expected shape {tensor.shape}, found {found.shape}")
+        else:
+            yield Difference(name, f"expected the snapshot's {tensor.dtype} bits, found other ones")
+
+
+def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:
+    """What differs from a plain save of the same tokenizer, read by the same ``AutoTokenizer``."""
+    output, plain = folder / "out", folder / "tokenizer"
+    size = models.vocabulary_size(case)
+    make_tokenizer(size, chat=case.tokenizer == "chat").save_pretrained(plain)
+    if (output / "config.json").exists():  # decides which class AutoTokenizer takes
+        shutil.copy(output / "config.json", plain)
+    reference = AutoTokenizer.from_pretrained(plain)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(output)
+    except Exception as error:
+        return f"AutoTokenizer.from_pretrained failed: {error}"
+    if tokenizer.get_vocab() != dict(expected.vocabulary):
+        return "the vocabulary differs"
+    if tokenizer.chat_template != expected.chat_template:
+        return (
+            f"expected chat template {expected.chat_template!r}, found {tokenizer.chat_template!r}"
+        )
+    if tokenizer.special_tokens_map != reference.special_tokens_map:
+        return "the special tokens differ"
+    ids = reference("w1 w2 w3")["input_ids"]
+    if tokenizer("w1 w2 w3")["input_ids"] != ids:
+        return "the same text is encoded to other tokens"
+    if tokenizer.decode(ids) != reference.decode(ids):
+        return "the same tokens are decoded to another text"
+    return ""

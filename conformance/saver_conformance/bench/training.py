@@ -1,0 +1,124 @@
+"""Trains a case with the real ``transformers.Trainer`` under the case's engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
+
+from saver_conformance.bench.models import DECODER_LAYERS, vocabulary_size
+from saver_conformance.case import Adapter, Case
+
+STEPS = 2
+"""Optimizer steps of a case."""
+
+
+class RandomTokens(Dataset[dict[str, torch.Tensor]]):
+    """Sequences of eight random tokens, the same on every rank."""
+
+    def __init__(self, size: int, seed: int, length: int = 16) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.tokens = torch.randint(4, size, (length, 8), generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.tokens[index], "labels": self.tokens[index]}
+
+
+def fsdp_config(case: Case) -> dict[str, Any] | None:
+    """``TrainingArguments.fsdp_config`` of the case; None when the engine is not FSDP."""
+    if case.mode.engine not in ("fsdp1", "fsdp2"):
+        return None
+    shared: dict[str, Any] = {
+        "version": 1 if case.mode.engine == "fsdp1" else 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "transformer_layer_cls_to_wrap": [DECODER_LAYERS[case.architecture]],
+        "state_dict_type": "FULL_STATE_DICT",
+        "final_state_dict_type": "FULL_STATE_DICT",
+        "cpu_ram_efficient_loading": False,
+    }
+    if case.mode.engine == "fsdp1":
+        return {**shared, "use_orig_params": True, "sync_module_states": False}
+    return {**shared, "reshard_after_forward": True}
+
+
+def deepspeed_config(case: Case) -> dict[str, Any] | None:
+    """DeepSpeed's configuration of the case; None when the engine is not DeepSpeed."""
+    if not case.mode.engine.startswith("zero"):
+        return None
+    stage = int(case.mode.engine.removeprefix("zero"))
+    zero: dict[str, Any] = {"stage": stage}
+    if stage > 1:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if stage == 3 and not case.persist:
+        zero["stage3_param_persistence_threshold"] = 0
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "bf16": {"enabled": case.dtype != "float32"},
+        "zero_optimization": zero,
+        "optimizer": {"type": "AdamW", "params": {"lr": "auto", "torch_adam": True}},
+    }
+
+
+def lora_config(adapter: Adapter) -> LoraConfig:
+    """The ``LoraConfig`` of the case's adapter."""
+    return LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,
+        target_modules=list(adapter.targets),
+        modules_to_save=list(adapter.modules_to_save) or None,
+        bias=adapter.bias,
+        use_dora=adapter.dora,
+        init_lora_weights=True,
+        task_type="CAUSAL_LM",
+    )
+
+
+def adapt(model: Any, case: Case) -> Any:
+    """The model with the case's adapter on it, or the model itself for full training."""
+    if case.adapter is None:
+        return model
+    replicated = case.mode.engine in ("single", "ddp")
+    if case.mode.method == "qlora" and replicated:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    # Flat parameters and DeepSpeed's bf16 engine want one dtype: no fp32 adapter on a bf16 base.
+    return get_peft_model(model, lora_config(case.adapter), autocast_adapter_dtype=replicated)
+
+
+def make_trainer(
+    case: Case, model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> Trainer:
+    """A trainer for :data:`STEPS` steps; accelerate and the engine start inside."""
+    fsdp = fsdp_config(case)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=STEPS,
+        per_device_train_batch_size=2,
+        learning_rate=1e-2,
+        lr_scheduler_type="constant",
+        bf16=case.dtype != "float32",
+        use_cpu=not torch.cuda.is_available(),
+        seed=case.seed,
+        report_to=[],
+        logging_strategy="no",
+        save_strategy="no",
+        disable_tqdm=True,
+        fsdp=True if fsdp else None,
+        fsdp_config=fsdp,
+        deepspeed=deepspeed_config(case),
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=False,
+    )
+    return Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=RandomTokens(vocabulary_size(case), case.seed),
+        processing_class=tokenizer,
+    )
