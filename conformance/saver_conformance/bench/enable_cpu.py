@@ -19,7 +19,6 @@ def enable() -> None:
     if torch.cuda.is_available() or getattr(enable, "applied", False):
         return
     os.environ["DS_ACCELERATOR"] = "cpu"
-    os.environ["ACCELERATE_USE_CPU"] = "true"
     _fsdp_state()
     _flat_parameter_offload()
     enable.applied = True  # type: ignore[attr-defined]

@@ -90,6 +90,8 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
     names = oracle.read_names(model)
     trainer = training.make_trainer(case, model, tokenizer, folder / "trainer")
     trainer.train()
+    if (engine := training.running_engine(trainer)) != case.mode.engine:
+        raise RuntimeError(f"{case.mode} was trained by the engine {engine}")
     root = trainer.model_wrapped
     if case.planted:
         oracle.plant(case.mode.engine, root)

@@ -131,7 +131,8 @@ def _plant(local: torch.Tensor, shift: int) -> None:
 def bits(value: torch.Tensor) -> Tensor:
     """The bits of ``value``; collective when it is a DTensor."""
     whole_value = value.full_tensor() if hasattr(value, "full_tensor") else value
-    copy = whole_value.detach().cpu().contiguous()
+    # A clone, always: a storage that numpy has seen can never be freed by FSDP1 again.
+    copy = whole_value.detach().clone(memory_format=torch.contiguous_format).cpu()
     data = copy.reshape(-1).view(torch.uint8).numpy().tobytes()
     return Tensor(DTYPE_NAMES[copy.dtype], tuple(copy.shape), data)
 

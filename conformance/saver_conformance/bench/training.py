@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from saver_conformance.bench.models import DECODER_LAYERS, vocabulary_size
-from saver_conformance.case import Adapter, Case
+from saver_conformance.case import Adapter, Case, Engine
 
 STEPS = 2
 """Optimizer steps of a case."""
@@ -122,3 +122,22 @@ def make_trainer(
         train_dataset=RandomTokens(vocabulary_size(case), case.seed),
         processing_class=tokenizer,
     )
+
+
+def running_engine(trainer: Trainer) -> Engine:
+    """The engine that really trains, read from the wrapped model.
+
+    A framework that quietly falls back to another engine would make every verdict worthless.
+    """
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+    from torch.nn.parallel import DistributedDataParallel
+
+    wrapped: Any = trainer.model_wrapped
+    if trainer.is_deepspeed_enabled:
+        engine: Engine = f"zero{wrapped.zero_optimization_stage()}"  # type: ignore[assignment]
+        return engine
+    if isinstance(wrapped, FullyShardedDataParallel):
+        return "fsdp1"
+    if isinstance(wrapped, FSDPModule):
+        return "fsdp2"
+    return "ddp" if isinstance(wrapped, DistributedDataParallel) else "single"
