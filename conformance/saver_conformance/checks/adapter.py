@@ -103,10 +103,20 @@ def inference_mode(e: Evidence) -> Iterator[Finding]:
 
 def is_base(e: Evidence, name: str) -> bool:
     """Whether a saved tensor's name is that of a tensor of the frozen base, wrapped or not."""
-    plain = without_wrappers(name)
-    if plain in e.expected.tensors:
+    if without_wrappers(name) in e.expected.tensors:
         return False
-    return plain in e.expected.base or plain.removeprefix("base_model.model.") in e.expected.base
+    plain = _model_name(name)
+    # A quantized base has tensors below its weights, such as ``weight.absmax``.
+    return any(plain == base or plain.startswith(f"{base}.") for base in _base_names(e))
+
+
+def _base_names(e: Evidence) -> frozenset[str]:
+    return frozenset(_model_name(name) for name in e.expected.base)
+
+
+def _model_name(name: str) -> str:
+    """The name that a tensor of the base has in the base model itself."""
+    return without_wrappers(name).removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def _fields(e: Evidence, clause: str, *keys: str) -> Iterator[Finding]:

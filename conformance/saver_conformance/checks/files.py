@@ -58,10 +58,6 @@ def _has_strangers(case: Case) -> bool:
     return case.occupied == "strangers"
 
 
-def _has_no_chat_template(case: Case) -> bool:
-    return case.tokenizer == "plain"
-
-
 @check("FILES-001")
 def full_weight_names(e: Evidence) -> Iterator[Finding]:
     """A single file, or all shards of one count and an index."""
@@ -119,12 +115,16 @@ def no_stale_adapter_config(e: Evidence) -> Iterator[Finding]:
         yield e.finding("FILES-006", "removed", "left by an earlier save", file=ADAPTER_CONFIG)
 
 
-@check("FILES-007", when=_has_no_chat_template)
+@check("FILES-007")
 def no_foreign_chat_template(e: Evidence) -> Iterator[Finding]:
-    """No template lies there in any of the places that a tokenizer reads."""
+    """No template lies in a place that a tokenizer reads, but the one that belongs there."""
     for path, entry in e.after.items():
-        if path == CHAT_TEMPLATE or (path.startswith(CHAT_TEMPLATES) and entry.kind != "folder"):
-            yield e.finding("FILES-007", "no chat template", "a chat template", file=path)
+        if path.startswith(CHAT_TEMPLATES) and entry.kind != "folder":
+            yield e.finding("FILES-007", "one chat template at most", "another one", file=path)
+    if e.expected.chat_template is not None:
+        return  # META-008 has the template itself
+    if CHAT_TEMPLATE in e.after:
+        yield e.finding("FILES-007", "no chat template", "a chat template", file=CHAT_TEMPLATE)
     try:
         template = read_json_object(e.folder / TOKENIZER_CONFIG).get("chat_template")
     except UnreadableJsonError:

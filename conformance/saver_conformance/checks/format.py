@@ -8,7 +8,8 @@ from typing import Literal
 from saver_conformance.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
-from saver_conformance.disk.directory import INDEX, Index
+from saver_conformance.disk.directory import INDEX, Index, layout_of
+from saver_conformance.disk.safetensors import Header
 from saver_conformance.finding import Finding
 
 _ALIGNMENT = 8
@@ -51,9 +52,11 @@ def index(e: Evidence) -> Iterator[Finding]:
     if e.saved.index is None:
         return
     weight_map = e.saved.index.weight_map
+    shards = _shards(e)
+    file_of = {name: file for file, parsed in shards.items() for name in parsed.tensors}
     for name, file in weight_map.items():
-        if file not in e.headers or name not in e.headers[file].tensors:
-            actual = e.file_of.get(name)
+        if file not in shards or name not in shards[file].tensors:
+            actual = file_of.get(name)
             yield e.finding(
                 "FORMAT-004",
                 f"in {actual}" if actual else "no such entry: no file holds the tensor",
@@ -61,7 +64,7 @@ def index(e: Evidence) -> Iterator[Finding]:
                 file=INDEX,
                 tensor=name,
             )
-    for name, file in e.file_of.items():
+    for name, file in file_of.items():
         if name not in weight_map:
             yield e.finding("FORMAT-004", f"in {file}", "no entry", file=INDEX, tensor=name)
 
@@ -69,14 +72,14 @@ def index(e: Evidence) -> Iterator[Finding]:
 @check("FORMAT-005")
 def total_size(e: Evidence) -> Iterator[Finding]:
     """``total_size`` is the sum of the tensors' bytes."""
-    spans = [span for parsed in e.headers.values() for span in parsed.tensors.values()]
+    spans = [span for parsed in _shards(e).values() for span in parsed.tensors.values()]
     yield from _total(e, "FORMAT-005", "total_size", sum(span.nbytes for span in spans))
 
 
 @check("FORMAT-006")
 def total_parameters(e: Evidence) -> Iterator[Finding]:
     """``total_parameters`` is the sum of the tensors' elements."""
-    spans = [span for parsed in e.headers.values() for span in parsed.tensors.values()]
+    spans = [span for parsed in _shards(e).values() for span in parsed.tensors.values()]
     yield from _total(e, "FORMAT-006", "total_parameters", sum(span.numel for span in spans))
 
 
@@ -114,7 +117,7 @@ def alignment(e: Evidence) -> Iterator[Finding]:
 def each_in_one_file(e: Evidence) -> Iterator[Finding]:
     """No name is in two files."""
     first: dict[str, str] = {}
-    for file, parsed in e.headers.items():
+    for file, parsed in _shards(e).items():
         for name in parsed.tensors:
             if name in first:
                 yield e.finding(
@@ -125,6 +128,11 @@ def each_in_one_file(e: Evidence) -> Iterator[Finding]:
                     tensor=name,
                 )
             first.setdefault(name, file)
+
+
+def _shards(e: Evidence) -> dict[str, Header]:
+    """The headers of the files that an index is about."""
+    return {file: parsed for file, parsed in e.headers.items() if layout_of(file) == "sharded"}
 
 
 def _is_sharded(e: Evidence) -> bool:

@@ -131,8 +131,9 @@ def first_difference(right: bytes, found: bytes) -> tuple[int, int]:
 def _wrapped(e: Evidence) -> dict[str, str]:
     """Names that differ from an expected one only by a wrapper's parts, with that one."""
     wanted = {*e.expected.tensors, *e.expected.tied}
+    canonical = {without_wrappers(name): name for name in wanted}
     return {
-        name: without_wrappers(name)
+        name: canonical[plain]
         for name in e.file_of
-        if name not in wanted and without_wrappers(name) in wanted
+        if name not in wanted and (plain := without_wrappers(name)) in canonical
     }
