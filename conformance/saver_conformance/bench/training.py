@@ -113,7 +113,7 @@ def make_trainer(
         fsdp=True if fsdp else None,
         fsdp_config=fsdp,
         deepspeed=deepspeed_config(case),
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=True,
         dataloader_pin_memory=False,
     )
     return Trainer(

@@ -1,0 +1,17 @@
+"""What an engine cannot train, whoever saves."""
+
+from __future__ import annotations
+
+from saver_conformance.case import Case
+
+
+def why_untrainable(case: Case) -> str:
+    """Why the engine of ``case`` cannot train it; empty when it can."""
+    if case.mode.engine == "fsdp1" and case.dtype == "mixed":
+        return "a flat parameter holds one dtype (torch/distributed/fsdp/_flat_param.py)"
+    dora = case.adapter is not None and case.adapter.dora
+    if case.mode.engine == "fsdp1" and dora:
+        return "DoRA reads base weights outside of the wrapped forward, where they are flat shards"
+    if case.mode.name == "qlora-zero3" and dora:
+        return "DeepSpeed gathers 4-bit weights for DoRA as if it had partitioned them"
+    return ""
