@@ -62,8 +62,12 @@ class Evidence:
 
     @cached_property
     def written(self) -> Mapping[str, Entry]:
-        """Paths that the save made or changed."""
-        return {path: entry for path, entry in self.after.items() if self.before.get(path) != entry}
+        """Paths that the save made, or whose content it changed."""
+        return {
+            path: entry
+            for path, entry in self.after.items()
+            if path not in self.before or _content(self.before[path]) != _content(entry)
+        }
 
     @cached_property
     def saved(self) -> SavedWeights:
@@ -191,3 +195,7 @@ class Evidence:
             return read_json_object(self.folder / name)
         except UnreadableJsonError as error:
             raise BlockedError(str(error)) from error
+
+
+def _content(entry: Entry) -> tuple[str, str]:
+    return entry.kind, entry.sha256

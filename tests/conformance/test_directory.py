@@ -1,0 +1,121 @@
+"""Reading a saved folder never fails, whatever lies in it."""
+
+import json
+import os
+
+import pytest
+
+from saver_conformance.disk.directory import (
+    UnreadableJsonError,
+    belongs_to_save,
+    layout_of,
+    read_json_object,
+    read_weights,
+    scan,
+    shard_names,
+)
+from saver_conformance.disk.safetensors import write
+from saver_conformance.observation import Tensor
+
+ONE = {"a": Tensor("U8", (1,), b"1")}
+TWO = {"b": Tensor("U8", (1,), b"2")}
+
+
+def test_scan_lists_all_kinds_and_follows_no_link(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "file").chmod(0o640)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ".hidden").write_bytes(b"")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "fifo")
+    found = scan(tmp_path)
+    assert {path: entry.kind for path, entry in found.items()} == {
+        "dangling": "link",
+        "fifo": "other",
+        "file": "file",
+        "folder": "folder",
+        "folder/.hidden": "file",
+        "loop": "link",
+    }
+    assert found["file"].mode == 0o640
+    assert found["file"].size == 1
+    assert found["file"].sha256.startswith("2d711642b726b044")
+    assert found["fifo"].sha256 == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "layout"),
+    [
+        ("model.safetensors", "single"),
+        ("model-00001-of-00002.safetensors", "sharded"),
+        ("model.safetensors.index.json", "sharded"),
+        ("adapter_model.safetensors", "adapter"),
+        ("pytorch_model.bin", "pickle"),
+        ("pytorch_model-00001-of-00002.bin", "pickle"),
+        ("pytorch_model.bin.index.json", "pickle"),
+        ("adapter_model.bin", "pickle"),
+        ("checkpoint-1/model.safetensors", None),
+        ("model-1-of-2.safetensors", None),
+        ("config.json", None),
+    ],
+)
+def test_layout_of(path, layout):
+    assert layout_of(path) == layout
+
+
+def test_belongs_to_save():
+    assert belongs_to_save("additional_chat_templates/tool.jinja")
+    assert belongs_to_save("tokenizer.json")
+    assert not belongs_to_save("checkpoint-1/tokenizer.json")
+    assert not belongs_to_save("notes.txt")
+
+
+def test_sharded_folder(tmp_path):
+    for name, tensors in zip(shard_names(2), (ONE, TWO), strict=True):
+        write(tmp_path / name, tensors)
+    weight_map = {"a": shard_names(2)[0], "b": shard_names(2)[1]}
+    index = {"metadata": {"total_size": 2}, "weight_map": weight_map}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    saved = read_weights(tmp_path)
+    assert set(saved.layouts) == {"sharded"}
+    assert list(saved.headers) == list(shard_names(2))
+    assert saved.index.weight_map == weight_map
+    assert saved.files_of == {name: (file,) for name, file in weight_map.items()}
+    assert saved.problems == ()
+
+
+def test_problems_are_collected(tmp_path):
+    write(tmp_path / "model-00001-of-00002.safetensors", ONE)
+    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"")
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": []}')
+    (tmp_path / "adapter_model.safetensors").mkdir()
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"not opened")
+    saved = read_weights(tmp_path)
+    assert set(saved.layouts) == {"single", "sharded", "adapter", "pickle"}
+    assert list(saved.headers) == ["model-00001-of-00002.safetensors"]
+    assert saved.index is None
+    assert {problem.file: problem.defect for problem in saved.problems} == {
+        "adapter_model.safetensors": "file",
+        "model-00002-of-00002.safetensors": "header",
+        "model.safetensors": "file",
+        "model.safetensors.index.json": "index",
+    }
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b"\xff{}", b"NaN", b'{"a": NaN}', b"[" * 200_000, b"9" * 5000]
+)
+def test_unreadable_json(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UnreadableJsonError, match=r"config\.json"):
+        read_json_object(tmp_path / "config.json")
+
+
+def test_json_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(UnreadableJsonError, match="no regular file"):
+        read_json_object(tmp_path / "config.json")
+    with pytest.raises(UnreadableJsonError, match="there is no"):
+        read_json_object(tmp_path / "generation_config.json")
