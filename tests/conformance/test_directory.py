@@ -104,6 +104,14 @@ def test_problems_are_collected(tmp_path):
     }
 
 
+def test_folder_that_is_none(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file", tmp_path / "nowhere"):
+        saved = read_weights(path)
+        assert not saved.layouts
+        assert not saved.problems
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{", b"\xff{}", b"NaN", b'{"a": NaN}', b"[" * 200_000, b"9" * 5000]
 )

@@ -35,7 +35,7 @@ _LEFTOVERS = (
     "*.lock",
     "*.distcp",
     "tmp*",
-    "*rank[_-]?[0-9]*",
+    "*rank[_-][0-9]*",
     "*rank[0-9]*",
     "pytorch_model_fsdp*",
     "global_step*",

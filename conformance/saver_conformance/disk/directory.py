@@ -205,7 +205,7 @@ def read_weights(folder: Path) -> SavedWeights:
     headers: dict[str, Header] = {}
     problems: list[Problem] = []
     index: Index | None = None
-    for name in sorted(item.name for item in os.scandir(folder)):
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         layout = layout_of(name)
         if layout is None:
             continue

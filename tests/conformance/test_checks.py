@@ -1,0 +1,369 @@
+"""The checks on folders made by plain ``save_pretrained``, whole and tampered with."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from fixtures.mutants.rewriting import change_json, change_tensors
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from saver_conformance.bench.tokenizer import CHAT_TEMPLATE, make_tokenizer
+from saver_conformance.case import Adapter, Case, Mode
+from saver_conformance.checks import applicable, run
+from saver_conformance.checks.tensor import first_difference
+from saver_conformance.disk.directory import scan
+from saver_conformance.observation import (
+    Difference,
+    Expectation,
+    Observation,
+    RankOutcome,
+    Reload,
+    Tensor,
+)
+from saver_conformance.spec import SPEC
+
+FULL = Case(Mode("full", "single"))
+LORA = Case(Mode("lora", "single"), adapter=Adapter())
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
+
+
+def build_model(tied=False):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "llama",
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=tied,
+    )
+    return AutoModelForCausalLM.from_config(config)
+
+
+def tensor_of(parameter):
+    raw = parameter.detach().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return Tensor(DTYPES[parameter.dtype], tuple(parameter.shape), raw)
+
+
+def observe(case, expected, folder, before=None, reload=None):
+    return Observation(
+        case=case,
+        expected=expected,
+        outcomes=tuple(RankOutcome(rank, "returned") for rank in range(case.world_size)),
+        folder=folder,
+        before=before or {},
+        after=scan(folder),
+        umask=read_umask(),
+        reload=reload or Reload(class_name="LlamaForCausalLM", logits=True),
+    )
+
+
+def read_umask():
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
+
+
+def save_full(folder, tied=False, **options):
+    model, tokenizer = build_model(tied), make_tokenizer(64, chat=True)
+    model.save_pretrained(folder, **options)
+    tokenizer.save_pretrained(folder)
+    tied_names = {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
+    return Expectation(
+        tensors={
+            name: tensor_of(tensor)
+            for name, tensor in model.state_dict().items()
+            if name not in tied_names
+        },
+        tied=tied_names,
+        config={
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            "dtype": "float32",
+            "vocab_size": 64,
+            "hidden_size": 16,
+            "tie_word_embeddings": tied,
+        },
+        chat_template=CHAT_TEMPLATE,
+        vocabulary=tokenizer.get_vocab(),
+    )
+
+
+def save_adapter(folder):
+    tokenizer = make_tokenizer(64, chat=True)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(build_model(), config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Expectation(
+        tensors={
+            name.replace(".default.", "."): tensor_of(parameter)
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        },
+        base=frozenset(n for n, p in model.named_parameters() if not p.requires_grad),
+        adapter={
+            "peft_type": "LORA",
+            "r": 4,
+            "lora_alpha": config.lora_alpha,
+            "target_modules": ["q_proj", "v_proj"],
+            "modules_to_save": None,
+            "base_model_name_or_path": config.base_model_name_or_path,
+            "task_type": "CAUSAL_LM",
+            "use_dora": False,
+        },
+        chat_template=CHAT_TEMPLATE,
+        vocabulary=tokenizer.get_vocab(),
+    )
+
+
+def musts(results):
+    return {clause for clause in results.broken if SPEC[clause].level == "MUST"}
+
+
+@pytest.mark.parametrize("options", [{}, {"max_shard_size": 4000}], ids=["single", "sharded"])
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_plain_full_save_breaks_no_must(tmp_path, options, tied):
+    case = replace(FULL, architecture="llama-tied" if tied else "llama", **options)
+    results = run(observe(case, save_full(tmp_path, tied, **options), tmp_path))
+    assert musts(results) == set()
+    assert results.broken <= {"FILES-010"}  # safetensors 0.8 writes 0600
+    assert results.blocked == {}
+    assert set(results.ran) == set(applicable(case))
+
+
+def test_plain_adapter_save_breaks_no_must(tmp_path):
+    results = run(observe(LORA, save_adapter(tmp_path), tmp_path))
+    assert musts(results) == set()
+    assert results.blocked == {}
+
+
+def test_finding_says_where_bits_differ(tmp_path):
+    expected = save_full(tmp_path)
+
+    def negate_one(tensors):
+        tensors["model.norm.weight"][3] = -tensors["model.norm.weight"][3]
+
+    change_tensors(tmp_path / "model.safetensors", negate_one)
+    results = run(observe(FULL, expected, tmp_path))
+    assert musts(results) == {"TENSOR-006"}
+    (finding,) = results.ran["TENSOR-006"]
+    assert finding.tensor == "model.norm.weight"
+    assert finding.file == "model.safetensors"
+    assert finding.offset == 3 * 4 + 3
+    assert finding.differing == 1
+    assert finding.expected.startswith("3f")
+    assert finding.found.startswith("bf")
+
+
+def test_first_difference():
+    assert first_difference(b"abcdef", b"abXdeY") == (2, 2)
+
+
+def test_unparsable_weights_block_what_they_hold(tmp_path):
+    expected = save_full(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\0")
+    results = run(observe(FULL, expected, tmp_path))
+    assert musts(results) == {"FORMAT-001"}
+    assert "TENSOR-001" in results.blocked
+    assert "cannot be parsed" in results.blocked["TENSOR-006"]
+
+
+def test_empty_folder_blames_names_alone(tmp_path):
+    expected = save_full(tmp_path / "elsewhere")
+    (tmp_path / "out").mkdir()
+    results = run(observe(FULL, expected, tmp_path / "out"))
+    assert musts(results) == {"FILES-001", "META-001", "META-006", "META-007"}
+    assert results.blocked["TENSOR-001"].startswith("the folder has no safetensors weights")
+
+
+@pytest.mark.parametrize(
+    ("status", "clause"), [("hung", "RANKS-001"), ("raised", "RANKS-002"), ("died", "RANKS-003")]
+)
+def test_rank_that_does_not_return_blocks_the_rest(tmp_path, status, clause):
+    case = replace(FULL, mode=Mode("full", "ddp"), world_size=2)
+    whole = observe(case, save_full(tmp_path), tmp_path)
+    outcomes = (whole.outcomes[0], RankOutcome(1, status, "what it said"))
+    results = run(replace(whole, outcomes=outcomes, reload=None))
+    assert results.broken == {clause}
+    (finding,) = results.ran[clause]
+    assert finding.rank == 1
+    assert "what it said" in finding.found
+    assert set(results.ran) == {"RANKS-001", "RANKS-002", "RANKS-003"}
+    assert set(results.blocked) == set(applicable(case)) - set(results.ran)
+
+
+def test_stale_shards_beside_a_single_file(tmp_path):
+    save_full(tmp_path, max_shard_size=4000)
+    before = scan(tmp_path)
+    weights = {path: (tmp_path / path).read_bytes() for path in before if path.startswith("model")}
+    expected = save_full(tmp_path)
+    for path, content in weights.items():
+        (tmp_path / path).write_bytes(content)
+    results = run(observe(replace(FULL, occupied="sharded"), expected, tmp_path, before))
+    assert musts(results) == {"FILES-005"}
+    assert {finding.file for finding in results.ran["FILES-005"]} == set(weights)
+
+
+def test_plain_save_over_shards_leaves_a_stale_index(tmp_path):
+    save_full(tmp_path, max_shard_size=4000)
+    before = scan(tmp_path)
+    expected = save_full(tmp_path)
+    results = run(observe(replace(FULL, occupied="sharded"), expected, tmp_path, before))
+    assert [finding.file for finding in results.ran["FILES-005"]] == [
+        "model.safetensors.index.json"
+    ]
+
+
+def test_saving_the_same_again_is_no_stale_save(tmp_path):
+    expected = save_full(tmp_path, max_shard_size=4000)
+    before = scan(tmp_path)
+    save_full(tmp_path, max_shard_size=4000)
+    case = replace(FULL, occupied="sharded", max_shard_size=4000)
+    assert musts(run(observe(case, expected, tmp_path, before))) == set()
+
+
+def test_wrapped_name_has_one_cause(tmp_path):
+    expected = save_full(tmp_path)
+
+    def wrap(tensors):
+        tensors["module.model.norm.weight"] = tensors.pop("model.norm.weight")
+
+    change_tensors(tmp_path / "model.safetensors", wrap)
+    assert musts(run(observe(FULL, expected, tmp_path))) == {"TENSOR-003"}
+
+
+def test_model_with_a_part_called_module_is_not_accused(tmp_path):
+    expected = save_full(tmp_path)
+    tensors = dict(expected.tensors)
+    tensors["module.norm.weight"] = tensors.pop("model.norm.weight")
+    change_tensors(
+        tmp_path / "model.safetensors",
+        lambda saved: saved.update({"module.norm.weight": saved.pop("model.norm.weight")}),
+    )
+    expected = replace(expected, tensors=tensors)
+    assert musts(run(observe(FULL, expected, tmp_path))) == set()
+
+
+def test_base_without_peft_prefix_is_base(tmp_path):
+    expected = save_adapter(tmp_path)
+    change_tensors(
+        tmp_path / "adapter_model.safetensors",
+        lambda tensors: tensors.update({"model.norm.weight": torch.zeros(16)}),
+    )
+    assert musts(run(observe(LORA, expected, tmp_path))) == {"ADAPTER-001"}
+
+
+def test_order_of_targets_does_not_matter(tmp_path):
+    expected = save_adapter(tmp_path)
+    change_json(
+        tmp_path / "adapter_config.json",
+        lambda config: config.update(target_modules=["v_proj", "q_proj"], modules_to_save=[]),
+    )
+    assert musts(run(observe(LORA, expected, tmp_path))) == set()
+
+
+def test_template_may_stand_in_the_tokenizer_configuration(tmp_path):
+    expected = save_full(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    change_json(
+        tmp_path / "tokenizer_config.json", lambda plain: plain.update(chat_template=CHAT_TEMPLATE)
+    )
+    case = replace(FULL, tokenizer="chat")
+    assert musts(run(observe(case, expected, tmp_path))) == set()
+    plain = run(observe(case, replace(expected, chat_template=None), tmp_path))
+    assert musts(plain) == {"FILES-007", "META-008"}
+
+
+def test_older_name_of_dtype_counts(tmp_path):
+    expected = save_full(tmp_path)
+    change_json(
+        tmp_path / "config.json", lambda config: config.update(torch_dtype=config.pop("dtype"))
+    )
+    assert musts(run(observe(FULL, expected, tmp_path))) == set()
+
+
+def test_extra_readme_is_no_finding(tmp_path):
+    expected = save_full(tmp_path)
+    (tmp_path / "README.md").write_text("a model card")
+    (tmp_path / "training_metrics.json").write_text("{}")
+    assert musts(run(observe(FULL, expected, tmp_path))) == set()
+
+
+def test_reload_defects(tmp_path):
+    case = replace(FULL, architecture="llama-tied")
+    reload = Reload(
+        class_name="MistralForCausalLM",
+        missing=("a",),
+        unexpected=("b",),
+        differences=(Difference("c", "other bits"),),
+        untied=("lm_head.weight",),
+        logits=False,
+        tokenizer_error="another vocabulary",
+    )
+    results = run(observe(case, save_full(tmp_path, tied=True), tmp_path, reload=reload))
+    assert musts(results) == {f"RELOAD-{number:03d}" for number in range(2, 9)}
+
+
+def test_failed_reload_blocks_what_it_would_show(tmp_path):
+    results = run(observe(FULL, save_full(tmp_path), tmp_path, reload=Reload(error="a traceback")))
+    assert musts(results) == {"RELOAD-001"}
+    assert set(results.blocked) == {
+        clause for clause in applicable(FULL) if clause > "RELOAD-001" and "RELOAD" in clause
+    } - {"RELOAD-001"}
+
+
+def strange_folders():
+    def all_folders(folder):
+        for path in list(folder.iterdir()):
+            path.unlink()
+            path.mkdir()
+
+    def all_empty(folder):
+        for path in folder.iterdir():
+            path.write_bytes(b"")
+
+    def all_lists(folder):
+        for path in folder.glob("*.json"):
+            path.write_text("[1, 2]")
+
+    def odd_tokenizer(folder):
+        odd = {"model": {"vocab": [["a", 1], 2, []]}, "added_tokens": [1, {"content": 2}]}
+        (folder / "tokenizer.json").write_text(json.dumps(odd))
+
+    def odd_index(folder):
+        index = {"metadata": [], "weight_map": {"x": "../../etc/passwd", "y": ""}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    def fifos(folder):
+        for path in list(folder.iterdir()):
+            path.unlink()
+            os.mkfifo(path)
+
+    def loops(folder):
+        for path in list(folder.iterdir()):
+            path.unlink()
+            path.symlink_to(path.name)
+
+    def nothing(folder):
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+    return [all_folders, all_empty, all_lists, odd_tokenizer, odd_index, fifos, loops, nothing]
+
+
+@pytest.mark.parametrize("spoil", strange_folders(), ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
+def test_strange_folders_end_in_findings(tmp_path, spoil, adapter):
+    case = LORA if adapter else FULL
+    expected = save_adapter(tmp_path) if adapter else save_full(tmp_path)
+    spoil(tmp_path)
+    results = run(observe(case, expected, tmp_path))
+    assert musts(results) or (adapter and spoil.__name__ == "odd_index")
+    assert set(results.ran) | set(results.blocked) == set(applicable(case))
