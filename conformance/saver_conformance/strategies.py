@@ -6,11 +6,12 @@ Every axis lists its simplest value first, which is where shrinking ends.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
+from saver_conformance.bench.limits import why_untrainable
+from saver_conformance.bench.limits import why_untrainable
 from saver_conformance.case import MODES, Adapter, Architecture, Case, Mode
 
 AXES: Mapping[str, Sequence[Any]] = {
@@ -50,43 +51,61 @@ LARGEST_SEED = 99
 
 
 def axes_of(mode: Mode) -> Mapping[str, Sequence[Any]]:
-    """The axes of ``mode``'s cases."""
+    """The axes of ``mode``'s cases, with the values that its engine can train."""
+    axes = _all_axes(mode)
+    simplest = {name: values[0] for name, values in axes.items()}
+    return {
+        name: tuple(
+            value for value in values if not why_untrainable(_case(mode, {**simplest, name: value}))
+        )
+        for name, values in axes.items()
+    }
+
+
+def make_case(mode: Mode, values: Mapping[str, Any], *, world_size: int = 2, seed: int = 0) -> Case:
+    """The case with ``values`` on the axes; an axis that is not named takes its simplest value."""
+    row = {name: values.get(name, options[0]) for name, options in _all_axes(mode).items()}
+    return _case(mode, row, world_size=world_size, seed=seed)
+
+
+def _all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
     axes = {**AXES, **(ADAPTER_AXES if mode.is_adapter else {})}
     if mode.engine == "zero3":
         axes["persist"] = (False, True)
     return axes
 
 
-def make_case(mode: Mode, values: Mapping[str, Any], *, world_size: int = 2, seed: int = 0) -> Case:
-    """The case with ``values`` on the axes; an axis that is not named takes its simplest value."""
-    axes = axes_of(mode)
-    row = {name: values.get(name, options[0]) for name, options in axes.items()}
-    adapter = None
-    if mode.is_adapter:
-        shape = {name: row.pop(name) for name in ADAPTER_AXES}
-        shape["targets"] = _TARGETS[row["architecture"]][shape["targets"]]
-        adapter = Adapter(alpha=2 * shape["r"], **shape)
+def _case(mode: Mode, row: Mapping[str, Any], *, world_size: int = 2, seed: int = 0) -> Case:
+    shape = {name: value for name, value in row.items() if name in ADAPTER_AXES}
+    plain = {name: value for name, value in row.items() if name not in ADAPTER_AXES}
+    adapter = _adapter(row["architecture"], shape) if mode.is_adapter else None
     size = 1 if mode.engine == "single" else world_size
-    return Case(mode, adapter=adapter, world_size=size, seed=seed, **row)
+    return Case(mode, adapter=adapter, world_size=size, seed=seed, **plain)
 
 
-def is_valid(values: Mapping[str, Any]) -> bool:
-    """Whether a case with ``values`` on some of the axes makes sense.
+def _adapter(architecture: Architecture, shape: Mapping[str, Any]) -> Adapter:
+    targets = _TARGETS[architecture][shape["targets"]]
+    return Adapter(alpha=2 * shape["r"], **{**shape, "targets": targets})
+
+
+def is_valid(mode: Mode, values: Mapping[str, Any]) -> bool:
+    """Whether a case with ``values`` on some of the axes makes sense and can be trained.
 
     The simplest value of an axis goes with everything, so a part of the axes is enough to tell.
     """
     # Training one half of a tied pair apart is a question of its own.
-    return not (values.get("architecture") == "llama-tied" and values.get("modules_to_save"))
+    if values.get("architecture") == "llama-tied" and values.get("modules_to_save"):
+        return False
+    return not why_untrainable(make_case(mode, values))
 
 
 @st.composite
 def adapters(draw: st.DrawFn, architecture: Architecture = "llama") -> Adapter:
     """Draw the shape of an adapter for a model of ``architecture``."""
     shape = {name: draw(st.sampled_from(values)) for name, values in ADAPTER_AXES.items()}
-    shape["targets"] = _TARGETS[architecture][shape["targets"]]
-    if architecture == "llama-tied":
+    if not is_valid({"architecture": architecture, **shape}):
         shape["modules_to_save"] = ()
-    return Adapter(alpha=2 * shape["r"], **shape)
+    return _adapter(architecture, shape)
 
 
 @st.composite
@@ -99,13 +118,8 @@ def cases(draw: st.DrawFn, mode: Mode | None = None, world_size: int = 2) -> Cas
         world_size: number of ranks of the modes that have several.
     """
     chosen = draw(st.sampled_from(MODES)) if mode is None else mode
-    row = {
-        name: draw(st.sampled_from(values))
-        for name, values in axes_of(chosen).items()
-        if name not in ADAPTER_AXES
-    }
+    row = {name: draw(st.sampled_from(values)) for name, values in axes_of(chosen).items()}
+    if not is_valid(row):
+        row["modules_to_save"] = ()
     seed = draw(st.integers(0, LARGEST_SEED))
-    case = make_case(chosen, row, world_size=world_size, seed=seed)
-    if chosen.is_adapter:
-        case = replace(case, adapter=draw(adapters(case.architecture)))
-    return case
+    return make_case(chosen, row, world_size=world_size, seed=seed)

@@ -63,4 +63,4 @@ def _flat_parameter_offload() -> None:
     def stay(self: FlatParamHandle) -> Iterator[None]:
         yield
 
-    FlatParamHandle.to_cpu = stay  # type: ignore[method-assign, assignment]
+    FlatParamHandle.to_cpu = stay  # type: ignore[method-assign]

@@ -31,7 +31,7 @@ def reload(case: Case, folder: Path) -> Reload:
     """Load what was saved for ``case`` into ``folder / "out"``; errors end in ``Reload.error``."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     torch.manual_seed(case.seed + 7919)
     expected = expectation.read(folder)
     memory = expectation.read_tensors(folder / expectation.MEMORY_FILE)

@@ -1,0 +1,147 @@
+"""The bench without engines: names, tables and configurations, against the libraries themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+
+from saver_conformance.bench import models, occupants, oracle, training
+from saver_conformance.bench.config import CFG_KEYS, Config, make_config
+from saver_conformance.bench.hub_names import adapter_key, to_hub
+from saver_conformance.bench.limits import why_untrainable
+from saver_conformance.bench.tokenizer import make_tokenizer
+from saver_conformance.case import MODES, Adapter, Case, Mode
+from saver_conformance.disk.directory import scan
+from saver_conformance.disk.safetensors import read_header
+from saver_conformance.strategies import cases
+
+ADAPTERS = [
+    Adapter(),
+    Adapter(modules_to_save=("lm_head",)),
+    Adapter(modules_to_save=("embed_tokens", "lm_head"), bias="all"),
+    Adapter(dora=True, bias="lora_only", r=1),
+]
+
+
+def _base(tmp_path: Path, case: Case) -> Path:
+    models.save_base(case, tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.mark.parametrize("sizes", ["even", "odd"])
+@pytest.mark.parametrize("architecture", list(models.CLASS_NAMES))
+def test_hub_names_are_those_of_save_pretrained(tmp_path, architecture, sizes):
+    case = Case(Mode("full", "single"), architecture=architecture, sizes=sizes)
+    model = models.load_base(case, _base(tmp_path, case))
+    names = oracle.read_names(model)
+    memory = oracle.snapshot("single", model, names, frozenset(names.parameters + names.buffers))
+    model.save_pretrained(tmp_path / "saved")
+    header = read_header(tmp_path / "saved" / "model.safetensors")
+    found = {name: (span.dtype, span.shape) for name, span in header.tensors.items()}
+    expected = {n: (t.dtype, t.shape) for n, t in to_hub(architecture, memory).items()}
+    assert found == expected
+    assert type(model).__name__ == models.CLASS_NAMES[architecture]
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=str)
+def test_adapter_keys_are_those_of_peft(tmp_path, adapter):
+    case = Case(Mode("lora", "single"), architecture="qwen2", adapter=adapter)
+    model = training.adapt(models.load_base(case, _base(tmp_path, case)), case)
+    trainable = oracle.read_names(model).trainable
+    model.save_pretrained(tmp_path / "saved")
+    header = read_header(tmp_path / "saved" / "adapter_model.safetensors")
+    assert set(header.tensors) == {adapter_key(name) for name in trainable}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        (
+            "base_model.model.default.lora_A.default.weight",
+            "base_model.model.default.lora_A.weight",
+        ),
+        ("base_model.model.lora_head.weight", "base_model.model.lora_head.weight"),
+        ("base_model.model.a.lora_embedding_A.default", "base_model.model.a.lora_embedding_A"),
+        (
+            "base_model.model.a.lora_magnitude_vector.default.weight",
+            "base_model.model.a.lora_magnitude_vector",
+        ),
+        ("base_model.model.h.modules_to_save.default.weight", "base_model.model.h.weight"),
+    ],
+)
+def test_adapter_key_survives_adversarial_names(name, key):
+    assert adapter_key(name) == key
+
+
+def test_tied_parameters_are_named_once(tmp_path):
+    case = Case(Mode("full", "single"), architecture="llama-tied")
+    names = oracle.read_names(models.load_base(case, _base(tmp_path, case)))
+    assert names.tied == {"lm_head.weight": "model.embed_tokens.weight"}
+    assert "lm_head.weight" not in names.parameters
+
+
+@pytest.mark.parametrize("dtype", list(oracle.SPECIAL_BITS))
+def test_planted_bits_survive_in_the_snapshot(dtype):
+    layer = torch.nn.Linear(8, 8, bias=False).to(dtype)
+    oracle.plant("single", layer)
+    view, patterns = oracle.SPECIAL_BITS[dtype]
+    planted = layer.weight.detach().view(-1).view(view)
+    assert planted[:8].tolist() == list(patterns)
+    assert oracle.bits(layer.weight).data == planted.clone().view(torch.uint8).numpy().tobytes()
+
+
+def test_a_snapshot_leaves_the_storage_resizable():
+    weight = torch.ones(4)
+    oracle.bits(weight)
+    weight.untyped_storage().resize_(0)
+
+
+def test_cfg_answers_none_for_what_is_missing(tmp_path):
+    case = Case(Mode("full", "fsdp2"), world_size=2)
+    fsdp = training.fsdp_config(case)
+    cfg = make_config(case, tmp_path, tmp_path / "out", 1, fsdp, None)
+    assert isinstance(cfg, Config)
+    assert cfg.adapter is None
+    assert cfg["no_such_key"] is None
+    assert cfg.fsdp_config.no_such_key is None
+    assert cfg.fsdp_config.version == 2
+    assert "no_such_key" not in cfg
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_every_key_of_cfg_is_documented(tmp_path, mode):
+    adapter = Adapter() if mode.is_adapter else None
+    case = Case(mode, adapter=adapter, world_size=1 if mode.engine == "single" else 2)
+    cfg = make_config(
+        case, tmp_path, tmp_path, 0, training.fsdp_config(case), training.deepspeed_config(case)
+    )
+    assert set(cfg) <= set(CFG_KEYS)
+
+
+@given(cases())
+def test_drawn_cases_can_be_trained(case):
+    assert why_untrainable(case) == ""
+    assert Case.from_json(case.to_json()) == case
+
+
+@pytest.mark.parametrize("text", ["[]", '{"mode": "lora-zero4"}', '{"colour": 1}', "{}"])
+def test_what_is_no_case_is_refused(text):
+    with pytest.raises(ValueError, match=r"case|mode"):
+        Case.from_json(text)
+
+
+@pytest.mark.parametrize("occupied", ["empty", "single", "sharded", "adapter", "strangers"])
+def test_occupants_are_what_the_case_says(tmp_path, occupied):
+    case = Case(Mode("full", "single"), occupied=occupied)
+    base, output = _base(tmp_path, case), tmp_path / "out"
+    make_tokenizer(models.vocabulary_size(case), chat=True).save_pretrained(base)
+    occupants.occupy(case, output, base)
+    names = set(scan(output)) if output.exists() else set()
+    assert ("model.safetensors" in names) == (occupied == "single")
+    assert ("model.safetensors.index.json" in names) == (occupied == "sharded")
+    assert ("adapter_model.safetensors" in names) == (occupied == "adapter")
+    assert ("checkpoint-1/model.safetensors" in names) == (occupied == "strangers")
+    assert bool(names) == (occupied != "empty")
