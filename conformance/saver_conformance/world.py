@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from saver_conformance.case import Case, Mode
+from saver_conformance.harness import HarnessFailedError
 from saver_conformance.observation import RankOutcome
 from saver_conformance.rank import Answer, RankStart
 
@@ -40,6 +41,15 @@ STACKS_LIMIT = 2.0
 """Seconds that a hanging rank gets to write down its stacks."""
 LOG_TAIL = 2000
 """Characters of a rank's output that go with a finding."""
+
+_LAUNCHER = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
 
 Family = Literal["torch", "deepspeed"]
 
@@ -60,10 +70,6 @@ class WorldKey:
     def of(cls, mode: Mode, size: int) -> Self:
         """The key for training ``mode`` on ``size`` ranks."""
         return cls("deepspeed" if mode.engine.startswith("zero") else "torch", size)
-
-
-class WorldFailedError(Exception):
-    """The ranks could not be started: the harness does not work in this environment."""
 
 
 @dataclass(slots=True)
@@ -160,12 +166,12 @@ class World:
         """Wait until every rank is up and in the process group.
 
         Raises:
-            WorldFailedError: some rank is not.
+            HarnessFailedError: some rank is not.
         """
         answers = self._ask({"do": "join"}, START_LIMIT)
         for rank, answer in enumerate(answers):
             if answer.status != "returned":
-                raise WorldFailedError(
+                raise HarnessFailedError(
                     f"rank {rank} of {self.key.size} did not start:\n{answer.detail}"
                 )
 
@@ -297,12 +303,10 @@ def _collect(pending: Sequence[_Process], timeout: float) -> list[tuple[_Process
 
 def _make_environment(key: WorldKey, rank: int, port: int, folder: Path) -> dict[str, str]:
     """The environment of a rank: what a launcher would set, on this machine alone."""
-    launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-    launcher += ("MASTER_ADDR", "MASTER_PORT")
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in launcher and not name.startswith(("ACCELERATE_", "FSDP_"))
+        if name not in _LAUNCHER and not name.startswith(("ACCELERATE_", "FSDP_"))
     }
     environment |= {
         "OMP_NUM_THREADS": "1",

@@ -1,0 +1,82 @@
+"""Draws cases without end, and shrinks the first that breaks a MUST."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Flaky
+
+from saver_conformance.case import Case, Mode
+from saver_conformance.spec import SPEC
+from saver_conformance.strategies import cases
+from saver_conformance.verdict import CaseRecord
+
+DRAWS_A_ROUND = 100
+"""Cases drawn before Hypothesis starts afresh; it keeps all of a round in memory."""
+
+
+class _BrokenError(Exception):
+    """The case at hand breaks the clause that is being shrunk."""
+
+
+class Exploration:
+    """Keeps the records of what was drawn, and the smallest case that breaks a MUST."""
+
+    def __init__(self, judge: Callable[[Case], CaseRecord], modes: Sequence[Mode]) -> None:
+        """Explore ``modes``; ``judge`` trains, saves and checks one case."""
+        self.records: dict[Case, CaseRecord] = {}
+        self.smallest: Case | None = None
+        self._judge = judge
+        self._modes = tuple(modes)
+        self._clause = ""
+
+    def run(self, seconds: float | None) -> None:
+        """Draw until ``seconds`` are over or a MUST is broken; shrinking then takes its time."""
+        deadline = float("inf") if seconds is None else time.monotonic() + seconds
+        for start in count(secrets.randbits(32)):
+            if self.smallest is not None or time.monotonic() >= deadline:
+                return
+            self._run_round(start, deadline)
+
+    def _run_round(self, start: int, deadline: float) -> None:
+        @seed(start)
+        @settings(
+            max_examples=DRAWS_A_ROUND,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate, Phase.shrink],
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+            verbosity=Verbosity.quiet,
+        )
+        @given(st.sampled_from(self._modes).flatmap(cases))
+        def attempt(case: Case) -> None:
+            if self.smallest is None and time.monotonic() >= deadline:
+                return
+            self._try(case)
+
+        function: Callable[[], None] = attempt
+        # What is left in ``smallest`` is the case that failed last, where shrinking ended.
+        with contextlib.suppress(_BrokenError, Flaky):
+            function()
+
+    def _try(self, case: Case) -> None:
+        if case not in self.records:
+            self.records[case] = self._judge(case)
+        broken = [
+            finding.clause
+            for finding in self.records[case].findings
+            if SPEC[finding.clause].level == "MUST"
+        ]
+        if not broken:
+            return
+        self._clause = self._clause or broken[0]
+        if self._clause in broken:  # or else a smaller case could be about something else
+            self.smallest = case
+            raise _BrokenError(self._clause)

@@ -1,0 +1,244 @@
+"""The judge: has a case trained and saved by a world, reloads it, and runs the checks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Self
+
+from saver_conformance import checks, preflight
+from saver_conformance.case import Case, Mode
+from saver_conformance.disk.directory import scan
+from saver_conformance.harness import HarnessFailedError
+from saver_conformance.observation import Entry, Observation, RankOutcome
+from saver_conformance.rank import Answer
+from saver_conformance.reloading import Reloader
+from saver_conformance.strategies import make_case
+from saver_conformance.verdict import CaseRecord
+from saver_conformance.world import SAVE_LIMIT, World, WorldKey
+
+
+class UnknownSaverError(Exception):
+    """The saver's address leads to no function."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Modules that train and reload; other ones than the default serve tests of the judge.
+
+    Attributes:
+        episode: has ``prepare(case, folder)``, called on every rank.
+        expectation: has ``read(folder)``, called by the judge.
+        reload: has ``reload(case, folder)``, called in a fresh process.
+        process_group: whether worlds of several ranks join a process group.
+    """
+
+    episode: str = "saver_conformance.bench.episode"
+    expectation: str = "saver_conformance.bench.expectation"
+    reload: str = "saver_conformance.bench.reload"
+    process_group: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A case after its save, not yet looked at.
+
+    Attributes:
+        case: the case.
+        folder: its scratch folder.
+        before: what lay in the output folder before the save.
+        after: what lay there after it.
+        outcomes: how the saver ended on each rank.
+        started: when training began, on the monotonic clock.
+    """
+
+    case: Case
+    folder: Path
+    before: Mapping[str, Entry]
+    after: Mapping[str, Entry]
+    outcomes: tuple[RankOutcome, ...]
+    started: float
+
+
+class Judge:
+    """Worlds, a reloader and a scratch folder, from the first case to the last.
+
+    Create and use it in one thread that outlives it: the kernel ends the ranks with the thread
+    that started them. Only ``inspect`` may be called from others.
+    """
+
+    def __init__(
+        self, saver: str, *, bench: Bench | None = None, save_limit: float = SAVE_LIMIT
+    ) -> None:
+        """Judge the saver at the address ``saver``; nothing is started yet."""
+        self._saver = saver
+        self._bench = bench or Bench()
+        self._save_limit = save_limit
+        self._scratch = Path(tempfile.mkdtemp(prefix="saver-conformance-"))
+        self._worlds: dict[WorldKey, World] = {}
+        self._proven: set[WorldKey] = set()
+        self._reloader = Reloader(self._bench.reload)
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every process and remove every file."""
+        self._reloader.stop()
+        for world in self._worlds.values():
+            world.stop()
+        self._worlds.clear()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def judge(self, case: Case) -> CaseRecord:
+        """Train, save, reload and check one case."""
+        saved = self.save(case)
+        return saved if isinstance(saved, CaseRecord) else self.inspect(saved)
+
+    def make_ready(self, case: Case) -> None:
+        """Have a world for ``case``, with the saver imported and the harness known to work.
+
+        Raises:
+            UnknownSaverError: there is no such saver.
+            HarnessFailedError: the ranks do not start, or fail at a save that does nothing.
+        """
+        key = WorldKey.of(case.mode, case.world_size)
+        if key in self._worlds:
+            return
+        world = World(key, episode=self._bench.episode, process_group=self._bench.process_group)
+        self._worlds[key] = world
+        world.join()
+        _expect_loaded(world.load(self._saver), self._saver)
+        if key not in self._proven:
+            self._prove(world, case)
+            self._proven.add(key)
+
+    def save(self, case: Case) -> Saved | CaseRecord:
+        """Train ``case`` and call the saver; a record when it did not come to that."""
+        self.make_ready(case)
+        key = WorldKey.of(case.mode, case.world_size)
+        world, folder, started = self._worlds[key], self._make_folder(), time.monotonic()
+        answers = world.prepare(case, folder)
+        if any(answer.status != "returned" for answer in answers):
+            shutil.rmtree(folder, ignore_errors=True)
+            return self._not_prepared(key, case, answers)
+        output = folder / "out"
+        before = _scan(output)
+        outcomes = world.save(self._saver, self._save_limit)
+        if any(outcome.status != "returned" for outcome in outcomes):
+            self._discard(key)  # before looking: ranks that hang may still write
+        after = _scan(output)
+        if key in self._worlds and not world.close():
+            self._discard(key)
+        return Saved(case, folder, before, after, outcomes, started)
+
+    def inspect(self, saved: Saved) -> CaseRecord:
+        """Reload and check what was saved; thread-safe."""
+        case = saved.case
+        try:
+            returned = all(outcome.status == "returned" for outcome in saved.outcomes)
+            observation = Observation(
+                case=case,
+                expected=import_module(self._bench.expectation).read(saved.folder),
+                outcomes=saved.outcomes,
+                folder=saved.folder / "out",
+                before=saved.before,
+                after=saved.after,
+                umask=_read_umask(),
+                reload=self._reloader.reload(case, saved.folder) if returned else None,
+            )
+            results = checks.run(observation)
+        except Exception:
+            reason = f"the suite failed while it looked at the save:\n{traceback.format_exc()}"
+            return CaseRecord(case, checks.applicable(case), "error", reason)
+        finally:
+            shutil.rmtree(saved.folder, ignore_errors=True)
+        return CaseRecord(
+            case,
+            checks.applicable(case),
+            "run",
+            ran=results.ran,
+            blocked=results.blocked,
+            seconds=time.monotonic() - saved.started,
+        )
+
+    def _prove(self, world: World, case: Case) -> None:
+        """Take the simplest case of ``case``'s engine through all steps but the saver's own."""
+        simplest = make_case(Mode("full", case.mode.engine), {}, world_size=case.world_size)
+        folder = self._make_folder()
+        _expect_loaded(world.load(preflight.ADDRESS), preflight.ADDRESS)
+        answers = world.prepare(simplest, folder)
+        if all(answer.status == "unavailable" for answer in answers):
+            return  # the cases will say so
+        for rank, answer in enumerate(answers):
+            if answer.status != "returned":
+                raise HarnessFailedError(
+                    f"the preflight case {simplest.to_json()} could not be trained: "
+                    f"rank {rank} {answer.status}\n{answer.detail}"
+                )
+        for outcome in world.save(preflight.ADDRESS, self._save_limit):
+            if outcome.status != "returned":
+                raise HarnessFailedError(
+                    f"a save that does nothing {outcome.status} on rank {outcome.rank}\n"
+                    f"{outcome.detail}"
+                )
+        if not world.close():
+            raise HarnessFailedError("the preflight case could not be ended")
+        self._reloader.reload(simplest, folder)  # raises when no process comes up
+
+    def _not_prepared(self, key: WorldKey, case: Case, answers: tuple[Answer, ...]) -> CaseRecord:
+        clauses = checks.applicable(case)
+        if all(answer.status == "unavailable" for answer in answers):
+            return CaseRecord(case, clauses, "unavailable", answers[0].detail)
+        self._discard(key)
+        detail = "\n".join(
+            f"rank {rank} {answer.status}\n{answer.detail}"
+            for rank, answer in enumerate(answers)
+            if answer.status != "returned"
+        )
+        return CaseRecord(case, clauses, "error", f"the case could not be trained:\n{detail}")
+
+    def _discard(self, key: WorldKey) -> None:
+        self._worlds.pop(key).stop()
+
+    def _make_folder(self) -> Path:
+        self._count += 1
+        folder = self._scratch / f"case-{self._count}"
+        folder.mkdir()
+        return folder
+
+
+def _expect_loaded(answers: tuple[Answer, ...], saver: str) -> None:
+    for rank, answer in enumerate(answers):
+        if answer.status == "unavailable":
+            raise UnknownSaverError(answer.detail)
+        if answer.status != "returned":
+            raise UnknownSaverError(
+                f"importing {saver} {answer.status} on rank {rank}\n{answer.detail}"
+            )
+
+
+def _scan(folder: Path) -> dict[str, Entry]:
+    """What lies in ``folder``; nothing when the saver made something else of it."""
+    return scan(folder) if folder.is_dir() else {}
+
+
+def _read_umask() -> int:
+    """The process's umask, which the ranks inherit, read without changing it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask

@@ -1,0 +1,34 @@
+"""How a run tells what it is doing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from saver_conformance.case import Case
+from saver_conformance.verdict import CaseRecord
+
+
+class Progress(Protocol):
+    """Who is told how a run goes on."""
+
+    def plan(self, cases: int) -> None:
+        """Hear how many cases are planned; 0 when there is no end."""
+
+    def train(self, case: Case) -> None:
+        """Hear that ``case`` is about to be trained."""
+
+    def finish(self, record: CaseRecord) -> None:
+        """Hear that a case is done."""
+
+
+class Silent:
+    """Nobody is told."""
+
+    def plan(self, cases: int) -> None:
+        """Ignore it."""
+
+    def train(self, case: Case) -> None:
+        """Ignore it."""
+
+    def finish(self, record: CaseRecord) -> None:
+        """Ignore it."""

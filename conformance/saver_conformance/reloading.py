@@ -1,0 +1,145 @@
+"""Reloads saved folders, each in a fresh process with a time limit.
+
+The processes are forked from a server that has imported the framework once, so a reload costs
+what loading costs, and still starts from memory that no training has touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from types import ModuleType
+
+from saver_conformance.case import Case
+from saver_conformance.harness import HarnessFailedError
+from saver_conformance.observation import Reload
+from saver_conformance.rank import die_with_parent
+
+RELOAD_LIMIT = 60.0
+"""Seconds after which a reload that has not ended counts as failed."""
+LOG_TAIL = 2000
+"""Characters of a reload's output that go with its failure."""
+
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+
+class Reloader:
+    """Starts a process for every reload; may be used from several threads."""
+
+    def __init__(self, module: str) -> None:
+        """Prepare to call ``reload(case, folder)`` of ``module``."""
+        self._module = module
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([module])
+        self._lock = threading.Lock()
+        self._running: set[ForkServerProcess] = set()
+        self._stopped = False
+
+    def reload(self, case: Case, folder: Path, limit: float = RELOAD_LIMIT) -> Reload:
+        """Reload what was saved for ``case`` in ``folder``, within ``limit`` seconds.
+
+        Raises:
+            HarnessFailedError: the process did not come up.
+        """
+        receiver, sender = self._context.Pipe(duplex=False)
+        log = folder / "reload.log"
+        process = self._context.Process(
+            target=_reload_in_child, args=(self._module, case, folder, log, sender), daemon=True
+        )
+        with receiver:
+            self._start(process)
+            sender.close()
+            try:
+                return _receive(process, receiver, log, limit)
+            finally:
+                process.kill()
+                process.join()
+                with self._lock:
+                    self._running.discard(process)
+
+    def stop(self) -> None:
+        """Kill what still runs and start nothing more."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.kill()
+
+    def _start(self, process: ForkServerProcess) -> None:
+        with self._lock:
+            if self._stopped:
+                raise HarnessFailedError("the run is over")
+            with _server_environment(), _no_main_module():
+                process.start()
+            self._running.add(process)
+
+
+def _receive(process: ForkServerProcess, receiver: Connection, log: Path, limit: float) -> Reload:
+    """The child's result; the first message only says that it is up."""
+    started = False
+    try:
+        while receiver.poll(limit):
+            message = receiver.recv()
+            if isinstance(message, Reload):
+                return message
+            started = True
+    except EOFError:
+        process.join()
+        end = f"the process that reloaded ended with exit code {process.exitcode}"
+    else:
+        end = f"the reload did not end within {limit:g} s"
+    said = log.read_text(errors="replace")[-LOG_TAIL:].strip() if log.exists() else ""
+    if not started:
+        raise HarnessFailedError(f"{end}, before it began\n{said}")
+    return Reload(error=f"{end}\n{said}".strip())
+
+
+def _reload_in_child(module: str, case: Case, folder: Path, log: Path, sender: Connection) -> None:
+    die_with_parent(os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the judge's, who kills this process
+    with log.open("wb") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    reloading = importlib.import_module(module)
+    sender.send("started")
+    sender.send(reloading.reload(case, folder))
+
+
+@contextlib.contextmanager
+def _server_environment() -> Iterator[None]:
+    """The environment that the server, and with it every reload, starts with."""
+    before = dict(os.environ)
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keep multiprocessing from running the judge's main script again in every child.
+
+    It would do so for pickles that refer to ``__main__``; ours do not, and a user's script that
+    calls the suite without a guard would call it from within.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

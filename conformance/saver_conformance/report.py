@@ -1,0 +1,153 @@
+"""A verdict as ``report.json``, its failing cases as files, and its findings by cause."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from saver_conformance.case import Adapter, Case, Mode
+from saver_conformance.finding import Finding
+from saver_conformance.verdict import CaseRecord, Row, Verdict
+
+REPORT_FILE = "report.json"
+CASES_FOLDER = "cases"
+SMALLEST_CASE_FILE = "smallest-case.json"
+"""Where ``explore`` leaves the smallest failing case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """All findings of one clause, told by the simplest case.
+
+    Attributes:
+        clause: the clause's id.
+        example: a finding of the simplest case.
+        modes: the modes in which the clause is broken.
+        cases: number of cases in which it is broken.
+        findings: number of findings.
+    """
+
+    clause: str
+    example: Finding
+    modes: tuple[Mode, ...]
+    cases: int
+    findings: int
+
+
+def group_by_cause(rows: Sequence[Row]) -> tuple[Cause, ...]:
+    """The findings of ``rows`` by clause, the clause with the simplest case first."""
+    by_clause: dict[str, list[Finding]] = {}
+    for row in rows:
+        if row.findings:
+            by_clause.setdefault(row.clause, []).extend(row.findings)
+    causes = [
+        Cause(
+            clause=clause,
+            example=min(findings, key=lambda finding: complexity(finding.case)),
+            modes=tuple(dict.fromkeys(finding.case.mode for finding in findings)),
+            cases=len({finding.case for finding in findings}),
+            findings=len(findings),
+        )
+        for clause, findings in by_clause.items()
+    ]
+    return tuple(sorted(causes, key=lambda cause: complexity(cause.example.case)))
+
+
+def complexity(case: Case) -> tuple[int, int]:
+    """How far ``case`` is from the simplest: number of unusual values, then its length."""
+    unusual = _count_unusual(case, skipped=("mode", "adapter", "world_size", "seed"))
+    if case.adapter is not None:
+        unusual += _count_unusual(case.adapter, skipped=("alpha",))
+    return unusual, len(case.to_json())
+
+
+def replay_command(case: Case, saver: str, file: Path | None = None) -> str:
+    """A command that replays ``case``, from ``file`` if it lies there."""
+    tail = f" --saver {shlex.quote(saver)}"
+    if file is not None:
+        return f"saver-conformance replay {shlex.quote(str(file))}{tail}"
+    return f"saver-conformance replay -{tail} <<< {shlex.quote(case.to_json())}"
+
+
+def case_file(folder: Path, case: Case) -> Path:
+    """Where a report in ``folder`` keeps ``case``."""
+    digest = hashlib.sha256(case.to_json().encode()).hexdigest()[:8]
+    return folder / CASES_FOLDER / f"{case.mode}-{digest}.json"
+
+
+def write_report(verdict: Verdict, folder: Path) -> None:
+    """Write ``report.json`` and a file for each case with findings into ``folder``."""
+    (folder / CASES_FOLDER).mkdir(parents=True, exist_ok=True)
+    for case in {finding.case for finding in verdict.findings}:
+        case_file(folder, case).write_text(case.to_json() + "\n")
+    if verdict.smallest is not None:
+        (folder / SMALLEST_CASE_FILE).write_text(verdict.smallest.to_json() + "\n")
+    text = json.dumps(to_plain(verdict, folder), indent=2)
+    (folder / REPORT_FILE).write_text(text + "\n")
+
+
+def to_plain(verdict: Verdict, folder: Path) -> dict[str, Any]:
+    """The content of ``report.json`` in ``folder``."""
+    return {
+        "saver": verdict.saver,
+        "profile": verdict.profile,
+        "modes": [mode.name for mode in verdict.modes],
+        "exit_code": verdict.exit_code,
+        "totals": {
+            "executed": verdict.executed,
+            "expected": verdict.expected,
+            "findings": len(verdict.findings),
+            "seconds": round(verdict.seconds, 1),
+        },
+        "cases_a_minute": {pace.engine: round(pace.per_minute, 1) for pace in verdict.paces},
+        "clauses": [_plain_row(row, verdict, folder) for row in verdict.rows],
+        "not_run": [_plain_record(item) for item in verdict.records if item.status != "run"],
+        "smallest_case": json.loads(verdict.smallest.to_json()) if verdict.smallest else None,
+    }
+
+
+def _plain_row(row: Row, verdict: Verdict, folder: Path) -> dict[str, Any]:
+    return {
+        "clause": row.clause,
+        "level": verdict.levels[row.clause],
+        "mode": row.mode.name,
+        "status": row.status,
+        "cases": row.cases,
+        "planned": row.planned,
+        "reason": row.reason,
+        "findings": [_plain_finding(item, verdict.saver, folder) for item in row.findings],
+    }
+
+
+def _plain_finding(finding: Finding, saver: str, folder: Path) -> dict[str, Any]:
+    plain = {
+        item.name: getattr(finding, item.name)
+        for item in fields(finding)
+        if item.name not in ("case", "clause")
+    }
+    return {
+        **plain,
+        "case": json.loads(finding.case.to_json()),
+        "replay": replay_command(finding.case, saver, case_file(folder, finding.case)),
+    }
+
+
+def _plain_record(record: CaseRecord) -> dict[str, Any]:
+    return {
+        "case": json.loads(record.case.to_json()),
+        "status": record.status,
+        "reason": record.reason,
+    }
+
+
+def _count_unusual(data: Case | Adapter, skipped: tuple[str, ...]) -> int:
+    return sum(
+        getattr(data, item.name) != item.default
+        for item in fields(data)
+        if item.name not in skipped
+    )

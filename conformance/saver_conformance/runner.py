@@ -1,0 +1,132 @@
+"""A conformance run, in the order things happen: plan, train and check, conclude, report."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from saver_conformance import checks
+from saver_conformance.case import MODES, Case, Mode
+from saver_conformance.explore import Exploration
+from saver_conformance.judge import Bench, Judge
+from saver_conformance.pipeline import Pipeline
+from saver_conformance.profiles import Profile, cases_of, in_order
+from saver_conformance.progress import Progress, Silent
+from saver_conformance.report import write_report
+from saver_conformance.spec import SPEC
+from saver_conformance.verdict import CaseRecord, Pace, Verdict, aggregate
+from saver_conformance.world import SAVE_LIMIT
+
+REFERENCE = "canonical_saver:save_trained_model"
+"""Address of the saver that is judged when no other is named."""
+
+
+def run_conformance(
+    saver: str = REFERENCE,
+    *,
+    modes: Iterable[Mode] = MODES,
+    profile: Profile = "gate",
+    report: Path | None = None,
+    save_limit: float = SAVE_LIMIT,
+    seconds: float | None = None,
+    progress: Progress | None = None,
+    bench: Bench | None = None,
+) -> Verdict:
+    """Judge a saver.
+
+    Args:
+        saver: its address, ``package.module:function``; the current folder is importable.
+        modes: the modes that it claims.
+        profile: which cases are tried.
+        report: folder for ``report.json`` and the cases that failed; None writes nothing.
+        save_limit: seconds after which a save counts as hanging.
+        seconds: how long ``explore`` draws; None: until Ctrl-C or the first broken MUST.
+        progress: told how the run goes on.
+        bench: what trains and reloads.
+
+    Raises:
+        UnknownSaverError: there is no such saver.
+        HarnessFailedError: nothing can be judged here.
+    """
+    started = time.monotonic()
+    claimed = tuple(modes)
+    progress = progress or Silent()
+    with Judge(saver, bench=bench, save_limit=save_limit) as judge:
+        smallest = None
+        if profile == "explore":
+            records, smallest = _explore(judge, claimed, seconds, progress)
+            paces: tuple[Pace, ...] = ()
+        else:
+            planned = in_order(case for mode in claimed for case in cases_of(mode, profile))
+            records, paces = _run_planned(judge, planned, progress)
+    verdict = _conclude(saver, profile, claimed, records, paces, started, smallest)
+    if report is not None:
+        write_report(verdict, report)
+    return verdict
+
+
+def replay(
+    case: Case,
+    saver: str = REFERENCE,
+    *,
+    save_limit: float = SAVE_LIMIT,
+    bench: Bench | None = None,
+) -> Verdict:
+    """Judge a saver by one case; raises as ``run_conformance`` does."""
+    started = time.monotonic()
+    with Judge(saver, bench=bench, save_limit=save_limit) as judge:
+        records, paces = _run_planned(judge, (case,), Silent())
+    return _conclude(saver, "replay", (case.mode,), records, paces, started, None)
+
+
+def _run_planned(
+    judge: Judge, planned: Sequence[Case], progress: Progress
+) -> tuple[tuple[CaseRecord, ...], tuple[Pace, ...]]:
+    progress.plan(len(planned))
+    pipeline = Pipeline(judge, progress)
+    return pipeline.run(planned), pipeline.paces
+
+
+def _explore(
+    judge: Judge, modes: Sequence[Mode], seconds: float | None, progress: Progress
+) -> tuple[tuple[CaseRecord, ...], Case | None]:
+    def judge_one(case: Case) -> CaseRecord:
+        progress.train(case)
+        record = judge.judge(case)
+        progress.finish(record)
+        return record
+
+    progress.plan(0)
+    exploration = Exploration(judge_one, modes)
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        exploration.run(seconds)
+    return tuple(exploration.records.values()), exploration.smallest
+
+
+def _conclude(
+    saver: str,
+    profile: str,
+    modes: tuple[Mode, ...],
+    records: tuple[CaseRecord, ...],
+    paces: tuple[Pace, ...],
+    started: float,
+    smallest: Case | None,
+) -> Verdict:
+    levels = {check.clause: SPEC[check.clause].level for check in checks.checks()}
+    applies = {
+        clause: tuple(mode for mode in MODES if mode.matches(SPEC[clause].modes))
+        for clause in levels
+    }
+    return Verdict(
+        saver=saver,
+        profile=profile,
+        modes=modes,
+        rows=aggregate(records, modes, levels, applies),
+        records=records,
+        levels=levels,
+        seconds=time.monotonic() - started,
+        paces=paces,
+        smallest=smallest,
+    )

@@ -1,0 +1,213 @@
+"""What a person sees: progress while it works, then a table of modes by areas and the findings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from saver_conformance.case import Case, Mode
+from saver_conformance.report import Cause, case_file, group_by_cause, replay_command
+from saver_conformance.spec import AREAS, SPEC
+from saver_conformance.verdict import (
+    BROKEN,
+    CONFORMS,
+    HARNESS_FAILED,
+    INCONCLUSIVE,
+    CaseRecord,
+    Row,
+    Status,
+    Verdict,
+)
+
+FOUND_LINES = 24
+"""Lines of a finding's detail that are shown; ``report.json`` has all of them."""
+PLAIN_WIDTH = 120
+"""Columns of the output when it does not go to a terminal."""
+
+_WORDS: dict[int, str] = {
+    CONFORMS: "[bold green]conforms[/]: every claimed MUST was checked and holds",
+    BROKEN: "[bold red]does not conform[/]: a MUST is broken",
+    INCONCLUSIVE: "[bold yellow]inconclusive[/]: not everything that is claimed was checked",
+    HARNESS_FAILED: "[bold yellow]the harness failed[/]: nobody is accused",
+}
+_WORST_FIRST: tuple[Status, ...] = (
+    "fail",
+    "error",
+    "unavailable",
+    "deviation",
+    "waived",
+    "not claimed",
+    "pass",
+)
+_STYLES: dict[Status, str] = {
+    "fail": "[bold red]FAIL[/]",
+    "error": "[bold yellow]error[/]",
+    "unavailable": "[yellow]n/a[/]",
+    "deviation": "[cyan]deviates[/]",
+    "waived": "[cyan]waived[/]",
+    "not claimed": "[dim]-[/]",
+    "pass": "[green]pass[/]",
+}
+
+
+def make_console() -> Console:
+    """A console on stdout; as wide as a report needs where there is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
+class LiveProgress:
+    """A bar on a terminal; elsewhere a line when a mode begins and one for each failure."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting")
+        self._mode: Mode | None = None
+        self._started = time.monotonic()
+        self._planned = self._done = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def plan(self, cases: int) -> None:
+        """Show how many cases are planned."""
+        self._planned = cases
+        self._bar.update(self._task, total=cases or None)
+
+    def train(self, case: Case) -> None:
+        """Show the mode at work."""
+        self._bar.update(self._task, description=case.mode.name)
+        if case.mode != self._mode and not self._console.is_terminal:
+            seconds = time.monotonic() - self._started
+            of = f"/{self._planned}" if self._planned else ""
+            self._console.print(f"{seconds:6.1f} s  {self._done}{of} cases  {case.mode}")
+        self._mode = case.mode
+
+    def finish(self, record: CaseRecord) -> None:
+        """Count the case, and name the clauses that it breaks."""
+        self._done += 1
+        self._bar.advance(self._task)
+        broken = [clause for clause, findings in record.ran.items() if findings]
+        if broken:
+            self._console.print(f"  {record.case.mode}: {', '.join(broken)}")
+        elif record.status == "error":
+            self._console.print(f"  {record.case.mode}: the harness failed")
+
+
+def print_verdict(console: Console, verdict: Verdict, report: Path | None = None) -> None:
+    """Print the table, what was not checked, the findings by cause, and the verdict."""
+    console.print(_make_table(verdict))
+    _print_pace(console, verdict)
+    _print_not_run(console, verdict)
+    for cause in group_by_cause(verdict.rows):
+        _print_cause(console, cause, verdict, report)
+    counts = ", ".join(
+        f"{number} {status}" for status in _WORST_FIRST if (number := verdict.count(status))
+    )
+    console.print()
+    console.print(
+        f"{verdict.executed} of {verdict.expected} cases in {verdict.seconds:.0f} s; "
+        f"clauses by mode: {counts or 'none'}"
+    )
+    console.print(f"{escape(verdict.saver)} {_WORDS[verdict.exit_code]}")
+
+
+def _make_table(verdict: Verdict) -> Table:
+    table = Table(title=f"{escape(verdict.saver)}, {verdict.profile}", title_justify="left")
+    table.add_column("mode")
+    areas = [area for area in AREAS if any(row.area == area for row in verdict.rows)]
+    for area in areas:
+        table.add_column(area, justify="center")
+    table.add_column("cases", justify="right")
+    table.add_column("time", justify="right")
+    for mode in verdict.modes:
+        rows = [row for row in verdict.rows if row.mode == mode]
+        records = [record for record in verdict.records if record.case.mode == mode]
+        run = [record for record in records if record.status == "run"]
+        table.add_row(
+            mode.name,
+            *(_cell([row for row in rows if row.area == area]) for area in areas),
+            f"{len(run)}/{len(records)}",
+            f"{sum(record.seconds for record in run):.1f} s",
+        )
+    return table
+
+
+def _cell(rows: Sequence[Row]) -> str:
+    for status in _WORST_FIRST:
+        if any(row.status == status for row in rows):
+            return _STYLES[status]
+    return _STYLES["not claimed"]
+
+
+def _print_pace(console: Console, verdict: Verdict) -> None:
+    if verdict.paces:
+        paces = ", ".join(f"{pace.engine} {pace.per_minute:.0f}" for pace in verdict.paces)
+        console.print(f"cases trained, saved, read back and reloaded a minute: {paces}")
+
+
+def _print_not_run(console: Console, verdict: Verdict) -> None:
+    reasons: dict[str, list[CaseRecord]] = {}
+    for record in verdict.records:
+        if record.status != "run":
+            reasons.setdefault(record.reason, []).append(record)
+    for reason, records in reasons.items():
+        modes = ", ".join(dict.fromkeys(record.case.mode.name for record in records))
+        console.print(f"\n[yellow]{len(records)} cases not run[/] ({modes}):")
+        console.print(_shorten(reason), markup=False)
+        if records[0].status == "error":
+            console.print(replay_command(records[0].case, verdict.saver), markup=False)
+
+
+def _print_cause(console: Console, cause: Cause, verdict: Verdict, report: Path | None) -> None:
+    clause, example = SPEC[cause.clause], cause.example
+    console.print(f"\n[bold]{clause.id}[/] ({clause.level}) {escape(clause.text)}")
+    where = {
+        "mode": example.case.mode.name,
+        "rank": example.rank,
+        "file": example.file,
+        "tensor": example.tensor,
+        "offset": example.offset,
+        "differing bytes": example.differing,
+    }
+    lines = [f"{name}: {value}" for name, value in where.items() if value is not None]
+    console.print("  " + ", ".join(lines), markup=False)
+    console.print(f"  expected: {_shorten(example.expected)}", markup=False)
+    console.print(f"  found:    {_shorten(example.found)}", markup=False)
+    file = case_file(report, example.case) if report else None
+    # One line, however long: it is there to be copied.
+    command = replay_command(example.case, verdict.saver, file)
+    console.print(f"  replay:   {command}", markup=False, soft_wrap=True)
+    if cause.findings > 1:
+        modes = ", ".join(mode.name for mode in cause.modes)
+        console.print(f"  in all: {cause.findings} findings in {cause.cases} cases of {modes}")
+
+
+def _shorten(text: str) -> str:
+    """``text`` with the middle left out when it is long; the ends of a traceback say most."""
+    lines = text.splitlines()
+    if len(lines) <= FOUND_LINES:
+        return text
+    half = FOUND_LINES // 2
+    return "\n".join([*lines[:half], f"... {len(lines) - 2 * half} lines ...", *lines[-half:]])
