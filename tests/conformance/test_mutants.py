@@ -35,9 +35,12 @@ def runs():
         for name in mutant.modes
     ]
     pairs.sort(key=lambda pair: WorldKey.of(pair[1].mode, pair[1].world_size))
-    for mutant, case in pairs:
-        name = mutant.address.removeprefix("fixtures.mutants.")
-        yield pytest.param(mutant, case, id=f"{name}-{case.mode}")
+    return [
+        pytest.param(
+            mutant, case, id=f"{mutant.address.removeprefix('fixtures.mutants.')}-{case.mode}"
+        )
+        for mutant, case in pairs
+    ]
 
 
 @pytest.mark.parametrize(("mutant", "case"), runs())

@@ -13,6 +13,7 @@ from saver_conformance.disk.directory import (
     ADAPTER_CONFIG,
     CHAT_TEMPLATE,
     CHAT_TEMPLATES,
+    CONFIG,
     INDEX,
     SINGLE,
     TOKENIZER_CONFIG,
@@ -179,6 +180,13 @@ def regular_files(e: Evidence) -> Iterator[Finding]:
     for path, entry in e.written.items():
         if entry.kind not in ("file", "folder"):
             yield e.finding("FILES-011", "a regular file", f"a {entry.kind}", file=path)
+
+
+@check("FILES-012")
+def no_model_config_beside_adapter(e: Evidence) -> Iterator[Finding]:
+    """There is no ``config.json``."""
+    if CONFIG in e.after:
+        yield e.finding("FILES-012", "no configuration of a model", "one", file=CONFIG)
 
 
 def _is_weights(path: str) -> bool:

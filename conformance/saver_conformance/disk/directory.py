@@ -205,7 +205,8 @@ def read_weights(folder: Path) -> SavedWeights:
     headers: dict[str, Header] = {}
     problems: list[Problem] = []
     index: Index | None = None
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    for name in sorted(names):
         layout = layout_of(name)
         if layout is None:
             continue
