@@ -1,0 +1,128 @@
+"""The files beside the weights: configuration, generation, tokenizer, adapter, model card, code."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+from canonical_saver.errors import RequestError
+from canonical_saver.weights import Weights, is_peft
+
+CARD_MARK = "<!-- Written by canonical-saver; remove this line to keep your own text. -->"
+
+
+def validate(model: nn.Module) -> None:
+    """Find out before the first byte what could not be written after the last.
+
+    Raises:
+        RequestError: the generation configuration contradicts itself.
+    """
+    if is_peft(model) or not _generates(model):
+        return
+    try:
+        copy.deepcopy(model.generation_config).validate(strict=True)  # type: ignore[operator,union-attr]
+    except ValueError as error:
+        raise RequestError(f"generation_config is not valid, please correct it: {error}") from error
+
+
+def write(
+    model: nn.Module,
+    sets: list[Weights],
+    tokenizer: Any,
+    folder: Path,
+    output_dir: Path,
+    dtype: torch.dtype | None,
+) -> None:
+    """Write everything but the weights into a folder; for rank 0.
+
+    Args:
+        model: the unwrapped model; it and its configuration stay as they are.
+        sets: what is saved.
+        tokenizer: tokenizer or processor, or None.
+        folder: where to write.
+        output_dir: where the files will lie in the end.
+        dtype: the dtype that was asked for, if any.
+    """
+    if is_peft(model):
+        for weights in sets:
+            _write_adapter_config(model, str(weights.adapter), folder / weights.folder)
+        _write_card(model, folder, output_dir)
+    elif hasattr(getattr(model, "config", None), "save_pretrained"):
+        _write_config(model, sets[0], folder, dtype)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def original_class(model: nn.Module) -> type[nn.Module]:
+    """The class that a model was made as; FSDP2 puts a class of its own, ``FSDP...``, before it."""
+    kind = type(model)
+    if isinstance(model, FSDPModule) and kind.__name__.startswith("FSDP"):
+        return next(base for base in kind.__mro__[1:] if not issubclass(base, FSDPModule))
+    return kind
+
+
+def _generates(model: Any) -> bool:
+    able = getattr(model, "can_generate", None)
+    return callable(able) and bool(able()) and getattr(model, "generation_config", None) is not None
+
+
+def _write_config(model: Any, weights: Weights, folder: Path, dtype: torch.dtype | None) -> None:
+    config = copy.deepcopy(model.config)
+    kind = original_class(model)
+    config.architectures = [kind.__name__]
+    floating = [s.dtype for s in weights.memory.values() if s.dtype.is_floating_point]
+    if floating:
+        config.dtype = str(dtype or floating[0]).removeprefix("torch.")
+    if getattr(kind, "_auto_class", None) is not None:
+        from transformers.dynamic_module_utils import custom_object_save
+
+        # The copied code is that of the class as written, not of FSDP2's class before it.
+        custom_object_save(kind.__new__(kind), folder, config=config)
+    config.save_pretrained(folder)
+    if _generates(model):
+        copy.deepcopy(model.generation_config).save_pretrained(folder)
+
+
+def _base_name(model: Any, config: Any) -> str | None:
+    base = model.get_base_model()
+    name = config.base_model_name_or_path or getattr(base, "name_or_path", None)
+    return name or getattr(getattr(base, "config", None), "_name_or_path", None) or None
+
+
+def _write_adapter_config(model: Any, adapter: str, folder: Path) -> None:
+    config = copy.deepcopy(model.peft_config[adapter])
+    config.inference_mode = True
+    config.base_model_name_or_path = _base_name(model, config)
+    mapping = None
+    if config.task_type is None:
+        kind = original_class(model.get_base_model())
+        mapping = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
+    folder.mkdir(exist_ok=True)
+    config.save_pretrained(str(folder), auto_mapping_dict=mapping)
+
+
+def _write_card(model: Any, folder: Path, output_dir: Path) -> None:
+    """Write a model card, unless the output folder has one that somebody wrote."""
+    existing = output_dir / "README.md"
+    if existing.is_file() and CARD_MARK not in existing.read_text(errors="replace"):
+        return
+    adapter, config = next(iter(model.peft_config.items()))
+    base = _base_name(model, config)
+    kind = original_class(model.get_base_model()).__name__
+    method = str(config.peft_type).rpartition(".")[2]
+    where = "" if adapter == "default" else f', subfolder="{adapter}"'
+    lines = ["---"]
+    if base:
+        lines.append(f'base_model: "{base}"')
+    lines += ["library_name: peft", "tags:", f"- {method.lower()}", "---", CARD_MARK, ""]
+    lines += [f"# {method} adapter", ""]
+    lines += [f"Trained with {method} (PEFT) on `{base or kind}`.", "", "```python"]
+    lines += ["from peft import PeftModel", f"from transformers import {kind}", ""]
+    lines += [f'base = {kind}.from_pretrained("{base or "the base model"}")']
+    lines += [f'model = PeftModel.from_pretrained(base, "{output_dir.name}"{where})', "```", ""]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

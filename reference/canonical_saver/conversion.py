@@ -1,0 +1,200 @@
+"""From the names and shapes in memory to those on the hub.
+
+transformers 5 keeps some weights in another form in memory, fused experts above all, and reverts this
+when saving (``revert_weight_conversion``). Here the reversal runs on tensors without data, while each
+operation on them is watched: most only cut or join flat ranges, and these are written straight from
+where they lie. A tensor that is really computed (transposed, permuted) must be gathered for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from canonical_saver.sources import Source
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """Elements of a saved tensor that are a flat range of one source.
+
+    Attributes:
+        start: first element in the saved tensor.
+        length: how many elements.
+        source: where they come from.
+        offset: first element in the source.
+    """
+
+    start: int
+    length: int
+    source: Source
+    offset: int
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One tensor of a save.
+
+    Attributes:
+        name: its key in the file.
+        dtype: its dtype in the model.
+        shape: its shape in the file.
+        spans: where its elements come from; None if they must be computed.
+        needs: for a computed tensor, the names in memory that it is computed from.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    spans: tuple[Span, ...] | None
+    needs: frozenset[str] = frozenset()
+
+
+def direct(name: str, source: Source) -> Entry:
+    """Save a source as it is."""
+    span = Span(0, source.numel, source, 0)
+    return Entry(name, source.dtype, source.shape, (span,))
+
+
+def to_hub(model: Any, sources: Mapping[str, Source]) -> list[Entry]:
+    """Name and shape the tensors of a model as on the hub.
+
+    Args:
+        model: the unwrapped model; only a transformers model has conversions.
+        sources: its tensors by their names in memory, in state-dict order.
+
+    Returns:
+        The tensors to save, in the order in which ``save_pretrained`` fills files.
+    """
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+        from transformers.modeling_utils import PreTrainedModel
+    except ImportError:  # a transformers without conversions has nothing to revert
+        return [direct(name, source) for name, source in sources.items()]
+    if not isinstance(model, PreTrainedModel):
+        return [direct(name, source) for name, source in sources.items()]
+    shadows = {
+        name: torch.empty(source.shape, dtype=source.dtype, device="meta")
+        for name, source in sources.items()
+    }
+    watch = _Watch()
+    for name, source in sources.items():
+        watch.know(shadows[name], name, source)
+    with watch:
+        converted = revert_weight_conversion(model, shadows)
+    return [
+        Entry(
+            name,
+            shadow.dtype,
+            tuple(shadow.shape),
+            spans := watch.spans(shadow),
+            frozenset() if spans is not None else watch.origins(shadow),
+        )
+        for name, shadow in converted.items()
+    ]
+
+
+def compute(model: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Revert the conversion of some gathered tensors.
+
+    Args:
+        model: the unwrapped model.
+        tensors: complete tensors by their names in memory.
+
+    Returns:
+        The tensors of the hub by their names.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    converted: dict[str, torch.Tensor] = revert_weight_conversion(model, tensors)
+    return converted
+
+
+class _Watch(TorchDispatchMode):
+    """Follows where the elements of tensors without data come from.
+
+    Attributes by storage: ``_spans`` says which ranges of it are ranges of sources, ``_origins`` from
+    which names it was made at all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._spans: dict[int, list[Span]] = {}
+        self._origins: dict[int, frozenset[str]] = {}
+        self._alive: list[torch.Tensor] = []
+
+    def know(self, shadow: torch.Tensor, name: str, source: Source) -> None:
+        key = self._key(shadow)
+        self._spans[key] = [Span(0, source.numel, source, 0)]
+        self._origins[key] = frozenset({name})
+
+    def origins(self, shadow: torch.Tensor) -> frozenset[str]:
+        return self._origins.get(self._key(shadow), frozenset())
+
+    def spans(self, shadow: torch.Tensor) -> tuple[Span, ...] | None:
+        """The ranges that make up a tensor, None if it is no sequence of ranges."""
+        known = self._spans.get(self._key(shadow))
+        if known is None or not shadow.is_contiguous():
+            return None
+        first, last = shadow.storage_offset(), shadow.storage_offset() + shadow.numel()
+        found = []
+        for span in known:
+            lower, upper = max(span.start, first), min(span.start + span.length, last)
+            if lower < upper:
+                offset = span.offset + lower - span.start
+                found.append(Span(lower - first, upper - lower, span.source, offset))
+        return tuple(found)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        inputs = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
+        origins = frozenset[str]().union(*(self.origins(tensor) for tensor in inputs))
+        for output in tree_flatten(result)[0]:
+            if not isinstance(output, torch.Tensor) or self._key(output) in self._origins:
+                continue
+            key = self._key(output)
+            self._origins[key] = origins
+            joined = self._joined(func, args, kwargs or {}, output)
+            if joined is not None:
+                self._spans[key] = joined
+        return result
+
+    def _joined(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor
+    ) -> list[Span] | None:
+        """The ranges of a new tensor that was made by copying others one behind the other."""
+        name = func.name().split("::")[-1].split(".")[0]
+        if name in ("cat", "stack"):
+            parts = list(args[0])
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+            if any(size != 1 for size in output.shape[: dim % output.dim()]):
+                return None
+        elif name in ("clone", "_to_copy") and args[0].dtype == output.dtype:
+            parts = [args[0]]
+        else:
+            return None
+        joined: list[Span] = []
+        position = 0
+        for part in parts:
+            spans = self.spans(part)
+            if spans is None:
+                return None
+            joined += [Span(position + s.start, s.length, s.source, s.offset) for s in spans]
+            position += part.numel()
+        return joined if output.is_contiguous() else None
+
+    def _key(self, tensor: torch.Tensor) -> int:
+        # Keeping the tensor alive keeps its storage's number from being used again.
+        self._alive.append(tensor)
+        return tensor.untyped_storage()._cdata

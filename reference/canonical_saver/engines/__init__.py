@@ -1,0 +1,90 @@
+"""Where each training engine keeps a parameter's bytes.
+
+The engines are told apart by what the parameters are, not by a configuration: flat parameters
+(FSDP1), distributed tensors (FSDP2, HSDP, tensor parallelism), DeepSpeed's partitions (ZeRO-3), or
+plain tensors, which every rank holds complete (one process, DDP, ZeRO-1 and ZeRO-2). Each module
+here answers one question: which flat ranges of this tensor does this rank hold? Nothing is gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from canonical_saver.engines import dtensor, fsdp1, zero3
+from canonical_saver.sources import Run, Source, whole
+
+
+class Engines:
+    """Finds the tensors of a model's modules, whatever engine holds them.
+
+    Args:
+        roots: all modules in which wrappers may be found.
+        rank: this rank among all.
+    """
+
+    def __init__(self, roots: tuple[nn.Module, ...], rank: int) -> None:
+        self._rank = rank
+        for root in roots:
+            dtensor.reshard(root)
+        self._flat = fsdp1.find(roots)
+
+    def parameters(self, module: nn.Module) -> Iterator[tuple[str, Source]]:
+        """Yield the module's own parameters, in state-dict order, by their names in it."""
+        names = [name for name, value in module._parameters.items() if value is not None]
+        names += [name for name in self._flat.get(id(module), {}) if name not in names]
+        for name in names:
+            source = self._flat.get(id(module), {}).get(name)
+            if source is None:
+                source = self._parameter(module._parameters[name])
+            if source is not None:
+                yield name, source
+
+    def buffers(self, module: nn.Module) -> Iterator[tuple[str, Source]]:
+        """Yield the module's own persistent buffers; rank 0's are the ones that count.
+
+        They are small, and under DDP the other ranks' may have drifted apart from rank 0's.
+        """
+        for name, value in module._buffers.items():
+            if value is None or name in module._non_persistent_buffers_set:
+                continue
+            if dtensor.applies(value):
+                yield name, dtensor.source(value)
+            else:
+                yield name, self.on_first_rank(whole(value))
+
+    def extras(self, module: nn.Module, known: set[str]) -> Iterator[tuple[str, Source]]:
+        """Yield tensors that a module only adds while saving, as bitsandbytes' quantization state.
+
+        Args:
+            module: the module.
+            known: names that are parameters or buffers of it.
+        """
+        if not type(module).__module__.startswith("bitsandbytes"):
+            return
+        weight = module._parameters.get("weight")
+        state = getattr(weight, "quant_state", None)
+        if state is not None:
+            for key, value in state.as_dict(packed=True).items():
+                yield f"weight.{key}", self.on_first_rank(whole(value))
+        elif hasattr(module, "state"):
+            found: dict[str, object] = {}
+            module._save_to_state_dict(found, "", False)  # type: ignore[arg-type]
+            for key, value in found.items():
+                if key not in known and hasattr(value, "as_subclass"):
+                    yield key, self.on_first_rank(whole(value))  # type: ignore[arg-type]
+
+    def on_first_rank(self, source: Source) -> Source:
+        """Let rank 0 alone write a tensor that it holds complete."""
+        runs: tuple[Run, ...] = source.runs if self._rank == 0 else ()
+        return Source(source.identity, source.dtype, source.shape, runs)
+
+    def _parameter(self, value: nn.Parameter | None) -> Source | None:
+        if value is None or fsdp1.applies(value):
+            return None
+        if zero3.applies(value):
+            return zero3.source(value)
+        if dtensor.applies(value):
+            return dtensor.source(value)
+        return whole(value)

@@ -1,0 +1,107 @@
+"""Distributed tensors: FSDP2, HSDP, tensor parallelism, and their combinations.
+
+The elements that a rank holds follow from the placements alone. They are found by splitting the
+numbers of each dimension as the placements would split the tensor, left to right over the mesh, which
+holds for the strided placements of packed tensor-parallel weights as well.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
+
+from canonical_saver.errors import WeightsError
+from canonical_saver.sources import Run, Source
+
+
+def applies(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a distributed one."""
+    return isinstance(tensor, DTensor)
+
+
+def reshard(root: nn.Module) -> None:
+    """Let every FSDP2 module hold its shard alone, as between two training steps."""
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def source(tensor: Any) -> Source:
+    """Describe a distributed tensor.
+
+    Raises:
+        WeightsError: the placements leave a sum to be done (``Partial``).
+    """
+    local = tensor._local_tensor.detach()
+    shape = tuple(tensor.shape)
+    held = _held(tensor, shape)
+    if held is None:
+        return Source(id(tensor), local.dtype, shape, ())
+    if tuple(len(numbers) for numbers in held) != tuple(local.shape):
+        raise WeightsError(
+            f"a tensor of shape {shape} placed as {tensor.placements} should have a local part of "
+            f"shape {tuple(len(numbers) for numbers in held)}, found {tuple(local.shape)}"
+        )
+    return Source(id(tensor), local.dtype, shape, tuple(_runs(held, shape, local)))
+
+
+def _held(tensor: Any, shape: tuple[int, ...]) -> list[torch.Tensor] | None:
+    """The numbers held along each dimension; None where another rank writes a replica."""
+    mesh = tensor.device_mesh
+    coordinate = mesh.get_coordinate()
+    if coordinate is None:
+        return None
+    held = [torch.arange(size) for size in shape]
+    for dimension, placement in enumerate(tensor.placements):
+        mine, parts = coordinate[dimension], mesh.size(dimension)
+        if isinstance(placement, Replicate):
+            if mine != 0:
+                return None
+            continue
+        split_factor = getattr(placement, "split_factor", None)
+        if not isinstance(placement, Shard) and split_factor is None:
+            raise WeightsError(f"a tensor of shape {shape} is placed as {placement}: not whole")
+        flat = Shard(0) if split_factor is None else _StridedShard(0, split_factor=split_factor)
+        pieces, _ = flat._split_tensor(held[placement.dim], parts, with_padding=False)
+        held[placement.dim] = pieces[mine]
+    return held
+
+
+def _runs(held: list[torch.Tensor], shape: tuple[int, ...], local: torch.Tensor) -> list[Run]:
+    """Turn the numbers held along each dimension into runs of consecutive elements."""
+    if local.numel() == 0:
+        return []
+    split = max((d for d, numbers in enumerate(held) if len(numbers) < shape[d]), default=-1)
+    if split < 0:
+        return [Run(0, local.numel(), local)]
+    inner = prod(shape[split + 1 :])
+    strides = [prod(shape[d + 1 :]) for d in range(split)]
+    stretches = _stretches(held[split].tolist())
+    width = len(held[split]) * inner
+    runs: list[Run] = []
+    outer = product(*(numbers.tolist() for numbers in held[:split]))
+    for row, coordinates in enumerate(outer):
+        base = sum(c * stride for c, stride in zip(coordinates, strides, strict=True))
+        for first, position, count in stretches:
+            start = base + first * inner
+            runs.append(Run(start, count * inner, local, row * width + position * inner))
+    return runs
+
+
+def _stretches(numbers: list[int]) -> list[tuple[int, int, int]]:
+    """Group ascending numbers into (first number, its position, how many follow each other)."""
+    found: list[tuple[int, int, int]] = []
+    for position, number in enumerate(numbers):
+        if found and found[-1][0] + found[-1][2] == number:
+            first, start, count = found[-1]
+            found[-1] = (first, start, count + 1)
+        else:
+            found.append((number, position, 1))
+    return found

@@ -1,0 +1,67 @@
+"""FSDP1: parameters flattened into one tensor a wrapped module, cut into equal shards.
+
+The layout is that of ``torch/distributed/fsdp/_flat_param.py``: ``_shard_param_infos`` says which
+elements of each original parameter lie in this rank's shard, alignment padding already skipped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp._flat_param import FlatParameter
+
+from canonical_saver.sources import Run, Source
+
+
+def applies(parameter: torch.Tensor) -> bool:
+    """Whether a parameter is a flat parameter, which has no name of its own in a save."""
+    return isinstance(parameter, FlatParameter)
+
+
+def find(roots: tuple[nn.Module, ...]) -> dict[int, dict[str, Source]]:
+    """Find all original parameters that live in flat parameters.
+
+    Args:
+        roots: modules in which to look for FSDP instances.
+
+    Returns:
+        For each module, by its id, its own parameters' names and where they lie.
+    """
+    found: dict[int, dict[str, Source]] = {}
+    seen: set[int] = set()
+    for root in roots:
+        for module in root.modules():
+            handle = module._handle if isinstance(module, FullyShardedDataParallel) else None
+            if handle is not None and id(handle) not in seen:
+                seen.add(id(handle))
+                _read_handle(module, handle, found)
+    return found
+
+
+def _read_handle(module: Any, handle: Any, found: dict[int, dict[str, Source]]) -> None:
+    flat = handle.flat_param
+    sharded = handle.uses_sharded_strategy
+    # _local_shard is in the original dtype; _mp_shard is a low-precision copy.
+    shard = getattr(flat, "_local_shard", None) if sharded else flat.data
+    if shard is None:
+        shard = flat.data
+    shard = shard.detach()
+    replica = getattr(module, "_inter_node_pg", None)
+    writes = replica is None or dist.get_rank(replica) == 0
+    for index, (owner, shape, info) in enumerate(
+        zip(flat._param_infos, flat._shapes, flat._shard_param_infos, strict=True)
+    ):
+        runs: tuple[Run, ...] = ()
+        if info.in_shard and writes:
+            start, length = info.intra_param_start_idx, info.numel_in_shard
+            runs = (Run(start, length, shard, info.offset_in_shard),)
+        identity = (id(handle), index)
+        source = Source(identity, shard.dtype, tuple(shape), runs, replicated=not sharded)
+        found.setdefault(id(owner.module), {})[owner.param_name] = source
+    for shared in flat._shared_param_infos:
+        source = found[id(shared.prim_module)][shared.prim_param_name]
+        found.setdefault(id(shared.module), {})[shared.param_name] = source

@@ -1,0 +1,37 @@
+"""What can go wrong, in one small hierarchy.
+
+Every error says what was expected, what was found and what to do. The same error is raised on every
+rank: the message names the rank on which it first happened.
+"""
+
+
+class SaveError(RuntimeError):
+    """The model was not saved; what lay in the output folder before is whole."""
+
+
+class RequestError(SaveError, ValueError):
+    """The save was asked for with a value that has no meaning; nothing was written."""
+
+
+class WeightsError(SaveError):
+    """The model's weights could not be named or found on this rank."""
+
+
+class WriteError(SaveError):
+    """The file system refused a write."""
+
+
+class VerifyError(SaveError):
+    """What was written is not what was to be written."""
+
+
+def describe(error: BaseException) -> str:
+    """Say an error in one line: its class and its message."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+BY_NAME: dict[str, type[SaveError]] = {
+    kind.__name__: kind for kind in (SaveError, RequestError, WeightsError, WriteError, VerifyError)
+}
+"""Every kind of error by its name, to raise on all ranks what one rank met."""

@@ -1,0 +1,109 @@
+"""The ways in which weights are stored: safetensors and torch's own archive.
+
+Both put each tensor's bytes one behind the other somewhere in a file, so every rank can write its
+own ranges in place. In a ``torch`` archive, the places are known once rank 0 has made the archive with
+all data left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from canonical_saver import layout
+from canonical_saver.layout import File, Placed
+from canonical_saver.ranks import Ranks
+from canonical_saver.request import Request
+from canonical_saver.weights import Weights
+
+_TORCH_STEMS = {"model": "pytorch_model", "adapter_model": "adapter_model"}
+
+
+def _stem(weights: Weights, asked: Request) -> tuple[str, str]:
+    if asked.format == "torch":
+        return _TORCH_STEMS[weights.stem], ".bin"
+    return weights.stem, ".safetensors"
+
+
+def lay_out(sets: Sequence[Weights], asked: Request) -> list[File]:
+    """Lay out all weight files of a save.
+
+    Returns:
+        The files; those of the ``torch`` format have no header and no offsets yet.
+    """
+    files: list[File] = []
+    for weights in sets:
+        stem, ending = _stem(weights, asked)
+        # PEFT knows no shards: an adapter is one file.
+        shards = [list(weights.entries)]
+        if weights.adapter is None:
+            shards = layout.split(weights.entries, asked.max_shard_size, asked.dtype)
+        names = layout.shard_names(stem, ending, len(shards))
+        for name, entries in zip(names, shards, strict=True):
+            path = f"{weights.folder}/{name}" if weights.folder else name
+            if asked.format == "torch":
+                placed = (
+                    Placed(entry, layout.stored_dtype(entry, asked.dtype), 0) for entry in entries
+                )
+                files.append(File(path, b"", tuple(placed), 0))
+            else:
+                files.append(layout.safetensors_file(path, entries, asked.dtype))
+    return files
+
+
+def create_skeletons(folder: Path, files: list[File], asked: Request) -> list[File]:
+    """Make the archives of the ``torch`` format with room for the data; for rank 0.
+
+    Returns:
+        The files with sizes and offsets; those of other formats as they were.
+    """
+    if asked.format != "torch":
+        return files
+    made = []
+    for file in files:
+        path = folder / file.name
+        path.parent.mkdir(exist_ok=True)
+        with FakeTensorMode(), torch.serialization.skip_data():
+            tensors = {
+                placed.entry.name: torch.empty(placed.entry.shape, dtype=placed.dtype)
+                for placed in file.tensors
+            }
+            torch.save(tensors, path)
+        with FakeTensorMode():
+            found = torch.load(path, weights_only=True)
+        placed_at = [
+            replace(p, offset=found[p.entry.name].untyped_storage()._checkpoint_offset or 0)
+            for p in file.tensors
+        ]
+        placed_at.sort(key=lambda placed: placed.offset)
+        made.append(replace(file, tensors=tuple(placed_at), size=path.stat().st_size))
+    return made
+
+
+def agree_on_offsets(ranks: Ranks, files: list[File]) -> list[File]:
+    """Give all ranks the places that rank 0 has found; collective."""
+    known = ranks.share([(f.size, {p.entry.name: p.offset for p in f.tensors}) for f in files])
+    agreed = []
+    for file, (size, offsets) in zip(files, known, strict=True):
+        tensors = [replace(p, offset=offsets[p.entry.name]) for p in file.tensors]
+        tensors.sort(key=lambda placed: placed.offset)
+        agreed.append(replace(file, tensors=tuple(tensors), size=size))
+    return agreed
+
+
+def write_indexes(
+    folder: Path, sets: Sequence[Weights], files: Sequence[File], asked: Request
+) -> None:
+    """Write the index of each set of several shards; for rank 0."""
+    for weights in sets:
+        stem, ending = _stem(weights, asked)
+        start = f"{weights.folder}/{stem}-" if weights.folder else f"{stem}-"
+        shards = [file for file in files if file.name.startswith(start)]
+        if len(shards) > 1:
+            (folder / weights.folder / f"{stem}{ending}.index.json").write_bytes(
+                layout.index(shards)
+            )

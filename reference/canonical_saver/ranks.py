@@ -1,0 +1,102 @@
+"""The ranks that save together, and how they agree.
+
+Each phase of a save ends in one collective in which every rank tells whether it failed. If any did,
+all raise the same error, so that no rank is left waiting for one that has given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from canonical_saver.errors import BY_NAME, SaveError, WriteError, describe
+
+_cpu_groups: dict[int, dist.ProcessGroup] = {}
+"""One group for CPU objects per default group without such a backend, by the default group's id."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks of one save.
+
+    Attributes:
+        rank: this process among all, from 0.
+        world_size: how many processes save together.
+        group: the group in which CPU tensors travel, None without ``torch.distributed``.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    group: dist.ProcessGroup | None = None
+
+    @classmethod
+    def current(cls) -> Ranks:
+        """Find the ranks of this process; one rank when ``torch.distributed`` is not in use."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return cls()
+        group = dist.group.WORLD
+        assert group is not None
+        if "cpu" not in {device.type for device in group._device_types}:
+            # Objects and pieces of files are CPU tensors, which NCCL does not carry.
+            if id(group) not in _cpu_groups:
+                _cpu_groups[id(group)] = dist.new_group(backend="gloo")
+            group = _cpu_groups[id(group)]
+        return cls(dist.get_rank(), dist.get_world_size(), group)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Exchange one small picklable value a rank; collective. Returns them in rank order."""
+        if self.group is None:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def share(self, value: Any) -> Any:
+        """Give every rank the value of rank 0; collective."""
+        return self.gather(value if self.rank == 0 else None)[0]
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Run a phase that either succeeds on all ranks or raises the same error on all.
+
+        Args:
+            name: what the phase does, for the error.
+
+        Raises:
+            SaveError: on every rank, when the phase failed on any; names the first such rank.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        told = None
+        if failure is not None:
+            kind = type(failure).__name__
+            if isinstance(failure, OSError):
+                kind = WriteError.__name__
+            told = (kind, describe(failure))
+        reports = self.gather(told)
+        for rank, report in enumerate(reports):
+            if report is None:
+                continue
+            kind, text = report
+            others = sum(other is not None for other in reports) - 1
+            also = f" (and on {others} other ranks)" if others else ""
+            message = f"rank {rank} failed in phase '{name}'{also}: {text}"
+            raise BY_NAME.get(kind, SaveError)(message) from failure
+
+    def send(self, tensor: torch.Tensor, to: int) -> None:
+        """Send a one-dimensional uint8 CPU tensor to a rank."""
+        dist.send(tensor, to, group=self.group)
+
+    def receive(self, size: int, source: int) -> torch.Tensor:
+        """Receive ``size`` bytes from a rank, as a one-dimensional uint8 CPU tensor."""
+        piece = torch.empty(size, dtype=torch.uint8)
+        dist.recv(piece, source, group=self.group)
+        return piece

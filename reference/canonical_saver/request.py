@@ -1,0 +1,218 @@
+"""What is asked for: the configuration, the trainer and the model become one validated value.
+
+Nothing after this module looks at the configuration again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from canonical_saver.errors import RequestError
+
+Format = Literal["safetensors", "torch", "dcp"]
+Verify = Literal["layout", "full"]
+
+FORMATS: tuple[Format, ...] = ("safetensors", "torch", "dcp")
+VERIFICATIONS: tuple[Verify, ...] = ("layout", "full")
+DEFAULT_SHARD_SIZE = 50_000_000_000
+"""Bytes a file by default, as ``save_pretrained`` of transformers 5 has it (50GB)."""
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "half": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float64": torch.float64,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One save, fully decided.
+
+    Attributes:
+        model: the outermost module that was handed over.
+        roots: all modules in which wrappers of the model may be found, the model first.
+        output_dir: the folder that becomes the saved model.
+        format: how the weights are stored.
+        max_shard_size: bytes of tensors a file, at most (a larger tensor has a file of its own).
+        dtype: cast floating-point tensors to this, or None to keep each one's own.
+        verify: ``layout`` proves sizes and tiling, ``full`` reads everything back too.
+        checksums: whether to write ``SHA256SUMS``.
+        tokenizer: the tokenizer or processor, or None.
+    """
+
+    model: nn.Module
+    roots: tuple[nn.Module, ...]
+    output_dir: Path
+    format: Format = "safetensors"
+    max_shard_size: int = DEFAULT_SHARD_SIZE
+    dtype: torch.dtype | None = None
+    verify: Verify = "layout"
+    checksums: bool = False
+    tokenizer: Any = None
+
+
+def lookup(cfg: Any, key: str) -> Any:
+    """Read one key of a configuration: a mapping, or any object with attributes.
+
+    A missing key is None, as in axolotl's ``DictDefault``.
+    """
+    if cfg is None:
+        return None
+    if isinstance(cfg, Mapping):
+        return cfg.get(key)
+    return getattr(cfg, key, None)
+
+
+def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
+    """Make a request of what a training framework hands over at the end.
+
+    Args:
+        cfg: the training configuration; ``output_dir``, ``save_safetensors``, ``max_shard_size``,
+            ``save_format``, ``save_dtype``, ``save_verify`` and ``save_checksums`` are read.
+        trainer: the trainer, or None; its tokenizer and its wrapped model are looked up.
+        model: the model, wrapped or not.
+
+    Raises:
+        RequestError: a value has no meaning.
+    """
+    output_dir = lookup(cfg, "output_dir")
+    if output_dir is None:
+        output_dir = lookup(getattr(trainer, "args", None), "output_dir")
+    form = lookup(cfg, "save_format")
+    if form is None:
+        form = "torch" if lookup(cfg, "save_safetensors") is False else "safetensors"
+    tokenizer = getattr(trainer, "processing_class", None)
+    if tokenizer is None:
+        tokenizer = getattr(trainer, "tokenizer", None)
+    return build(
+        model,
+        output_dir,
+        roots=_roots(trainer, model),
+        format=form,
+        max_shard_size=lookup(cfg, "max_shard_size"),
+        dtype=lookup(cfg, "save_dtype"),
+        verify=lookup(cfg, "save_verify"),
+        checksums=lookup(cfg, "save_checksums"),
+        tokenizer=tokenizer,
+    )
+
+
+def build(
+    model: nn.Module,
+    output_dir: Any,
+    *,
+    roots: tuple[nn.Module, ...] = (),
+    format: Any = None,
+    max_shard_size: Any = None,
+    dtype: Any = None,
+    verify: Any = None,
+    checksums: Any = None,
+    tokenizer: Any = None,
+) -> Request:
+    """Validate each value; None means the default.
+
+    Raises:
+        RequestError: a value has no meaning; says which are known.
+    """
+    inner = getattr(model, "module", None)
+    if not isinstance(model, nn.Module) and isinstance(inner, nn.Module):
+        model = inner
+    if not isinstance(model, nn.Module):
+        raise RequestError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
+    if not isinstance(output_dir, str | Path) or not str(output_dir):
+        raise RequestError(
+            f"output_dir: expected the path of a folder, found {output_dir!r}; set it in cfg"
+        )
+    if checksums is not None and not isinstance(checksums, bool):
+        raise RequestError(f"checksums: expected true or false, found {checksums!r}")
+    return Request(
+        model=model,
+        roots=roots or (model,),
+        output_dir=Path(output_dir).absolute(),
+        format=_one_of("save_format", format, FORMATS),
+        max_shard_size=parse_size(max_shard_size),
+        dtype=_parse_dtype(dtype),
+        verify=_one_of("save_verify", verify, VERIFICATIONS),
+        checksums=bool(checksums),
+        tokenizer=tokenizer if hasattr(tokenizer, "save_pretrained") else None,
+    )
+
+
+def parse_size(value: Any) -> int:
+    """Turn bytes or a text such as ``"5GB"`` or ``"300KB"`` into bytes.
+
+    Raises:
+        RequestError: not a positive size.
+    """
+    if value is None:
+        return DEFAULT_SHARD_SIZE
+    size = -1.0
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    elif isinstance(value, str):
+        text = value.strip().upper()
+        unit = next((u for u in sorted(_UNITS, key=len, reverse=True) if text.endswith(u)), "")
+        try:
+            size = float(text.removesuffix(unit)) * _UNITS.get(unit, 1)
+        except ValueError:
+            size = -1
+    if not 1 <= size < 2**63:
+        raise RequestError(
+            f"max_shard_size: expected bytes or a text such as '5GB' or '300KB', found {value!r}"
+        )
+    return int(size)
+
+
+def _one_of(key: str, value: Any, known: tuple[Any, ...]) -> Any:
+    if value is None:
+        return known[0]
+    if value not in known:
+        raise RequestError(f"{key}: expected one of {', '.join(known)}, found {value!r}")
+    return value
+
+
+def _parse_dtype(value: Any) -> torch.dtype | None:
+    if value is None or isinstance(value, torch.dtype):
+        dtype = value
+    else:
+        dtype = _DTYPES.get(str(value).removeprefix("torch."))
+        if dtype is None:
+            known = ", ".join(sorted(_DTYPES))
+            raise RequestError(f"save_dtype: expected one of {known}, found {value!r}")
+    if dtype is not None and not dtype.is_floating_point:
+        raise RequestError(f"save_dtype: expected a floating-point dtype, found {dtype}")
+    return dtype
+
+
+def _roots(trainer: Any, model: nn.Module) -> tuple[nn.Module, ...]:
+    """All places where the model's wrappers may be found.
+
+    A trainer may hand over the inner module, while the flat parameter of FSDP1's root or the
+    PEFT model around a base model can only be reached from the module that it trains.
+    """
+    accelerator = getattr(trainer, "accelerator", None)
+    candidates = [
+        model,
+        getattr(trainer, "model", None),
+        getattr(trainer, "model_wrapped", None),
+        getattr(trainer, "deepspeed", None),
+        *(getattr(accelerator, "_models", None) or ()),
+    ]
+    found: list[nn.Module] = []
+    for candidate in candidates:
+        if isinstance(candidate, nn.Module) and not any(candidate is other for other in found):
+            found.append(candidate)
+    return tuple(found)

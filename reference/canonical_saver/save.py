@@ -1,0 +1,275 @@
+"""One pass from a trained model to its directory, as every rank runs it.
+
+request -> weights -> layout -> write -> verify -> publish
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from canonical_saver import companions, formats, request, weights
+from canonical_saver.engines import Engines
+from canonical_saver.errors import VerifyError
+from canonical_saver.publish import CHECKSUMS, STAGING, Staging
+from canonical_saver.ranks import Ranks
+from canonical_saver.request import Request
+from canonical_saver.sources import assign
+from canonical_saver.write import (
+    Progress,
+    Range,
+    Writer,
+    groups_to_compute,
+    piece_ranges,
+    prove_tiling,
+    ranges,
+    transfers,
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a save did.
+
+    Attributes:
+        output_dir: the folder of the saved model.
+        files: its files, relative to the folder.
+        bytes: bytes of the weight files.
+        seconds: how long it took on this rank.
+        ranks: how many ranks saved together.
+    """
+
+    output_dir: Path
+    files: tuple[str, ...]
+    bytes: int
+    seconds: float
+    ranks: int
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One weight file that a save would write.
+
+    Attributes:
+        name: path relative to the output folder.
+        size: its bytes.
+        ranges: first byte and number of bytes of each stretch that this rank would write.
+    """
+
+    name: str
+    size: int
+    ranges: tuple[tuple[int, int], ...]
+
+
+def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> None:
+    """Save a trained model as the one canonical directory; called on every rank.
+
+    Args:
+        cfg: the training configuration (a mapping or an object with attributes); ``output_dir`` says
+            where, see :func:`canonical_saver.request.from_training` for the other keys.
+        trainer: the trainer, or None; brings the tokenizer and the wrapped model.
+        model: the model, wrapped or not, in any training mode.
+
+    Raises:
+        SaveError: the same on every rank; what lay in the folder before is then whole.
+    """
+    ranks = Ranks.current()
+    with ranks.phase("request"):
+        asked = request.from_training(cfg, trainer, model)
+    _save(asked, ranks, None)
+
+
+def save_model(
+    model: nn.Module,
+    output_dir: str | Path,
+    *,
+    tokenizer: Any = None,
+    format: request.Format = "safetensors",
+    max_shard_size: int | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    verify: Literal["layout", "full"] = "layout",
+    checksums: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Save a model without a trainer; called on every rank.
+
+    Args:
+        model: the model, wrapped or not: plain, DDP, FSDP, or a DeepSpeed engine.
+        output_dir: the folder that becomes the saved model.
+        tokenizer: tokenizer or processor to save with it.
+        format: ``safetensors``, ``torch`` or ``dcp``.
+        max_shard_size: bytes of tensors a file at most, or a text such as ``"5GB"``.
+        dtype: cast floating-point tensors to it; by default each keeps its own.
+        verify: ``layout`` proves sizes and tiling, ``full`` reads everything back too.
+        checksums: write ``SHA256SUMS``, to be checked by ``sha256sum -c``.
+        progress: called on each rank with the number of bytes that it has just written.
+
+    Returns:
+        What was saved.
+
+    Raises:
+        SaveError: the same on every rank; what lay in the folder before is then whole.
+    """
+    ranks = Ranks.current()
+    with ranks.phase("request"):
+        asked = request.build(
+            model,
+            output_dir,
+            format=format,
+            max_shard_size=max_shard_size,
+            dtype=dtype,
+            verify=verify,
+            checksums=checksums,
+            tokenizer=tokenizer,
+        )
+    return _save(asked, ranks, progress)
+
+
+@torch.no_grad()
+def plan(
+    model: nn.Module,
+    *,
+    max_shard_size: int | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> list[PlannedFile]:
+    """Say what a save in the ``safetensors`` format would write, without writing.
+
+    Args:
+        model: the model, wrapped or not.
+        max_shard_size: as in :func:`save_model`.
+        dtype: as in :func:`save_model`.
+
+    Returns:
+        The weight files, with the stretches that this rank would write.
+    """
+    ranks = Ranks.current()
+    with ranks.phase("plan"):
+        asked = request.build(model, "plan", max_shard_size=max_shard_size, dtype=dtype)
+        inner = weights.find_model(asked.roots)
+        sets = weights.collect(inner, Engines(asked.roots, ranks.rank))
+        files = formats.lay_out(sets, asked)
+        mine = ranges(transfers(files, _assigned(sets, ranks)))
+    return [
+        PlannedFile(f.name, f.size, tuple(r[1:] for r in mine if r[0] == number))
+        for number, f in enumerate(files)
+    ]
+
+
+def _assigned(sets: list[weights.Weights], ranks: Ranks) -> dict[int, Any]:
+    spans = (span for w in sets for entry in w.entries for span in entry.spans or ())
+    return assign((span.source for span in spans), ranks.rank, ranks.world_size)
+
+
+@torch.no_grad()
+def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
+    begun = time.monotonic()
+    with ranks.phase("weights"):
+        model = weights.find_model(asked.roots)
+        companions.validate(model)
+        sets = weights.collect(model, Engines(asked.roots, ranks.rank))
+    with ranks.phase("layout"):
+        files = formats.lay_out(sets, asked)
+        planned = transfers(files, _assigned(sets, ranks))
+        described = repr([(f.name, f.size, f.header) for f in files]).encode()
+    layouts = ranks.gather(hashlib.sha256(described).hexdigest())
+    with ranks.phase("layout"):
+        if len(set(layouts)) != 1:
+            raise VerifyError(
+                "the ranks hold models of different names, dtypes or shapes: expected one layout, "
+                f"found {len(set(layouts))}; is it the same model on every rank?"
+            )
+
+    staging: Staging | None = None
+    try:
+        token = secrets.token_hex(16)
+        with ranks.phase("stage"):
+            if ranks.rank == 0:
+                staging = Staging(asked.output_dir)
+                companions.write(
+                    model, sets, asked.tokenizer, staging.folder, asked.output_dir, asked.dtype
+                )
+                (staging.folder / "probe").write_text(token)
+        folder = asked.output_dir / STAGING
+        token = ranks.share(token)
+        sees = ranks.gather(ranks.rank == 0 or _sees(folder / "probe", token))
+        mode = 0o644
+        with ranks.phase("create"):
+            if staging is not None:
+                mode = (folder / "probe").stat().st_mode & 0o777
+                (folder / "probe").unlink()
+                files = formats.create_skeletons(folder, files, asked)
+        if asked.format == "torch":
+            files = formats.agree_on_offsets(ranks, files)
+            with ranks.phase("layout"):
+                planned = transfers(files, _assigned(sets, ranks))
+        writer = Writer(folder, files, sees, ranks, asked.verify == "full", progress)
+        everyone = ranks.gather(ranges(planned))
+        with ranks.phase("verify the layout"):
+            prove_tiling(files, everyone)
+            if staging is not None:
+                writer.create()
+                formats.write_indexes(folder, sets, files, asked)
+        with ranks.phase("write"):
+            writer.write(planned)
+        if not all(sees):
+            pieces: list[list[Range]] = ranks.gather(
+                [] if sees[ranks.rank] else piece_ranges(planned)
+            )
+            with ranks.phase("stream"):
+                writer.stream(planned, pieces)
+        for turn, group in enumerate(groups_to_compute(files)):
+            with ranks.phase("convert"):
+                writer.compute(turn, model, sets[0].memory, group)
+        with ranks.phase("verify"):
+            writer.compare(planned)
+            if staging is not None:
+                _check_sizes(folder, files)
+        names: list[str] = []
+        with ranks.phase("publish"):
+            if staging is not None:
+                if asked.checksums:
+                    _write_checksums(folder)
+                stale = staging.stale(
+                    adapter=sets[0].adapter is not None,
+                    tokenizer=asked.tokenizer is not None,
+                    folders=[w.folder for w in sets if w.folder],
+                )
+                names = staging.commit(stale, mode)
+    finally:
+        if staging is not None:
+            staging.abandon()
+    names = ranks.share(names)
+    size = sum(file.size for file in files)
+    return Report(asked.output_dir, tuple(names), size, time.monotonic() - begun, ranks.world_size)
+
+
+def _sees(probe: Path, token: str) -> bool:
+    """Whether this rank's view of the output folder is that of rank 0, and can be written to."""
+    try:
+        return probe.read_text() == token and os.access(probe, os.W_OK)
+    except OSError:
+        return False
+
+
+def _check_sizes(folder: Path, files: list[formats.File]) -> None:
+    for file in files:
+        found = (folder / file.name).stat().st_size
+        if found != file.size:
+            raise VerifyError(f"{file.name}: expected {file.size} bytes, found {found}")
+
+
+def _write_checksums(folder: Path) -> None:
+    lines = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
+    (folder / CHECKSUMS).write_text("".join(lines))

@@ -1,0 +1,120 @@
+"""A tensor as the ranks hold it: which of its elements lie here, and where.
+
+Elements are counted in row-major order over the logical shape, from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Consecutive elements of a logical tensor that this rank holds.
+
+    Attributes:
+        start: the first element's number in the logical tensor.
+        length: how many elements.
+        data: local tensor of any shape that holds them, consecutive in row-major order.
+        offset: the first element's number in ``data``.
+    """
+
+    start: int
+    length: int
+    data: torch.Tensor
+    offset: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A tensor of the model, spread over the ranks or held whole by each.
+
+    Attributes:
+        identity: equal for two names of one tensor, and only for them.
+        dtype: dtype of the stored elements.
+        shape: logical shape.
+        runs: what this rank is to write; the runs of all ranks tile the tensor exactly.
+        replicated: every rank holds the whole tensor; ``runs`` is then one run of all elements,
+            which :func:`assign` cuts down to this rank's part.
+    """
+
+    identity: object
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    runs: tuple[Run, ...]
+    replicated: bool = False
+
+    @property
+    def numel(self) -> int:
+        """Number of elements of the logical tensor."""
+        return prod(self.shape)
+
+
+def whole(tensor: torch.Tensor, identity: object = None) -> Source:
+    """Describe a tensor that every rank holds complete."""
+    plain = tensor.detach().as_subclass(torch.Tensor)
+    key = id(tensor) if identity is None else identity
+    run = Run(0, plain.numel(), plain)
+    return Source(key, plain.dtype, tuple(plain.shape), (run,), replicated=True)
+
+
+def assign(sources: Iterable[Source], rank: int, world_size: int) -> dict[int, tuple[Run, ...]]:
+    """Give each rank an equal stretch of all replicated elements, to be written in parallel.
+
+    Args:
+        sources: all tensors of a save, in the same order on every rank.
+        rank: this rank.
+        world_size: number of ranks.
+
+    Returns:
+        What this rank is to write of each source, by the source's ``id``.
+    """
+    unique = {id(source): source for source in sources}
+    total = sum(source.numel for source in unique.values() if source.replicated)
+    first, last = total * rank // world_size, total * (rank + 1) // world_size
+    mine: dict[int, tuple[Run, ...]] = {}
+    position = 0
+    for key, source in unique.items():
+        if source.replicated:
+            start, stop = max(first - position, 0), max(last - position, 0)
+            mine[key] = tuple(cut(source.runs, start, stop))
+            position += source.numel
+        else:
+            mine[key] = source.runs
+    return mine
+
+
+def cut(runs: tuple[Run, ...], start: int, stop: int) -> Iterator[Run]:
+    """Yield the parts of runs inside the elements ``[start, stop)``."""
+    for run in runs:
+        lower, upper = max(run.start, start), min(run.start + run.length, stop)
+        if lower < upper:
+            yield Run(lower, upper - lower, run.data, run.offset + lower - run.start)
+
+
+def read(run: Run, start: int, length: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Copy or view some elements of a run as bytes in main memory.
+
+    Args:
+        run: the run.
+        start: first element, counted from the run's own first.
+        length: how many elements; the memory needed is proportional to it.
+        dtype: cast to this dtype, if given.
+
+    Returns:
+        A contiguous CPU tensor of uint8, shape ``[length * itemsize]``.
+    """
+    first = run.offset + start
+    if run.data.is_contiguous():
+        piece = run.data.reshape(-1)[first : first + length]
+    else:
+        # reshape would copy the whole tensor; the coordinates of the piece alone are enough.
+        numbers = torch.arange(first, first + length, device=run.data.device)
+        piece = run.data[torch.unravel_index(numbers, run.data.shape)]
+    if dtype is not None and piece.dtype.is_floating_point:
+        piece = piece.to(dtype)
+    return piece.to("cpu").contiguous().view(torch.uint8)
