@@ -46,15 +46,15 @@ class Pipeline:
 
     def run(self, planned: Sequence[Case]) -> tuple[CaseRecord, ...]:
         """Run all cases, whatever becomes of each, and return their records in order."""
-        waiting: deque[Future[CaseRecord]] = deque()
+        waiting: deque[Future[tuple[CaseRecord, float]]] = deque()
         with ThreadPoolExecutor(CHECKERS) as pool:
             try:
                 for case in planned:
                     while len(waiting) > BACKLOG or (waiting and waiting[0].done()):
-                        self._finish(waiting.popleft().result())
+                        self._finish_checked(*waiting.popleft().result())
                     self._advance(case, waiting, pool)
                 while waiting:
-                    self._finish(waiting.popleft().result())
+                    self._finish_checked(*waiting.popleft().result())
             except BaseException:
                 self._judge.stop()  # else the pool would wait for reloads in progress
                 pool.shutdown(cancel_futures=True)
@@ -62,7 +62,7 @@ class Pipeline:
         return tuple(self._records[case] for case in planned)
 
     def _advance(
-        self, case: Case, waiting: deque[Future[CaseRecord]], pool: ThreadPoolExecutor
+        self, case: Case, waiting: deque[Future[tuple[CaseRecord, float]]], pool: ThreadPoolExecutor
     ) -> None:
         """Train and save ``case``, and queue it for its check."""
         if reason := self._reason_to_skip(case.mode):
@@ -80,15 +80,22 @@ class Pipeline:
             self._finish(saved)
             return
         self._count_failures(saved)
-        waiting.append(pool.submit(self._judge.inspect, saved))
+        waiting.append(pool.submit(self._inspect, saved))
 
     def _finish(self, record: CaseRecord) -> None:
         self._records[record.case] = record
+        self._progress.finish(record)
+
+    def _finish_checked(self, record: CaseRecord, ended: float) -> None:
         if record.status == "run":
             engine = record.case.mode.engine
             self._checked[engine] += 1
-            self._ended[engine] = time.monotonic()
-        self._progress.finish(record)
+            self._ended[engine] = max(ended, self._ended.get(engine, ended))
+        self._finish(record)
+
+    def _inspect(self, saved: Saved) -> tuple[CaseRecord, float]:
+        record = self._judge.inspect(saved)
+        return record, time.monotonic()
 
     def _count_failures(self, saved: Saved) -> None:
         ends = {outcome.status for outcome in saved.outcomes}

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -26,6 +27,8 @@ from saver_conformance.rank import die_with_parent
 
 RELOAD_LIMIT = 60.0
 """Seconds after which a reload that has not ended counts as failed."""
+EXIT_LIMIT = 2.0
+"""Seconds that a process gets to end by itself once its result is in."""
 LOG_TAIL = 2000
 """Characters of a reload's output that go with its failure."""
 
@@ -41,16 +44,18 @@ class Reloader:
     """Starts a process for every reload; may be used from several threads."""
 
     def __init__(self, module: str) -> None:
-        """Prepare to call ``reload(case, folder)`` of ``module``."""
+        """Start the server, which imports ``module``; it has ``reload(case, folder)``."""
         self._module = module
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([module])
+        with _server_environment(), _no_errors_shown():
+            forkserver.ensure_running()
         self._lock = threading.Lock()
         self._running: set[ForkServerProcess] = set()
         self._stopped = False
 
-    def reload(self, case: Case, folder: Path, limit: float = RELOAD_LIMIT) -> Reload:
-        """Reload what was saved for ``case`` in ``folder``, within ``limit`` seconds.
+    def reload(self, case: Case, folder: Path) -> Reload:
+        """Reload what was saved for ``case`` in ``folder``, within ``RELOAD_LIMIT``.
 
         Raises:
             HarnessFailedError: the process did not come up.
@@ -64,7 +69,10 @@ class Reloader:
             self._start(process)
             sender.close()
             try:
-                return _receive(process, receiver, log, limit)
+                result = _receive(process, receiver, log, RELOAD_LIMIT)
+                if not result.error:
+                    process.join(EXIT_LIMIT)  # it gives back its semaphores
+                return result
             finally:
                 process.kill()
                 process.join()
@@ -72,17 +80,19 @@ class Reloader:
                     self._running.discard(process)
 
     def stop(self) -> None:
-        """Kill what still runs and start nothing more."""
+        """Kill what still runs, and the server; start nothing more."""
         with self._lock:
             self._stopped = True
             for process in self._running:
                 process.kill()
+        # It would end by itself once this process has ended; a run leaves nothing behind.
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
     def _start(self, process: ForkServerProcess) -> None:
         with self._lock:
             if self._stopped:
                 raise HarnessFailedError("the run is over")
-            with _server_environment(), _no_main_module():
+            with _no_main_module():
                 process.start()
             self._running.add(process)
 
@@ -128,6 +138,19 @@ def _server_environment() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _no_errors_shown() -> Iterator[None]:
+    """Give what starts now an empty stderr: libraries warn while they are imported."""
+    shown = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
 
 
 @contextlib.contextmanager

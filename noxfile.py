@@ -1,0 +1,43 @@
+"""The project's checks: tests, the conformance gate on the reference, and lint."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.sessions = ["lint", "tests", "conformance"]
+nox.options.reuse_existing_virtualenvs = True
+
+PYTHON = "3.11"
+TORCH = "torch==2.13.0"
+CONSTRAINTS = ("-c", "constraints.txt")
+LIBRARIES = "conformance,deepspeed,qlora"
+
+
+def install(session: nox.Session, extras: str, *tools: str) -> None:
+    """Install the project with ``extras``, and ``tools``."""
+    # First and alone: DeepSpeed's build asks for the torch that is there.
+    session.install(TORCH)
+    session.install(*CONSTRAINTS, "-e", f".[{extras}]", *tools)
+
+
+@nox.session(python=PYTHON)
+def tests(session: nox.Session) -> None:
+    """Run the tests of both packages."""
+    install(session, LIBRARIES, "build", "hatchling")
+    session.run("pytest", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(python=PYTHON)
+def conformance(session: nox.Session) -> None:
+    """Judge the reference by the gate; options are those of ``saver-conformance run``."""
+    install(session, LIBRARIES)
+    session.run("saver-conformance", "run", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def lint(session: nox.Session) -> None:
+    """Check style, format and types."""
+    install(session, "conformance", "mypy", "ruff", "nox")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
