@@ -1,25 +1,24 @@
-"""The command ``saver-conformance``."""
+"""The command ``saver-conformance``.
+
+Built on argparse, whose exit code for a wrong call can be chosen: 2 means inconclusive here.
+"""
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
-
-import click
-import typer
+from typing import NoReturn
 
 from saver_conformance.case import MODES, Case, Mode
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.judge import UnknownSaverError
-from saver_conformance.profiles import Profile
 from saver_conformance.report import SMALLEST_CASE_FILE
 from saver_conformance.runner import REFERENCE, replay, run_conformance
 from saver_conformance.savers import list_savers
-from saver_conformance.spec import SPEC
+from saver_conformance.spec import SPEC, Clause
 from saver_conformance.terminal import LiveProgress, make_console, print_verdict
 from saver_conformance.verdict import HARNESS_FAILED, Verdict
 from saver_conformance.world import SAVE_LIMIT
@@ -27,156 +26,173 @@ from saver_conformance.world import SAVE_LIMIT
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM, as shells count."""
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Judge a function that saves fine-tuned models, by training tiny models and reading "
-    "back what it saved.",
-    epilog="Exit codes: 0 every claimed MUST was checked and holds; 1 a MUST is broken; "
-    "2 inconclusive; 3 the harness failed or was called wrongly.",
+_DESCRIPTION = (
+    "Judge a function that saves fine-tuned models: train tiny models, have them saved, "
+    "read the bytes back, reload them."
+)
+_EXIT_CODES = (
+    "Exit codes: 0 every claimed MUST was checked and holds; 1 a MUST is broken; "
+    "2 inconclusive: something claimed was not checked; 3 the harness failed or was called wrongly."
 )
 
 
-class ProfileName(StrEnum):
-    """How much is tried."""
-
-    smoke = "smoke"
-    gate = "gate"
-    explore = "explore"
-
-
-class Subject(StrEnum):
-    """What can be listed."""
-
-    clauses = "clauses"
-    modes = "modes"
-    savers = "savers"
-
-
-SaverOption = Annotated[
-    str, typer.Option("--saver", metavar="PKG.MOD:FUNC", help="Called on every rank.")
-]
-LimitOption = Annotated[
-    float, typer.Option("--save-limit", min=1, help="Seconds until a save counts as hanging.")
-]
-
-
-@app.command()
-def run(
-    saver: SaverOption = REFERENCE,
-    modes: Annotated[
-        str, typer.Option(help="Claimed modes, separated by commas; patterns work: 'lora-*'.")
-    ] = "all",
-    profile: Annotated[ProfileName, typer.Option(help="How much is tried.")] = ProfileName.gate,
-    report: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Folder for report.json.")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=1, help="How long explore goes on; else until Ctrl-C.")
-    ] = None,
-    save_limit: LimitOption = SAVE_LIMIT,
-) -> None:
-    """Train under every claimed mode, save, read back, reload, and judge."""
-    if seconds is not None and profile != ProfileName.explore:
-        raise click.UsageError("--seconds goes with --profile explore")
-    chosen: Profile = profile.value
-    console = make_console()
-    with LiveProgress(console) as progress:
-        verdict = run_conformance(
-            saver,
-            modes=select_modes(modes),
-            profile=chosen,
-            report=report,
-            save_limit=save_limit,
-            seconds=seconds,
-            progress=progress,
-        )
-    print_verdict(console, verdict, report)
-    _keep_smallest(verdict, report)
-    raise typer.Exit(verdict.exit_code)
-
-
-@app.command("replay")
-def replay_command(
-    case: Annotated[str, typer.Argument(metavar="CASE.json", help="A case; - reads stdin.")],
-    saver: SaverOption = REFERENCE,
-    save_limit: LimitOption = SAVE_LIMIT,
-) -> None:
-    """Judge a saver by one case, as printed with a finding."""
-    verdict = replay(_read_case(case), saver, save_limit=save_limit)
-    print_verdict(make_console(), verdict)
-    raise typer.Exit(verdict.exit_code)
-
-
-@app.command("list")
-def list_subject(subject: Annotated[Subject, typer.Argument()]) -> None:
-    """List the clauses of the spec, the modes, or the savers known here."""
-    if subject is Subject.clauses:
-        for clause in SPEC.values():
-            typer.echo(f"{clause.id}  {clause.level:6}  {clause.title}")
-    elif subject is Subject.modes:
-        for mode in MODES:
-            typer.echo(mode.name)
-    else:
-        for address in (REFERENCE, *list_savers(Path.cwd())):
-            typer.echo(address)
-
-
-@app.command()
-def explain(clause: Annotated[str, typer.Argument(metavar="CLAUSE")]) -> None:
-    """Say what a clause demands, where, and why."""
-    found = SPEC.get(clause.upper())
-    if found is None:
-        raise click.UsageError(f"no clause {clause!r}; see: saver-conformance list clauses")
-    typer.echo(f"{found.id} {found.title}")
-    typer.echo(f"{found.level}, modes {', '.join(found.modes)}, since {found.since}\n")
-    typer.echo(found.text)
-    typer.echo(f"\nReason: {found.reason}")
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit as documented; nothing a user does ends in a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    given = _make_parser().parse_args(arguments)
+    try:
+        code: int = given.command(given)
+    except (UnknownSaverError, HarnessFailedError, OSError) as error:
+        print(f"saver-conformance: {error}", file=sys.stderr)
+        sys.exit(HARNESS_FAILED)
+    except KeyboardInterrupt:
+        print("saver-conformance: interrupted; no verdict", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    sys.exit(code)
 
 
 def select_modes(patterns: str) -> tuple[Mode, ...]:
     """The modes that a list like ``full-ddp,lora-*`` names; ``all`` names all.
 
     Raises:
-        click.UsageError: a part of the list names none.
+        argparse.ArgumentTypeError: a part of the list names none, or there is no part.
     """
-    parts = tuple(part.strip() for part in patterns.split(",") if part.strip())
-    parts = tuple("*" if part == "all" else part for part in parts)
+    names = [part.strip() for part in patterns.split(",") if part.strip()]
+    parts = tuple("*" if name == "all" else name for name in names)
+    if not parts:
+        raise argparse.ArgumentTypeError("no mode is named")
     for part in parts:
         if not any(mode.matches((part,)) for mode in MODES):
-            raise click.UsageError(f"no mode is called {part!r}; see: saver-conformance list modes")
-    if not parts:
-        raise click.UsageError("--modes names no mode")
+            raise argparse.ArgumentTypeError(
+                f"no mode is called {part!r}; see: saver-conformance list modes"
+            )
     return tuple(mode for mode in MODES if mode.matches(parts))
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command and exit as documented; nothing a user does ends in a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        code = app(args=arguments, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(HARNESS_FAILED)
-    except (UnknownSaverError, HarnessFailedError, OSError) as error:
-        typer.echo(f"saver-conformance: {error}", err=True)
-        sys.exit(HARNESS_FAILED)
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("saver-conformance: interrupted; no verdict", err=True)
-        sys.exit(INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
+class _Parser(argparse.ArgumentParser):
+    """Ends a wrong call with the exit code of a harness that was called wrongly."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(HARNESS_FAILED, f"{self.prog}: {message}\n")
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _Parser("saver-conformance", description=_DESCRIPTION, epilog=_EXIT_CODES)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    saver = _Parser(add_help=False)
+    saver.add_argument(
+        "--saver",
+        default=REFERENCE,
+        metavar="PKG.MOD:FUNC",
+        help="the saver, called on every rank as function(cfg, trainer, model); the current "
+        "folder is importable (default: %(default)s)",
+    )
+    saver.add_argument(
+        "--save-limit",
+        type=_positive,
+        default=SAVE_LIMIT,
+        metavar="SECONDS",
+        help="time after which a save counts as hanging (default: %(default)g)",
+    )
+
+    run = commands.add_parser(
+        "run", parents=[saver], help="judge a saver in the modes that it claims", epilog=_EXIT_CODES
+    )
+    run.add_argument(
+        "--modes",
+        type=select_modes,
+        default=MODES,
+        help="claimed modes, separated by commas; patterns work: 'lora-*' (default: all)",
+    )
+    run.add_argument(
+        "--profile",
+        choices=("smoke", "gate", "explore"),
+        default="gate",
+        help="smoke: every mode at a glance; gate: all pairs of the axes; explore: random cases "
+        "without end, the first failing one is shrunk (default: %(default)s)",
+    )
+    run.add_argument("--report", type=Path, metavar="DIR", help="folder for report.json")
+    run.add_argument(
+        "--seconds", type=_positive, help="how long explore draws (default: until Ctrl-C)"
+    )
+    run.set_defaults(command=_run)
+
+    again = commands.add_parser("replay", parents=[saver], help="judge a saver by one case")
+    again.add_argument("case", type=_read_case, metavar="CASE.json", help="a file; - reads stdin")
+    again.set_defaults(command=_replay)
+
+    listing = commands.add_parser("list", help="list what there is")
+    listing.add_argument("subject", choices=("clauses", "modes", "savers"))
+    listing.set_defaults(command=_list)
+
+    explain = commands.add_parser("explain", help="say what a clause demands, and why")
+    explain.add_argument("clause", type=_find_clause, metavar="CLAUSE")
+    explain.set_defaults(command=_explain)
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
+    console = make_console()
+    with LiveProgress(console) as progress:
+        verdict = run_conformance(
+            given.saver,
+            modes=given.modes,
+            profile=given.profile,
+            report=given.report,
+            save_limit=given.save_limit,
+            seconds=given.seconds,
+            progress=progress,
+        )
+    print_verdict(console, verdict, given.report)
+    _keep_smallest(verdict, given.report)
+    return verdict.exit_code
+
+
+def _replay(given: argparse.Namespace) -> int:
+    verdict = replay(given.case, given.saver, save_limit=given.save_limit)
+    print_verdict(make_console(), verdict)
+    return verdict.exit_code
+
+
+def _list(given: argparse.Namespace) -> int:
+    lines: dict[str, Sequence[str]] = {
+        "clauses": [f"{item.id}  {item.level:6}  {item.title}" for item in SPEC.values()],
+        "modes": [mode.name for mode in MODES],
+        "savers": [REFERENCE, *list_savers(Path.cwd())],
+    }
+    print(*lines[given.subject], sep="\n")
+    return 0
+
+
+def _explain(given: argparse.Namespace) -> int:
+    clause: Clause = given.clause
+    print(f"{clause.id} {clause.title}")
+    print(f"{clause.level}, modes {', '.join(clause.modes)}, since {clause.since}\n")
+    print(f"{clause.text}\n\nReason: {clause.reason}")
+    return 0
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
 
 
 def _read_case(source: str) -> Case:
     try:
         return Case.from_json(sys.stdin.read() if source == "-" else Path(source).read_text())
-    except (OSError, ValueError, TypeError) as error:
-        raise click.UsageError(f"no case in {source!r}: {error}") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(f"no case in {source!r}: {error}") from error
+
+
+def _find_clause(name: str) -> Clause:
+    if name.upper() not in SPEC:
+        raise argparse.ArgumentTypeError(
+            f"no clause is called {name!r}; see: saver-conformance list clauses"
+        )
+    return SPEC[name.upper()]
 
 
 def _keep_smallest(verdict: Verdict, report: Path | None) -> None:
@@ -184,7 +200,11 @@ def _keep_smallest(verdict: Verdict, report: Path | None) -> None:
         return
     path = (report or Path()) / SMALLEST_CASE_FILE
     path.write_text(verdict.smallest.to_json() + "\n")
-    typer.echo(f"the smallest case that fails is in {path}")
+    print(f"the smallest case that fails is in {path}")
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,0 +1,203 @@
+"""The command line: exit codes, one message for a wrong call, nothing left after an interrupt."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from saver_conformance import cli
+from saver_conformance.case import MODES, Case, Mode
+from saver_conformance.harness import HarnessFailedError
+from saver_conformance.spec import SPEC
+from saver_conformance.verdict import CaseRecord, Verdict, aggregate
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def make_verdict(case: Case, status: str = "run") -> Verdict:
+    ran = {"FILES-001": ()} if status == "run" else {}
+    record = CaseRecord(case, ("FILES-001",), status, "", ran)  # type: ignore[arg-type]
+    levels = {"FILES-001": SPEC["FILES-001"].level}
+    rows = aggregate([record], (case.mode,), levels, {"FILES-001": MODES})
+    return Verdict("pkg:save", "smoke", (case.mode,), rows, (record,), levels)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--modes", "full-nowhere"),
+        ("run", "--modes", ","),
+        ("run", "--profile", "huge"),
+        ("run", "--save-limit", "0"),
+        (),
+        ("run", "--no-such-option"),
+        ("explain", "NOTHING-001"),
+        ("list", "elephants"),
+        ("replay", "no-such-file.json"),
+        ("no-such-command",),
+    ],
+)
+def test_a_wrong_call_is_one_message(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments) == 3
+    shown = capsys.readouterr()
+    assert shown.err
+    assert "Traceback" not in shown.err + shown.out
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"mode": "full-ddp", "x": 1}', '{"mode": 1}'])
+def test_a_file_that_is_no_case(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "case.json"
+    path.write_text(content)
+    assert call("replay", str(path)) == 3
+    assert "no case in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "code"), [("run", 0), ("unavailable", 2), ("error", 3)])
+def test_the_verdict_is_the_exit_code(
+    status: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(Mode("full", "single"))
+    monkeypatch.setattr(cli, "run_conformance", lambda *_, **__: make_verdict(case, status))
+    assert call("run", "--modes", "full-single") == code
+
+
+def test_a_failing_harness_is_no_accusation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> Verdict:
+        raise HarnessFailedError("no loopback")
+
+    monkeypatch.setattr(cli, "run_conformance", fail)
+    assert call("run") == 3
+    assert capsys.readouterr().err.strip() == "saver-conformance: no loopback"
+
+
+def test_replay_reads_a_file_or_stdin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    case = Case(Mode("full", "ddp"), seed=3, world_size=2)
+    replayed: list[tuple[Case, str]] = []
+
+    def replay(case: Case, saver: str, **_: object) -> Verdict:
+        replayed.append((case, saver))
+        return make_verdict(case)
+
+    monkeypatch.setattr(cli, "replay", replay)
+    path = tmp_path / "case.json"
+    path.write_text(case.to_json())
+    assert call("replay", str(path), "--saver", "a.b:c") == 0
+    with path.open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert call("replay", "-") == 0
+    assert replayed == [(case, "a.b:c"), (case, "canonical_saver:save_trained_model")]
+
+
+def test_lists(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert call("list", "modes") == 0
+    assert capsys.readouterr().out.split() == [mode.name for mode in MODES]
+    assert call("list", "clauses") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(SPEC)
+    (tmp_path / "fixtures" / "mine").mkdir(parents=True)
+    (tmp_path / "fixtures" / "mine" / "odd.py").write_text(
+        "def save(cfg, trainer, model): ...\ndef _private(cfg, trainer, model): ...\n"
+        "def other(): ...\n@mutant()\ndef spoils(folder): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert call("list", "savers") == 0
+    assert capsys.readouterr().out.split() == [
+        "canonical_saver:save_trained_model",
+        "fixtures.mine.odd:save",
+        "fixtures.mine.odd:spoils",
+    ]
+
+
+def test_explaining_a_clause(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("explain", "files-001") == 0
+    shown = capsys.readouterr().out
+    assert SPEC["FILES-001"].text in shown
+    assert SPEC["FILES-001"].reason in shown
+
+
+def test_modes_are_named_by_patterns() -> None:
+    assert cli.select_modes("all") == MODES
+    assert cli.select_modes("lora-ddp, full-single") == (
+        Mode("full", "single"),
+        Mode("lora", "ddp"),
+    )
+    assert {mode.engine for mode in cli.select_modes("*-zero3")} == {"zero3"}
+
+
+DRIVER = """
+import sys
+from saver_conformance import cli, judge
+fake = "tests.conformance.fake_bench"
+judge.Bench.__init__.__defaults__ = (fake, fake, fake, False)
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DRIVER, "run", "--modes", "full-ddp", "--saver"]
+    run = subprocess.Popen(
+        [*command, "tests.conformance.fake_savers:sleeps_on_rank_1"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("saver-conformance-*/case-2")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    assert len(find_processes(tmp_path)) >= 3
+    os.killpg(run.pid, number)
+    shown, errors = run.communicate(timeout=30)
+    assert run.returncode == cli.INTERRUPTED
+    assert errors.decode().strip() == "saver-conformance: interrupted; no verdict"
+    assert b"Traceback" not in shown
+    assert find_processes(tmp_path) == []
+    assert [path for path in tmp_path.iterdir() if path.name.startswith("saver-conf")] == []
+
+
+def find_processes(temporary: Path) -> list[int]:
+    """Processes that were started with ``temporary`` in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(temporary).encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def test_the_judge_needs_no_framework_to_answer_questions() -> None:
+    code = (
+        "import sys; from saver_conformance import cli\n"
+        "try: cli.main(['list', 'modes'])\n"
+        "except SystemExit: print(json.dumps(sorted({'torch', 'transformers'} & set(sys.modules))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "import json\n" + code], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -1,0 +1,171 @@
+"""Verdicts and reports: nothing is green by not having run, and findings help."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from saver_conformance.case import MODES, Adapter, Case, Mode
+from saver_conformance.explore import Exploration
+from saver_conformance.finding import Finding
+from saver_conformance.report import complexity, group_by_cause, replay_command, write_report
+from saver_conformance.terminal import print_verdict
+from saver_conformance.verdict import CaseRecord, Pace, Verdict, aggregate
+
+SINGLE, DDP, LORA = Mode("full", "single"), Mode("full", "ddp"), Mode("lora", "ddp")
+CASE = Case(SINGLE)
+FINDING = Finding(
+    "FILES-001", "this file", "[another] file", CASE, file="model.safetensors", rank=1, offset=8
+)
+LEVELS = {"FILES-001": "MUST", "FILES-010": "SHOULD"}
+APPLIES = {"FILES-001": MODES, "FILES-010": MODES}
+
+
+def record(case: Case = CASE, **values: object) -> CaseRecord:
+    clauses = tuple(LEVELS)
+    if "status" in values:
+        return CaseRecord(case, clauses, reason="because", **values)  # type: ignore[arg-type]
+    ran = {clause: values.get(clause.replace("-", "_"), ()) for clause in clauses}
+    blocked = {clause: "damaged" for clause, findings in ran.items() if findings is None}
+    return CaseRecord(
+        case,
+        clauses,
+        "run",
+        ran={clause: findings for clause, findings in ran.items() if findings is not None},  # type: ignore[misc]
+        blocked=blocked,
+    )
+
+
+def conclude(*records: CaseRecord, modes: tuple[Mode, ...] = (SINGLE,)) -> Verdict:
+    rows = aggregate(records, modes, LEVELS, APPLIES)
+    return Verdict(
+        "pkg.mod:save", "smoke", modes, rows, records, LEVELS, 61.0, (Pace("ddp", 5, 3),)
+    )
+
+
+def status(verdict: Verdict, clause: str = "FILES-001", mode: Mode = SINGLE) -> str:
+    [row] = [row for row in verdict.rows if (row.clause, row.mode) == (clause, mode)]
+    return row.status
+
+
+def test_everything_checked_and_held() -> None:
+    verdict = conclude(record(), record(replace(CASE, seed=1)))
+    assert verdict.exit_code == 0
+    assert status(verdict) == "pass"
+    assert (verdict.executed, verdict.expected) == (2, 2)
+
+
+def test_a_broken_must() -> None:
+    verdict = conclude(record(FILES_001=(FINDING,)), record(replace(CASE, seed=1)))
+    assert (verdict.exit_code, status(verdict)) == (1, "fail")
+
+
+def test_a_broken_should_is_a_deviation() -> None:
+    verdict = conclude(record(FILES_010=(replace(FINDING, clause="FILES-010"),)))
+    assert (verdict.exit_code, status(verdict, "FILES-010")) == (0, "deviation")
+
+
+def test_nothing_ran() -> None:
+    assert conclude().exit_code == 2
+    assert conclude(modes=()).exit_code == 2
+
+
+def test_one_claimed_mode_did_not_run() -> None:
+    assert conclude(record(), modes=(SINGLE, DDP)).exit_code == 2
+
+
+@pytest.mark.parametrize(("how", "code"), [("unavailable", 2), ("skipped", 2), ("error", 3)])
+def test_a_case_that_did_not_run(how: str, code: int) -> None:
+    verdict = conclude(record(), record(replace(CASE, seed=1), status=how))
+    assert verdict.exit_code == code
+    assert status(verdict) == ("error" if how == "error" else "unavailable")
+    assert (verdict.executed, verdict.expected) == (1, 2)
+
+
+def test_a_failure_counts_more_than_what_did_not_run() -> None:
+    verdict = conclude(record(FILES_001=(FINDING,)), record(replace(CASE, seed=1), status="error"))
+    assert verdict.exit_code == 1
+
+
+def test_a_check_that_was_prevented_is_no_pass() -> None:
+    verdict = conclude(record(FILES_001=None))
+    assert (verdict.exit_code, status(verdict)) == (2, "unavailable")
+    assert "damaged" in verdict.rows[0].reason
+
+
+def test_other_modes_are_not_claimed() -> None:
+    assert status(conclude(record()), mode=DDP) == "not claimed"
+
+
+def test_simple_cases_come_first() -> None:
+    plain = Case(LORA, adapter=Adapter(), world_size=2)
+    odd = replace(plain, sizes="odd")
+    richer = replace(plain, adapter=Adapter(r=7, alpha=14, dora=True))
+    assert sorted([richer, odd, plain], key=complexity) == [plain, odd, richer]
+
+
+def test_findings_are_grouped_by_cause() -> None:
+    odd = replace(CASE, sizes="odd")
+    verdict = conclude(
+        record(odd, FILES_001=(replace(FINDING, case=odd),) * 5), record(FILES_001=(FINDING,))
+    )
+    [cause] = group_by_cause(verdict.rows)
+    assert (cause.example, cause.cases, cause.findings) == (FINDING, 2, 6)
+
+
+def test_the_report_says_all_that_is_demanded(tmp_path: Path) -> None:
+    unavailable = record(Case(DDP, world_size=2), status="unavailable")
+    write_report(conclude(record(FILES_001=(FINDING,)), unavailable, modes=(SINGLE, DDP)), tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["totals"]["executed"] == 1
+    assert report["totals"]["expected"] == 2
+    assert report["exit_code"] == 1
+    assert report["cases_a_minute"] == {"ddp": 100.0}
+    assert report["not_run"][0]["reason"] == "because"
+    [row] = [row for row in report["clauses"] if row["status"] == "fail"]
+    assert (row["clause"], row["mode"], row["cases"]) == ("FILES-001", "full-single", 1)
+    [finding] = row["findings"]
+    assert (finding["rank"], finding["file"], finding["offset"]) == (1, "model.safetensors", 8)
+    [file] = (tmp_path / "cases").iterdir()
+    assert Case.from_json(file.read_text()) == CASE
+    assert finding["replay"] == f"saver-conformance replay {file} --saver pkg.mod:save"
+
+
+def test_without_a_report_the_case_stands_in_the_command() -> None:
+    command = replay_command(CASE, "pkg.mod:save")
+    assert command == f"saver-conformance replay - --saver pkg.mod:save <<< '{CASE.to_json()}'"
+
+
+def test_the_terminal_shows_the_table_and_one_finding_a_cause() -> None:
+    text = io.StringIO()
+    verdict = conclude(record(FILES_001=(FINDING,) * 300))
+    print_verdict(Console(file=text, width=200), verdict)
+    shown = text.getvalue()
+    for part in ("full-single", "FAIL", "1/1", "ddp 100", "found:    [another] file", "rank: 1"):
+        assert part in shown
+    assert "300 findings in 1 cases" in shown
+    assert "1 of 1 cases in 61 s" in shown
+    assert "does not conform" in shown
+    assert len(shown.splitlines()) < 30
+
+
+def test_exploring_shrinks_to_the_guilty_axes() -> None:
+    def judge(case: Case) -> CaseRecord:
+        guilty = case.architecture == "mixtral" and case.sizes == "odd"
+        return CaseRecord(case, (), "run", ran={"FILES-001": (FINDING,) if guilty else ()})
+
+    exploration = Exploration(judge, (DDP, LORA))
+    exploration.run(None)
+    assert exploration.smallest == Case(DDP, "mixtral", "odd", tokenizer="plain", world_size=2)
+
+
+def test_exploring_ends_with_its_time() -> None:
+    exploration = Exploration(lambda case: CaseRecord(case, (), "run"), MODES)
+    exploration.run(0.3)
+    assert exploration.smallest is None
+    assert len(exploration.records) > 10
