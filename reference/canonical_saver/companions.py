@@ -62,7 +62,11 @@ def original_class(model: nn.Module) -> type[nn.Module]:
     """The class that a model was made as; FSDP2 puts a class of its own, ``FSDP...``, before it."""
     kind = type(model)
     if isinstance(model, FSDPModule) and kind.__name__.startswith("FSDP"):
-        return next(base for base in kind.__mro__[1:] if not issubclass(base, FSDPModule))
+        return next(
+            base
+            for base in kind.__mro__[1:]
+            if issubclass(base, nn.Module) and not issubclass(base, FSDPModule)
+        )
     return kind
 
 

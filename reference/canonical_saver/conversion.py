@@ -1,9 +1,10 @@
 """From the names and shapes in memory to those on the hub.
 
-transformers 5 keeps some weights in another form in memory, fused experts above all, and reverts this
-when saving (``revert_weight_conversion``). Here the reversal runs on tensors without data, while each
-operation on them is watched: most only cut or join flat ranges, and these are written straight from
-where they lie. A tensor that is really computed (transposed, permuted) must be gathered for it.
+transformers 5 keeps some weights in another form in memory, fused experts above all, and reverts
+this when saving (``revert_weight_conversion``). Here the reversal runs on tensors without data,
+while each operation on them is watched: most only cut or join flat ranges, and these are written
+straight from where they lie. A tensor that is really computed (transposed, permuted) must be
+gathered for it.
 """
 
 from __future__ import annotations
@@ -115,15 +116,15 @@ def compute(model: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     return converted
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows where the elements of tensors without data come from.
 
-    Attributes by storage: ``_spans`` says which ranges of it are ranges of sources, ``_origins`` from
+    By storage, ``_spans`` says which ranges of it are ranges of sources, and ``_origins`` from
     which names it was made at all.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._spans: dict[int, list[Span]] = {}
         self._origins: dict[int, frozenset[str]] = {}
         self._alive: list[torch.Tensor] = []
@@ -141,7 +142,8 @@ class _Watch(TorchDispatchMode):
         known = self._spans.get(self._key(shadow))
         if known is None or not shadow.is_contiguous():
             return None
-        first, last = shadow.storage_offset(), shadow.storage_offset() + shadow.numel()
+        first = int(shadow.storage_offset())
+        last = first + shadow.numel()
         found = []
         for span in known:
             lower, upper = max(span.start, first), min(span.start + span.length, last)
@@ -197,4 +199,4 @@ class _Watch(TorchDispatchMode):
     def _key(self, tensor: torch.Tensor) -> int:
         # Keeping the tensor alive keeps its storage's number from being used again.
         self._alive.append(tensor)
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)

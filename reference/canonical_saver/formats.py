@@ -1,8 +1,8 @@
 """The ways in which weights are stored: safetensors and torch's own archive.
 
 Both put each tensor's bytes one behind the other somewhere in a file, so every rank can write its
-own ranges in place. In a ``torch`` archive, the places are known once rank 0 has made the archive with
-all data left out.
+own ranges in place. In a ``torch`` archive, the places are known once rank 0 has made the archive
+with all data left out.
 """
 
 from __future__ import annotations

@@ -22,17 +22,18 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def _wrapped(module: nn.Module) -> nn.Module | None:
+    children = module._modules
     if isinstance(module, DistributedDataParallel | DataParallel):
-        return module.module
+        return children["module"]
     if isinstance(module, FullyShardedDataParallel):
-        return module._modules["_fsdp_wrapped_module"]
+        return children["_fsdp_wrapped_module"]
     if isinstance(module, ActivationWrapper):
-        return module._modules["_checkpoint_wrapped_module"]
+        return children["_checkpoint_wrapped_module"]
     kind = type(module)
     if kind.__module__.startswith("torch._dynamo") and kind.__name__ == "OptimizedModule":
-        return module._modules["_orig_mod"]
+        return children["_orig_mod"]
     if any(base.__name__ == "DeepSpeedEngine" for base in kind.__mro__):
-        return module._modules["module"]
+        return children["module"]
     return None
 
 

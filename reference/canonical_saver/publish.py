@@ -1,9 +1,9 @@
 """All or nothing: from a staged folder to the model's own.
 
 Everything is made in a hidden folder inside the output folder and flushed to disk. Then a record of
-what is to happen is put beside it: this is the commit. Only then is the output folder changed, by steps
-that can be done again from the record, whenever they were cut off: the files without which nothing
-loads go first and come last, so a half-changed folder refuses to load instead of loading a mixture.
+what is to happen is put beside it: this is the commit. Only then is the output folder changed, by
+steps that can be done again from the record, whenever they were cut off: the files without which
+nothing loads go first and come last, so a half-changed folder refuses to load.
 """
 
 from __future__ import annotations
@@ -30,7 +30,24 @@ _GATES = re.compile(
     r"|(pre)?processor_config\.json|\.metadata"
 )
 _TOKENIZER = frozenset(
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tekken.json", "chat_template.jinja", "chat_template.json", "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"]
+    {
+        "added_tokens.json",
+        "chat_template.jinja",
+        "chat_template.json",
+        "merges.txt",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "sentencepiece.bpe.model",
+        "special_tokens_map.json",
+        "spiece.model",
+        "tekken.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "video_preprocessor_config.json",
+        "vocab.json",
+        "vocab.txt",
+    }
 )
 
 

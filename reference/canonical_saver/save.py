@@ -19,6 +19,7 @@ from torch import nn
 from canonical_saver import companions, formats, request, weights
 from canonical_saver.engines import Engines
 from canonical_saver.errors import VerifyError
+from canonical_saver.layout import File
 from canonical_saver.publish import CHECKSUMS, STAGING, Staging
 from canonical_saver.ranks import Ranks
 from canonical_saver.request import Request
@@ -73,8 +74,8 @@ def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> None:
     """Save a trained model as the one canonical directory; called on every rank.
 
     Args:
-        cfg: the training configuration (a mapping or an object with attributes); ``output_dir`` says
-            where, see :func:`canonical_saver.request.from_training` for the other keys.
+        cfg: the training configuration (a mapping or an object with attributes); ``output_dir``
+            says where, see :func:`canonical_saver.request.from_training` for the other keys.
         trainer: the trainer, or None; brings the tokenizer and the wrapped model.
         model: the model, wrapped or not, in any training mode.
 
@@ -259,7 +260,7 @@ def _sees(probe: Path, token: str) -> bool:
         return False
 
 
-def _check_sizes(folder: Path, files: list[formats.File]) -> None:
+def _check_sizes(folder: Path, files: list[File]) -> None:
     for file in files:
         found = (folder / file.name).stat().st_size
         if found != file.size:

@@ -1,7 +1,7 @@
 """What belongs in a save, under which names.
 
-A full save is the model's persistent tensors, tied ones once, named as on the hub. An adapter save is
-all that PEFT would reload, by PEFT's own rules for names, decided from the model and not from a
+A full save is the model's persistent tensors, tied ones once, named as on the hub. An adapter save
+is all that PEFT would reload, by PEFT's own rules for names, decided from the model and not from a
 configuration that may have gone astray. Only names, shapes and places are handled here; no data.
 """
 
@@ -43,15 +43,15 @@ class Weights:
     adapter: str | None = None
 
 
-def find_model(roots: tuple[nn.Module, ...]) -> nn.Module:
+def find_model(roots: tuple[nn.Module, ...]) -> Any:
     """Find the model to save among everything that was handed over, without wrappers.
 
     Preference tuning hands over the base model while the trainer trains the PEFT model around it;
     then the PEFT model is the one.
     """
-    model = unwrap(roots[0])
+    model: Any = unwrap(roots[0])
     for root in roots[1:]:
-        outer = unwrap(root)
+        outer: Any = unwrap(root)
         if is_peft(outer) and not is_peft(model):
             held = any(module is model for _, module in named_modules(outer))
             if held or outer.get_base_model() is model:
@@ -66,7 +66,7 @@ def is_peft(model: nn.Module) -> bool:
     return isinstance(model, PeftModel)
 
 
-def collect(model: nn.Module, engines: Engines) -> list[Weights]:
+def collect(model: Any, engines: Engines) -> list[Weights]:
     """Find all that a save of the model holds.
 
     Args:
@@ -214,7 +214,7 @@ def _computes_its_prompt(config: Any) -> bool:
 
 
 def _embeddings(model: Any, config: Any, state: dict[str, Source]) -> dict[str, Source]:
-    """Embeddings that a reload would otherwise lose: targeted, trained, or with a grown vocabulary."""
+    """Embeddings that a reload would lose: targeted, trained, or with another vocabulary."""
     base = model.get_base_model()
     if not hasattr(base, "get_input_embeddings"):
         return {}
@@ -226,7 +226,7 @@ def _embeddings(model: Any, config: Any, state: dict[str, Source]) -> dict[str, 
         if layer is None:
             continue
         layer = unwrap(layer)
-        inner = layer
+        inner: Any = layer
         if hasattr(inner, "original_module"):
             continue  # modules_to_save and trainable tokens bring their own tensors
         if hasattr(inner, "base_layer"):

@@ -268,7 +268,7 @@ class Writer:
                     self._compare_piece(handles[transfer.file], transfer.file, offset, piece)
 
     def _write_piece(self, handle: int, file: int, offset: int, piece: torch.Tensor) -> None:
-        _put(handle, memoryview(piece.numpy()), offset)
+        _put(handle, memoryview(piece.numpy()), offset)  # type: ignore[arg-type]
         if self._progress is not None:
             self._progress(piece.numel())
 

@@ -1,14 +1,15 @@
 """Where each training engine keeps a parameter's bytes.
 
 The engines are told apart by what the parameters are, not by a configuration: flat parameters
-(FSDP1), distributed tensors (FSDP2, HSDP, tensor parallelism), DeepSpeed's partitions (ZeRO-3), or
-plain tensors, which every rank holds complete (one process, DDP, ZeRO-1 and ZeRO-2). Each module
-here answers one question: which flat ranges of this tensor does this rank hold? Nothing is gathered.
+(FSDP1), distributed tensors (FSDP2, HSDP, tensor parallelism), DeepSpeed's partitions (ZeRO-3),
+or plain tensors, which every rank holds complete (one process, DDP, ZeRO-1 and ZeRO-2). Each
+module here answers one question: which flat ranges of this tensor does this rank hold? Nothing is gathered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -69,11 +70,11 @@ class Engines:
             for key, value in state.as_dict(packed=True).items():
                 yield f"weight.{key}", self.on_first_rank(whole(value))
         elif hasattr(module, "state"):
-            found: dict[str, object] = {}
-            module._save_to_state_dict(found, "", False)  # type: ignore[arg-type]
+            found: dict[str, Any] = {}
+            module._save_to_state_dict(found, "", False)
             for key, value in found.items():
                 if key not in known and hasattr(value, "as_subclass"):
-                    yield key, self.on_first_rank(whole(value))  # type: ignore[arg-type]
+                    yield key, self.on_first_rank(whole(value))
 
     def on_first_rank(self, source: Source) -> Source:
         """Let rank 0 alone write a tensor that it holds complete."""

@@ -1,8 +1,8 @@
 """Distributed tensors: FSDP2, HSDP, tensor parallelism, and their combinations.
 
 The elements that a rank holds follow from the placements alone. They are found by splitting the
-numbers of each dimension as the placements would split the tensor, left to right over the mesh, which
-holds for the strided placements of packed tensor-parallel weights as well.
+numbers of each dimension as the placements would split the tensor, left to right over the mesh,
+which holds for the strided placements of packed tensor-parallel weights as well.
 """
 
 from __future__ import annotations

@@ -1,0 +1,82 @@
+"""Every engine and world size gives the bytes that one process would write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from canonical_saver import save_model, save_trained_model
+from tests.reference import models, worlds
+from tests.reference.engines_under_test import ENGINES, wrap
+
+MAKE = {
+    "untied": lambda: models.llama(tied=False),
+    "tied": lambda: models.llama(tied=True),
+    "experts": models.mixtral,
+    "lora": lambda: models.peft(modules_to_save=["lm_head"], use_dora=True, bias="all"),
+}
+
+# Without the original parameters, FSDP1 wants all of a module trained or none of it.
+IMPOSSIBLE = {("fsdp1-flat", "lora")}
+
+
+def save_through(rank: int, engines: tuple[str, ...], folder: str) -> None:
+    for engine in engines:
+        for name, make in MAKE.items():
+            if (engine, name) in IMPOSSIBLE:
+                continue
+            model = make()
+            wrapped = wrap(engine, model)
+            size = "30KB" if name == "untied" else None
+            output = f"{folder}/{engine}-{name}"
+            cfg = {"output_dir": output, "max_shard_size": size, "save_verify": "full"}
+            trainer = SimpleNamespace(model=wrapped, model_wrapped=wrapped)
+            save_trained_model(cfg, trainer, model)
+
+
+def golden(folder: Path) -> dict[str, dict[str, bytes]]:
+    found = {}
+    for name, make in MAKE.items():
+        path = folder / f"golden-{name}"
+        model: Any = make()
+        model.save_pretrained(path, max_shard_size="30KB" if name == "untied" else "50GB")
+        found[name] = models.contents(path)
+    return found
+
+
+def compare(folder: Path, engines: tuple[str, ...]) -> None:
+    expected = golden(folder)
+    differences = []
+    for engine in engines:
+        for name in MAKE:
+            if (engine, name) in IMPOSSIBLE:
+                continue
+            found = models.contents(folder / f"{engine}-{name}")
+            for file in sorted(expected[name].keys() | found.keys()):
+                if file == "README.md":
+                    continue
+                if expected[name].get(file) != found.get(file):
+                    differences.append(f"{engine} {name} {file}")
+    assert not differences
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_bytes_are_those_of_one_process(world_size: int, tmp_path: Path) -> None:
+    engines = tuple(engine for engine in ENGINES if engine != "hsdp")
+    worlds.run(world_size, save_through, engines, str(tmp_path))
+    compare(tmp_path, engines)
+
+
+def test_hybrid_sharding(tmp_path: Path) -> None:
+    worlds.run(4, save_through, ("hsdp",), str(tmp_path))
+    compare(tmp_path, ("hsdp",))
+
+
+def test_without_ranks(tmp_path: Path) -> None:
+    for name, make in MAKE.items():
+        size = "30KB" if name == "untied" else None
+        save_model(make(), tmp_path / f"single-{name}", max_shard_size=size, verify="full")
+    compare(tmp_path, ("single",))
