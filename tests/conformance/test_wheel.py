@@ -1,0 +1,102 @@
+"""The distribution: one wheel, two packages that know nothing of each other."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {"canonical_saver": ROOT / "reference", "saver_conformance": ROOT / "conformance"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    # The build backend that is installed: no download for each test run.
+    subprocess.run([*command, "--no-build-isolation", "-w", folder, ROOT], check=True)
+    [built] = folder.iterdir()
+    return built
+
+
+def test_the_wheel_holds_both_packages_and_the_spec(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {
+        "canonical_saver/__init__.py",
+        "canonical_saver/py.typed",
+        "saver_conformance/__init__.py",
+        "saver_conformance/py.typed",
+        "saver_conformance/spec.md",
+    } <= names
+    for package, source in PACKAGES.items():
+        sources = {path.relative_to(source).as_posix() for path in (source / package).rglob("*.py")}
+        assert {
+            name for name in names if name.startswith(f"{package}/") and name[-3:] == ".py"
+        } == (sources)
+    folders = {name.partition("/")[0] for name in names}
+    assert {name for name in folders if not name.endswith(".dist-info")} == set(PACKAGES)
+
+
+def test_both_packages_import_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True)
+    [site] = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    # The dependencies come from here, without what makes the checkout importable; the project
+    # itself stands earlier on the path, in the new environment.
+    (site / "dependencies.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
+    code = (
+        "import canonical_saver, saver_conformance.spec, saver_conformance.cli\n"
+        "from canonical_saver import save_trained_model\n"
+        "assert saver_conformance.spec.SPEC\n"
+        "print(canonical_saver.__file__, saver_conformance.__file__, sep='\\n')"
+    )
+    shown = subprocess.run(
+        [python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert all(Path(line).is_relative_to(site) for line in shown.stdout.splitlines())
+    script = tmp_path / "env" / "bin" / "saver-conformance"
+    listed = subprocess.run([script, "list", "modes"], check=True, capture_output=True, text=True)
+    assert len(listed.stdout.split()) == 21
+
+
+@pytest.mark.parametrize(
+    ("package", "other"),
+    [("canonical_saver", "saver_conformance"), ("saver_conformance", "canonical_saver")],
+)
+def test_neither_package_imports_the_other(package: str, other: str) -> None:
+    """A judge that shares code with the judged is blind to shared mistakes."""
+    for path in (PACKAGES[package] / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            imported: list[str] = []
+            if isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                imported = [node.module or ""]
+            assert other not in {name.partition(".")[0] for name in imported}, path
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (
+            "canonical_saver",
+            {"saver_conformance", "deepspeed", "bitsandbytes", "hypothesis", "pytest", "rich"},
+        ),
+        ("saver_conformance.runner, saver_conformance.bench.episode", {"canonical_saver"}),
+    ],
+)
+def test_importing_a_package_does_not_load_the_other(modules: str, absent: set[str]) -> None:
+    code = f"import sys, {modules}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert not absent & set(done.stdout.split())
