@@ -9,6 +9,8 @@ import pytest
 import torch
 from fixtures.mutants.rewriting import change_json, change_tensors
 from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from saver_conformance.bench.tokenizer import CHAT_TEMPLATE, make_tokenizer
@@ -227,6 +229,37 @@ def test_saving_the_same_again_is_no_stale_save(tmp_path):
     save_full(tmp_path, max_shard_size=4000)
     case = replace(FULL, occupied="sharded", max_shard_size=4000)
     assert musts(run(observe(case, expected, tmp_path, before))) == set()
+
+
+def test_what_lay_there_before_is_no_leftover(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    before = scan(tmp_path)
+    expected = save_full(tmp_path)
+    results = run(observe(replace(FULL, occupied="strangers"), expected, tmp_path, before))
+    assert musts(results) == set()
+
+
+def test_two_layouts_written_are_no_stale_ones(tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"earlier")
+    before = scan(tmp_path)
+    expected = save_full(tmp_path)
+    shutil.copy(tmp_path / "model.safetensors", tmp_path / "adapter_model.safetensors")
+    case = replace(FULL, occupied="adapter")
+    assert musts(run(observe(case, expected, tmp_path, before))) == {"FILES-003"}
+
+
+def test_vocabulary_of_a_unigram_tokenizer(tmp_path):
+    expected = save_full(tmp_path)
+    words = [(word, -1.0) for word in expected.vocabulary]
+    tokenizer = Tokenizer(Unigram(words, unk_id=0))
+    tokenizer.add_special_tokens(["<new>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    vocabulary = {word: number for number, (word, _) in enumerate(words)}
+    expected = replace(expected, vocabulary={**vocabulary, "<new>": len(words)})
+    assert musts(run(observe(FULL, expected, tmp_path))) == set()
+    expected = replace(expected, vocabulary=vocabulary)
+    assert musts(run(observe(FULL, expected, tmp_path))) == {"META-007"}
 
 
 def test_wrapped_name_has_one_cause(tmp_path):

@@ -111,7 +111,7 @@ def bits(e: Evidence) -> Iterator[Finding]:
 def tied_once(e: Evidence) -> Iterator[Finding]:
     """No tied name is there beside the tensor that it shares memory with."""
     for name, file in e.file_of.items():
-        if name in e.expected.tied and name not in e.expected.tensors:
+        if name in e.expected.tied:
             yield e.finding(
                 "TENSOR-007",
                 f"only {e.expected.tied[name]}, which is the same memory",
