@@ -120,7 +120,8 @@ def print_verdict(console: Console, verdict: Verdict, report: Path | None = None
     console.print(_make_table(verdict))
     _print_pace(console, verdict)
     _print_not_run(console, verdict)
-    for cause in group_by_cause(verdict.rows):
+    causes = group_by_cause(verdict.rows)
+    for cause in sorted(causes, key=lambda cause: verdict.levels[cause.clause] != "MUST"):
         _print_cause(console, cause, verdict, report)
     counts = ", ".join(
         f"{number} {status}" for status in _WORST_FIRST if (number := verdict.count(status))
@@ -174,7 +175,7 @@ def _print_not_run(console: Console, verdict: Verdict) -> None:
             reasons.setdefault(record.reason, []).append(record)
     for reason, records in reasons.items():
         modes = ", ".join(dict.fromkeys(record.case.mode.name for record in records))
-        console.print(f"\n[yellow]{len(records)} cases not run[/] ({modes}):")
+        console.print(f"\n[yellow]{_count(len(records), 'case')} not run[/] ({modes}):")
         console.print(_shorten(reason), markup=False)
         if records[0].status == "error":
             console.print(replay_command(records[0].case, verdict.saver), markup=False)
@@ -201,13 +202,19 @@ def _print_cause(console: Console, cause: Cause, verdict: Verdict, report: Path 
     console.print(f"  replay:   {command}", markup=False, soft_wrap=True)
     if cause.findings > 1:
         modes = ", ".join(mode.name for mode in cause.modes)
-        console.print(f"  in all: {cause.findings} findings in {cause.cases} cases of {modes}")
+        console.print(
+            f"  in all: {_count(cause.findings, 'finding')} in {_count(cause.cases, 'case')} of {modes}"
+        )
 
 
 def _shorten(text: str) -> str:
     """``text`` with the middle left out when it is long; the ends of a traceback say most."""
     lines = text.splitlines()
     if len(lines) <= FOUND_LINES:
-        return text
+        return "\n    ".join(lines)
     half = FOUND_LINES // 2
-    return "\n".join([*lines[:half], f"... {len(lines) - 2 * half} lines ...", *lines[-half:]])
+    return "\n    ".join([*lines[:half], f"... {len(lines) - 2 * half} lines ...", *lines[-half:]])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -148,7 +148,7 @@ def test_the_terminal_shows_the_table_and_one_finding_a_cause() -> None:
     shown = text.getvalue()
     for part in ("full-single", "FAIL", "1/1", "ddp 100", "found:    [another] file", "rank: 1"):
         assert part in shown
-    assert "300 findings in 1 cases" in shown
+    assert "300 findings in 1 case" in shown
     assert "1 of 1 cases in 61 s" in shown
     assert "does not conform" in shown
     assert len(shown.splitlines()) < 30
