@@ -82,6 +82,7 @@ class LiveProgress:
         self._mode: Mode | None = None
         self._started = time.monotonic()
         self._planned = self._done = 0
+        self._told: set[tuple[Mode, str]] = set()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -105,10 +106,15 @@ class LiveProgress:
         self._mode = case.mode
 
     def finish(self, record: CaseRecord) -> None:
-        """Count the case, and name the clauses that it breaks."""
+        """Count the case, and name the clauses that it is the first of its mode to break."""
         self._done += 1
         self._bar.advance(self._task)
-        broken = [clause for clause, findings in record.ran.items() if findings]
+        broken = [
+            clause
+            for clause, findings in record.ran.items()
+            if findings and (record.case.mode, clause) not in self._told
+        ]
+        self._told.update((record.case.mode, clause) for clause in broken)
         if broken:
             self._console.print(f"  {record.case.mode}: {', '.join(broken)}")
         elif record.status == "error":
