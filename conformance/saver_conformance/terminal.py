@@ -208,9 +208,8 @@ def _print_cause(console: Console, cause: Cause, verdict: Verdict, report: Path 
     console.print(f"  replay:   {command}", markup=False, soft_wrap=True)
     if cause.findings > 1:
         modes = ", ".join(mode.name for mode in cause.modes)
-        console.print(
-            f"  in all: {_count(cause.findings, 'finding')} in {_count(cause.cases, 'case')} of {modes}"
-        )
+        count = f"{_count(cause.findings, 'finding')} in {_count(cause.cases, 'case')}"
+        console.print(f"  in all: {count} of {modes}")
 
 
 def _shorten(text: str) -> str:
