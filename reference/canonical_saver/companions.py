@@ -102,6 +102,9 @@ def _write_adapter_config(model: Any, adapter: str, folder: Path) -> None:
     config = copy.deepcopy(model.peft_config[adapter])
     config.inference_mode = True
     config.base_model_name_or_path = _base_name(model, config)
+    for key, value in vars(config).items():
+        if isinstance(value, set):  # the order of a set of names differs from process to process
+            setattr(config, key, sorted(value))
     mapping = None
     if config.task_type is None:
         kind = original_class(model.get_base_model())

@@ -1,4 +1,4 @@
-"""The ways in which weights are stored: safetensors and torch's own archive.
+"""The ways in which weights are stored in files: safetensors and torch's own archive.
 
 Both put each tensor's bytes one behind the other somewhere in a file, so every rank can write its
 own ranges in place. In a ``torch`` archive, the places are known once rank 0 has made the archive
@@ -33,9 +33,12 @@ def lay_out(sets: Sequence[Weights], asked: Request) -> list[File]:
     """Lay out all weight files of a save.
 
     Returns:
-        The files; those of the ``torch`` format have no header and no offsets yet.
+        The files; those of the ``torch`` format have no header and no offsets yet, and ``dcp`` has
+        none that could be known before.
     """
     files: list[File] = []
+    if asked.format == "dcp":
+        return files  # its files are one a rank, made by torch
     for weights in sets:
         stem, ending = _stem(weights, asked)
         # PEFT knows no shards: an adapter is one file.
@@ -67,7 +70,7 @@ def create_skeletons(folder: Path, files: list[File], asked: Request) -> list[Fi
     for file in files:
         path = folder / file.name
         path.parent.mkdir(exist_ok=True)
-        with FakeTensorMode(), torch.serialization.skip_data():
+        with FakeTensorMode(), torch.serialization.skip_data(materialize_fake_tensors=True):
             tensors = {
                 placed.entry.name: torch.empty(placed.entry.shape, dtype=placed.dtype)
                 for placed in file.tensors

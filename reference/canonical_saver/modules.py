@@ -52,5 +52,8 @@ def _walk(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     module = unwrap(module)
     yield name, module
     for child_name, child in module._modules.items():
-        if child is not None:
+        # What a quantization-aware training adds to measure is no part of the model.
+        if child is not None and not type(child).__module__.startswith(
+            "torchao.quantization.qat.fake"
+        ):
             yield from _walk(f"{name}.{child_name}" if name else child_name, child)

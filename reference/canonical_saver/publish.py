@@ -90,6 +90,9 @@ class Staging:
                 )
                 old = bool(weights) or name == CHECKSUMS
                 old = old or (name == "adapter_config.json" and not (folder or adapter))
+                # AutoModel would take an adapter beside it for a whole model.
+                whole = name in ("config.json", "generation_config.json")
+                old = old or (whole and adapter and not folder)
                 old = old or (name in _TOKENIZER and tokenizer and not folder)
                 if old and not path.is_dir():
                     found.append(f"{folder}/{name}" if folder else name)

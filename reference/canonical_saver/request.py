@@ -51,6 +51,7 @@ class Request:
         verify: ``layout`` proves sizes and tiling, ``full`` reads everything back too.
         checksums: whether to write ``SHA256SUMS``.
         tokenizer: the tokenizer or processor, or None.
+        merge: save the base with the adapter merged into it, as ReLoRA trains it.
     """
 
     model: nn.Module
@@ -62,6 +63,7 @@ class Request:
     verify: Verify = "layout"
     checksums: bool = False
     tokenizer: Any = None
+    merge: bool = False
 
 
 def lookup(cfg: Any, key: str) -> Any:
@@ -81,7 +83,8 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
 
     Args:
         cfg: the training configuration; ``output_dir``, ``save_safetensors``, ``max_shard_size``,
-            ``save_format``, ``save_dtype``, ``save_verify`` and ``save_checksums`` are read.
+            ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums`` and ``relora`` (with
+            ``load_in_4bit`` and ``load_in_8bit``) are read.
         trainer: the trainer, or None; its tokenizer and its wrapped model are looked up.
         model: the model, wrapped or not.
 
@@ -94,6 +97,7 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
     form = lookup(cfg, "save_format")
     if form is None:
         form = "torch" if lookup(cfg, "save_safetensors") is False else "safetensors"
+    quantized = bool(lookup(cfg, "load_in_4bit") or lookup(cfg, "load_in_8bit"))
     tokenizer = getattr(trainer, "processing_class", None)
     if tokenizer is None:
         tokenizer = getattr(trainer, "tokenizer", None)
@@ -107,6 +111,8 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         verify=lookup(cfg, "save_verify"),
         checksums=lookup(cfg, "save_checksums"),
         tokenizer=tokenizer,
+        # As axolotl has it: a quantized base cannot take the merged weights, so it keeps its adapter.
+        merge=bool(lookup(cfg, "relora")) and not quantized,
     )
 
 
@@ -121,6 +127,7 @@ def build(
     verify: Any = None,
     checksums: Any = None,
     tokenizer: Any = None,
+    merge: bool = False,
 ) -> Request:
     """Validate each value; None means the default.
 
@@ -148,6 +155,7 @@ def build(
         verify=_one_of("save_verify", verify, VERIFICATIONS),
         checksums=bool(checksums),
         tokenizer=tokenizer if hasattr(tokenizer, "save_pretrained") else None,
+        merge=merge,
     )
 
 

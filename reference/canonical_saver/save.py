@@ -16,9 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from canonical_saver import companions, formats, request, weights
+from canonical_saver import companions, dcp, formats, request, weights
 from canonical_saver.engines import Engines
-from canonical_saver.errors import VerifyError
+from canonical_saver.errors import VerifyError, WriteError
 from canonical_saver.layout import File
 from canonical_saver.publish import CHECKSUMS, STAGING, Staging
 from canonical_saver.ranks import Ranks
@@ -174,8 +174,11 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
     begun = time.monotonic()
     with ranks.phase("weights"):
         model = weights.find_model(asked.roots)
+        engines = Engines(asked.roots, ranks.rank)
+        if asked.merge and weights.is_peft(model):
+            model = weights.merged(model, engines)
         companions.validate(model)
-        sets = weights.collect(model, Engines(asked.roots, ranks.rank))
+        sets = weights.collect(model, engines)
     with ranks.phase("layout"):
         files = formats.lay_out(sets, asked)
         planned = transfers(files, _assigned(sets, ranks))
@@ -220,6 +223,15 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
                 formats.write_indexes(folder, sets, files, asked)
         with ranks.phase("write"):
             writer.write(planned)
+            if asked.format == "dcp" and not all(sees):
+                blind = [rank for rank, seen in enumerate(sees) if not seen]
+                raise WriteError(
+                    f"the dcp format needs one file system for all ranks, but ranks {blind} do not "
+                    f"see {asked.output_dir} of rank 0; save as safetensors"
+                )
+        if asked.format == "dcp":
+            with ranks.phase("write"):
+                _write_checkpoint(sets, asked, folder, ranks)
         if not all(sees):
             pieces: list[list[Range]] = ranks.gather(
                 [] if sees[ranks.rank] else piece_ranges(planned)
@@ -250,6 +262,16 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
     names = ranks.share(names)
     size = sum(file.size for file in files)
     return Report(asked.output_dir, tuple(names), size, time.monotonic() - begun, ranks.world_size)
+
+
+def _write_checkpoint(
+    sets: list[weights.Weights], asked: Request, folder: Path, ranks: Ranks
+) -> None:
+    for one in sets:
+        entries = dcp.entries(one)
+        sources = (span.source for entry in entries for span in entry.spans or ())
+        mine = assign(sources, ranks.rank, ranks.world_size)
+        dcp.write(folder / one.folder, entries, mine, asked.dtype, ranks)
 
 
 def _sees(probe: Path, token: str) -> bool:

@@ -7,6 +7,7 @@ configuration that may have gone astray. Only names, shapes and places are handl
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,6 +58,22 @@ def find_model(roots: tuple[nn.Module, ...]) -> Any:
             if held or outer.get_base_model() is model:
                 return outer
     return model
+
+
+def merged(model: Any, engines: Engines) -> Any:
+    """Make a copy of a PEFT model's base with the adapter merged into it, as ReLoRA needs it.
+
+    Raises:
+        WeightsError: the weights are sharded, so no rank could merge them.
+    """
+    if not all(
+        source.replicated for _, m in named_modules(model) for _, source in engines.parameters(m)
+    ):
+        raise WeightsError(
+            "a ReLoRA adapter can only be merged where every rank holds the whole model; "
+            "train it with DDP or ZeRO-2, or save the adapter without relora"
+        )
+    return copy.deepcopy(model).merge_and_unload()
 
 
 def is_peft(model: nn.Module) -> bool:

@@ -1,9 +1,10 @@
 """Where each training engine keeps a parameter's bytes.
 
 The engines are told apart by what the parameters are, not by a configuration: flat parameters
-(FSDP1), distributed tensors (FSDP2, HSDP, tensor parallelism), DeepSpeed's partitions (ZeRO-3),
-or plain tensors, which every rank holds complete (one process, DDP, ZeRO-1 and ZeRO-2). Each
-module here answers one question: which flat ranges of this tensor does this rank hold? Nothing is gathered.
+(FSDP1), distributed tensors (FSDP2, HSDP, tensor parallelism), DeepSpeed's partitions (ZeRO-3), or
+plain tensors, which every rank holds complete (one process, DDP, ZeRO-1 and ZeRO-2). Each module
+here answers one question: which flat ranges of this tensor does this rank hold? Nothing is
+gathered.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def _held(tensor: Any, shape: tuple[int, ...]) -> list[torch.Tensor] | None:
     """The numbers held along each dimension; None where another rank writes a replica."""
     mesh = tensor.device_mesh
     coordinate = mesh.get_coordinate()
-    if coordinate is None:
+    # A mesh of some ranks only has twins that hold the same; the one with rank 0 writes.
+    if coordinate is None or not bool((mesh.mesh == 0).any()):
         return None
     held = [torch.arange(size) for size in shape]
     for dimension, placement in enumerate(tensor.placements):

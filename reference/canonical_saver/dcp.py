@@ -1,0 +1,150 @@
+"""The ``dcp`` format: torch.distributed.checkpoint, for resuming with another number of ranks.
+
+Tensors keep their names in memory, since it is a model in memory that loads them. Each rank writes
+a file of its own; flat ranges become the boxes that this format knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    MetadataIndex,
+    TensorProperties,
+)
+from torch.distributed.checkpoint.planner import (
+    SavePlan,
+    TensorWriteData,
+    WriteItem,
+    WriteItemType,
+)
+
+from canonical_saver.conversion import Entry, direct
+from canonical_saver.layout import stored_dtype
+from canonical_saver.ranks import Ranks
+from canonical_saver.sources import Run, read
+from canonical_saver.weights import Weights
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A box of a tensor that this rank writes: its elements are consecutive."""
+
+    run: Run
+    start: int
+    dtype: torch.dtype
+    sizes: tuple[int, ...]
+
+
+def entries(weights: Weights) -> tuple[Entry, ...]:
+    """The tensors of a save under their names in memory."""
+    if weights.adapter is not None:
+        return weights.entries
+    return tuple(direct(name, source) for name, source in weights.memory.items())
+
+
+def write(
+    folder: Path,
+    tensors: tuple[Entry, ...],
+    mine: dict[int, tuple[Run, ...]],
+    dtype: torch.dtype | None,
+    ranks: Ranks,
+) -> None:
+    """Write one checkpoint; collective.
+
+    Args:
+        folder: where to.
+        tensors: all tensors of it.
+        mine: this rank's runs of each source, by the source's ``id``.
+        dtype: cast floating-point tensors to it, if given.
+        ranks: the ranks of the save.
+    """
+    parts: dict[tuple[str, tuple[int, ...]], _Part] = {}
+    items: list[WriteItem] = []
+    for entry in tensors:
+        (span,) = entry.spans or ()
+        kind = stored_dtype(entry, dtype)
+        for run in mine[id(span.source)]:
+            start = 0
+            for offsets, sizes in boxes(run.start, run.start + run.length, entry.shape):
+                parts[entry.name, offsets] = _Part(run, start, kind, sizes)
+                start += prod(sizes)
+                items.append(_item(entry, kind, offsets, sizes))
+    dcp.save(
+        {},
+        storage_writer=dcp.FileSystemWriter(folder),
+        planner=_Planner(items, parts),
+        process_group=ranks.group,
+        no_dist=ranks.group is None,
+    )
+
+
+def boxes(
+    start: int, stop: int, shape: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Cut the flat elements ``[start, stop)`` of a tensor into boxes.
+
+    Yields:
+        Offsets and sizes of boxes, in order, each consecutive in memory.
+    """
+    if start >= stop:
+        return
+    if not shape:
+        yield (), ()
+        return
+    inner = prod(shape[1:])
+    first, last = start // inner, stop // inner
+    if start % inner:
+        end = min(stop, (first + 1) * inner)
+        yield from _in_row(first, start - first * inner, end - first * inner, shape)
+        first, start = first + 1, end
+    if start >= stop:
+        return
+    if first < last:
+        yield (first, *(0 for _ in shape[1:])), (last - first, *shape[1:])
+    if last * inner < stop:
+        yield from _in_row(last, 0, stop - last * inner, shape)
+
+
+def _in_row(
+    row: int, start: int, stop: int, shape: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    for offsets, sizes in boxes(start, stop, shape[1:]):
+        yield (row, *offsets), (1, *sizes)
+
+
+def _item(
+    entry: Entry, dtype: torch.dtype, offsets: tuple[int, ...], sizes: tuple[int, ...]
+) -> WriteItem:
+    chunk = ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes))
+    data = TensorWriteData(chunk, TensorProperties(dtype=dtype), torch.Size(entry.shape))
+    index = MetadataIndex(entry.name, torch.Size(offsets))
+    return WriteItem(index, WriteItemType.SHARD, tensor_data=data)
+
+
+class _Planner(dcp.DefaultSavePlanner):
+    """Hands the writer this rank's boxes instead of the tensors of a state dict."""
+
+    def __init__(
+        self, items: list[WriteItem], parts: dict[tuple[str, tuple[int, ...]], _Part]
+    ) -> None:
+        super().__init__(flatten_state_dict=False)
+        self._items, self._parts = items, parts
+
+    def create_local_plan(self) -> SavePlan:
+        self.plan = SavePlan(self._items)
+        return self.plan
+
+    def resolve_data(self, write_item: WriteItem) -> Any:
+        offset = write_item.index.offset
+        part = self._parts[write_item.index.fqn, tuple(offset or ())]
+        cast = part.dtype if part.run.data.dtype != part.dtype else None
+        data = read(part.run, part.start, prod(part.sizes), cast)
+        return data.view(part.dtype).view(part.sizes)

@@ -1,0 +1,150 @@
+"""Ranks that fail, ranks that see another disk, and meshes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from tests.reference import models, worlds
+from tests.reference.engines_under_test import wrap
+
+from canonical_saver import SaveError, save_model
+from canonical_saver import engines as engines_module
+
+
+def error_of(*arguments: Any, **options: Any) -> str:
+    try:
+        save_model(*arguments, **options)
+    except SaveError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def fail_on_rank_one(rank: int, folder: str) -> list[str]:
+    """Provoke failures in several phases; returns each error's text."""
+    model = wrap("fsdp2", models.llama())
+    errors = [error_of(model, f"{folder}/m" if rank else 7)]
+    with pytest.MonkeyPatch.context() as patch:
+        if rank == 1:
+            patch.setattr(engines_module.dtensor, "source", lambda _: 1 / 0)
+        errors.append(error_of(model, f"{folder}/m"))
+    with pytest.MonkeyPatch.context() as patch:
+        if rank == 1:
+            patch.setattr("canonical_saver.write.read", lambda *_: 1 / 0)
+        errors.append(error_of(model, f"{folder}/m"))
+    other = models.llama() if rank else models.mixtral()
+    errors.append(error_of(other, f"{folder}/m"))
+    return errors
+
+
+def test_an_error_on_one_is_an_error_on_all(tmp_path: Path) -> None:
+    first, second = worlds.run(2, fail_on_rank_one, str(tmp_path))
+    assert first == second
+    assert ["rank 0" in e for e in first] == [True, False, False, True]
+    assert ["ZeroDivisionError" in e for e in first] == [False, True, True, False]
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+def save_on_two_disks(rank: int, folder: str) -> None:
+    for engine in ("ddp", "fsdp2", "zero3"):
+        save_model(wrap(engine, models.mixtral()), f"{folder}/disk{rank}/{engine}", verify="full")
+
+
+def test_ranks_without_a_common_disk(tmp_path: Path) -> None:
+    worlds.run(3, save_on_two_disks, str(tmp_path))
+    model: Any = models.mixtral()
+    model.save_pretrained(tmp_path / "golden")
+    expected = models.contents(tmp_path / "golden")
+    for engine in ("ddp", "fsdp2", "zero3"):
+        assert models.contents(tmp_path / "disk0" / engine) == expected
+    assert not (tmp_path / "disk1").exists()
+
+
+def save_on_a_mesh(rank: int, folder: str) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        parallelize_module,
+    )
+
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    model: Any = models.llama()
+    for layer in model.model.layers:
+        plan = {
+            "self_attn.q_proj": ColwiseParallel(),
+            "mlp.gate_proj": ColwiseParallel(),
+            "mlp.down_proj": RowwiseParallel(),
+        }
+        parallelize_module(layer, mesh["tp"], plan)
+    save_model(model, f"{folder}/tp", verify="full")
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh["dp"])
+    fully_shard(model, mesh=mesh["dp"])
+    save_model(model, f"{folder}/tp-fsdp", verify="full")
+
+
+def test_tensor_parallel(tmp_path: Path) -> None:
+    worlds.run(4, save_on_a_mesh, str(tmp_path))
+    model: Any = models.llama()
+    model.save_pretrained(tmp_path / "golden")
+    golden = (tmp_path / "golden" / "model.safetensors").read_bytes()
+    for name in ("tp", "tp-fsdp"):
+        assert (tmp_path / name / "model.safetensors").read_bytes() == golden
+
+
+def save_turned(rank: int, folder: str) -> None:
+    from transformers.core_model_loading import Transpose, WeightConverter
+
+    for engine in ("fsdp1", "fsdp2", "zero3", "ddp"):
+        model: Any = models.llama()
+        turned = [
+            WeightConverter("q_turned.weight", "q_proj.weight", [Transpose(0, 1)]),
+            WeightConverter("down_turned.weight", "down_proj.weight", [Transpose(0, 1)]),
+        ]
+        model._weight_conversions = turned
+        original = copy.deepcopy(model)
+        if rank == 0:
+            original.save_pretrained(f"{folder}/golden")
+        save_model(wrap(engine, model), f"{folder}/{engine}", verify="full")
+        dist.barrier()
+
+
+def test_computed_conversions(tmp_path: Path) -> None:
+    worlds.run(2, save_turned, str(tmp_path))
+    golden = (tmp_path / "golden" / "model.safetensors").read_bytes()
+    assert b"q_turned" in golden
+    for engine in ("fsdp1", "fsdp2", "zero3", "ddp"):
+        assert (tmp_path / engine / "model.safetensors").read_bytes() == golden
+
+
+def save_other_formats(rank: int, folder: str) -> bool:
+    import torch.distributed.checkpoint as dcp
+
+    for engine in ("fsdp1", "fsdp2", "zero3"):
+        model = wrap(engine, models.llama())
+        save_model(model, f"{folder}/{engine}-torch", format="torch", max_shard_size="30KB")
+        save_model(model, f"{folder}/{engine}-dcp", format="dcp")
+    same = True
+    for engine in ("fsdp1", "fsdp2", "zero3"):
+        expected = models.llama().state_dict()
+        found = {key: torch.zeros_like(value) for key, value in expected.items()}
+        dcp.load(found, checkpoint_id=f"{folder}/{engine}-dcp")
+        same = same and all(torch.equal(found[key], expected[key]) for key in expected)
+    return same
+
+
+def test_other_formats(tmp_path: Path) -> None:
+    assert all(worlds.run(2, save_other_formats, str(tmp_path)))
+    expected = models.llama().state_dict()
+    for engine in ("fsdp1", "fsdp2", "zero3"):
+        found: dict[str, torch.Tensor] = {}
+        for path in sorted((tmp_path / f"{engine}-torch").glob("*.bin")):
+            found |= torch.load(path, weights_only=True)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
