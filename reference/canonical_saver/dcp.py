@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     MetadataIndex,
@@ -25,6 +26,7 @@ from torch.distributed.checkpoint.planner import (
     WriteItem,
     WriteItemType,
 )
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from canonical_saver.conversion import Entry, direct
 from canonical_saver.layout import stored_dtype
@@ -77,9 +79,9 @@ def write(
                 parts[entry.name, offsets] = _Part(run, start, kind, sizes)
                 start += prod(sizes)
                 items.append(_item(entry, kind, offsets, sizes))
-    dcp.save(
+    save(
         {},
-        storage_writer=dcp.FileSystemWriter(folder),
+        storage_writer=FileSystemWriter(folder),
         planner=_Planner(items, parts),
         process_group=ranks.group,
         no_dist=ranks.group is None,
@@ -129,7 +131,7 @@ def _item(
     return WriteItem(index, WriteItemType.SHARD, tensor_data=data)
 
 
-class _Planner(dcp.DefaultSavePlanner):
+class _Planner(DefaultSavePlanner):
     """Hands the writer this rank's boxes instead of the tensors of a state dict."""
 
     def __init__(

@@ -53,7 +53,13 @@ class Ranks:
         if self.group is None:
             return [value]
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value, group=self.group)
+        try:
+            dist.all_gather_object(values, value, group=self.group)
+        except RuntimeError as error:
+            raise SaveError(
+                f"rank {self.rank} lost the other ranks in the middle of the save; one of them has "
+                f"probably died, see its log: {error}"
+            ) from error
         return values
 
     def share(self, value: Any) -> Any:

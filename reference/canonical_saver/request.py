@@ -83,8 +83,8 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
 
     Args:
         cfg: the training configuration; ``output_dir``, ``save_safetensors``, ``max_shard_size``,
-            ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums`` and ``relora`` (with
-            ``load_in_4bit`` and ``load_in_8bit``) are read.
+            ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums`` and ``relora``
+            (with ``load_in_4bit`` and ``load_in_8bit``) are read.
         trainer: the trainer, or None; its tokenizer and its wrapped model are looked up.
         model: the model, wrapped or not.
 
@@ -111,7 +111,7 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         verify=lookup(cfg, "save_verify"),
         checksums=lookup(cfg, "save_checksums"),
         tokenizer=tokenizer,
-        # As axolotl has it: a quantized base cannot take the merged weights, so it keeps its adapter.
+        # As axolotl has it: a quantized base cannot take the merged weights.
         merge=bool(lookup(cfg, "relora")) and not quantized,
     )
 

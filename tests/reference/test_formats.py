@@ -191,3 +191,20 @@ def test_dcp(tmp_path: Path) -> None:
     state = other.state_dict()
     dcp.load(state, checkpoint_id=tmp_path)
     assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized(bits: int, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    models.llama().save_pretrained(tmp_path / "base")
+    options: dict[str, Any] = {f"load_in_{bits}bit": True}
+    if bits == 4:
+        options |= {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    model = LlamaForCausalLM.from_pretrained(
+        tmp_path / "base", quantization_config=BitsAndBytesConfig(**options)
+    )
+    model.save_pretrained(tmp_path / "golden")
+    save_model(model, tmp_path / "m", verify="full")
+    assert models.contents(tmp_path / "m") == models.contents(tmp_path / "golden")

@@ -10,11 +10,10 @@ gathered.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from torch import nn
 
-from canonical_saver.engines import dtensor, fsdp1, zero3
+from canonical_saver.engines import bnb, dtensor, fsdp1, zero3
 from canonical_saver.sources import Run, Source, whole
 
 
@@ -39,7 +38,7 @@ class Engines:
         for name in names:
             source = self._flat.get(id(module), {}).get(name)
             if source is None:
-                source = self._parameter(module._parameters[name])
+                source = self._parameter(bnb.unpacked(module, name))
             if source is not None:
                 yield name, source
 
@@ -63,19 +62,8 @@ class Engines:
             module: the module.
             known: names that are parameters or buffers of it.
         """
-        if not type(module).__module__.startswith("bitsandbytes"):
-            return
-        weight = module._parameters.get("weight")
-        state = getattr(weight, "quant_state", None)
-        if state is not None:
-            for key, value in state.as_dict(packed=True).items():
-                yield f"weight.{key}", self.on_first_rank(whole(value))
-        elif hasattr(module, "state"):
-            found: dict[str, Any] = {}
-            module._save_to_state_dict(found, "", False)
-            for key, value in found.items():
-                if key not in known and hasattr(value, "as_subclass"):
-                    yield key, self.on_first_rank(whole(value))
+        for name, value in bnb.quantization_state(module, known):
+            yield name, self.on_first_rank(whole(value))
 
     def on_first_rank(self, source: Source) -> Source:
         """Let rank 0 alone write a tensor that it holds complete."""

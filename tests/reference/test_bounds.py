@@ -1,0 +1,64 @@
+"""What a save costs, what it imports, and its command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from canonical_saver import publish
+from canonical_saver.cli import main
+
+
+def in_new_process(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_imports_nothing_optional() -> None:
+    forbidden = "deepspeed bitsandbytes hypothesis pytest saver_conformance"
+    code = f"""
+        import sys
+        for name in "{forbidden}".split():
+            sys.modules[name] = None
+        from canonical_saver import save_trained_model
+        print([n for n in "{forbidden}".split() if sys.modules.get(n) is not None])
+    """
+    assert in_new_process(code).endswith("[]")
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    code = f"""
+        import resource, torch
+        from canonical_saver import save_model
+        class Big(torch.nn.Module):
+            def __init__(self, count, rows):
+                super().__init__()
+                self.parts = torch.nn.ParameterList(torch.zeros(rows, 2**18) for _ in range(count))
+                for part in self.parts:
+                    part.data.fill_(1.5)
+        save_model(Big(1, 1), r"{tmp_path}/small")
+        model = Big(2, 128)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        save_model(model, r"{tmp_path}/big", verify="full")
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    """
+    assert int(in_new_process(code).splitlines()[-1]) <= 64 * 2**20
+
+
+def test_recover_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recover", str(tmp_path / "missing")]) == 1
+    assert main(["recover", str(tmp_path)]) == 0
+    assert "nothing to recover" in capsys.readouterr().out
+    (tmp_path / publish.STAGING).mkdir()
+    assert main(["recover", str(tmp_path)]) == 0
+    assert "was removed" in capsys.readouterr().out
+    (tmp_path / publish.STAGING).symlink_to(tmp_path)
+    assert main(["recover", str(tmp_path)]) == 1
+    assert "please remove" in capsys.readouterr().err
