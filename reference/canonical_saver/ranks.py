@@ -6,7 +6,7 @@ all raise the same error, so that no rank is left waiting for one that has given
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -97,12 +97,32 @@ class Ranks:
             message = f"rank {rank} failed in phase '{name}'{also}: {text}"
             raise BY_NAME.get(kind, SaveError)(message) from failure
 
-    def send(self, tensor: torch.Tensor, to: int) -> None:
-        """Send a one-dimensional uint8 CPU tensor to a rank."""
-        dist.send(tensor, to, group=self.group)
+    def send(self, pieces: Iterable[torch.Tensor], to: int) -> None:
+        """Send pieces of bytes to a rank, each announced, so that it learns if one cannot be made.
 
-    def receive(self, size: int, source: int) -> torch.Tensor:
-        """Receive ``size`` bytes from a rank, as a one-dimensional uint8 CPU tensor."""
-        piece = torch.empty(size, dtype=torch.uint8)
-        dist.recv(piece, source, group=self.group)
-        return piece
+        Args:
+            pieces: one-dimensional uint8 CPU tensors.
+            to: the rank that receives as many, of the same sizes.
+        """
+        try:
+            for piece in pieces:
+                dist.send(torch.ones(1, dtype=torch.uint8), to, group=self.group)
+                dist.send(piece, to, group=self.group)
+        except Exception:
+            dist.send(torch.zeros(1, dtype=torch.uint8), to, group=self.group)
+            raise
+
+    def receive(self, sizes: Iterable[int], source: int) -> Iterator[torch.Tensor]:
+        """Receive pieces of these sizes; ends early when the sender cannot go on.
+
+        Yields:
+            One-dimensional uint8 CPU tensors.
+        """
+        for size in sizes:
+            announced = torch.empty(1, dtype=torch.uint8)
+            dist.recv(announced, source, group=self.group)
+            if not announced.item():
+                return
+            piece = torch.empty(size, dtype=torch.uint8)
+            dist.recv(piece, source, group=self.group)
+            yield piece

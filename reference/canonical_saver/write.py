@@ -8,7 +8,7 @@ one group at a time, by turns on different ranks.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,20 +185,21 @@ class Writer:
         """
         rank = self._ranks.rank
         if not self._sees[rank]:
-            for transfer in planned:
-                for _, piece in transfer.pieces():
-                    self._ranks.send(piece, 0)
+            self._ranks.send((piece for t in planned for _, piece in t.pieces()), 0)
         if rank != 0:
             return
         failure: OSError | VerifyError | WriteError | None = None
         with _Open(self._folder, self._files) as handles:
             for sender, sees in enumerate(self._sees):
-                for file, offset, size in () if sees else everyone[sender]:
-                    piece = self._ranks.receive(size, sender)
+                places = () if sees else everyone[sender]
+                received = self._ranks.receive((size for *_, size in places), sender)
+                for (file, offset, _), piece in zip(places, received, strict=False):
                     if failure is not None:
                         continue  # the sender cannot know, so it is heard to its end
                     try:
                         self._write_piece(handles[file], file, offset, piece)
+                        if self._full:
+                            self._compare_piece(handles[file], file, offset, piece)
                     except (OSError, VerifyError, WriteError) as error:
                         failure = error
         if failure is not None:
@@ -233,20 +234,24 @@ class Writer:
                 source = memory[name]
                 gathered[name] = torch.empty(source.numel, dtype=source.dtype)
         for sender, held in enumerate(everyone):
-            for number, (name, start, length) in enumerate(held):
-                dtype = memory[name].dtype
-                step = PIECE // dtype.itemsize
-                for first in range(0, length, step):
-                    count = min(step, length - first)
-                    if sender == ranks.rank:
-                        piece = read(mine[number][1], first, count)
-                        if sender != chosen:
-                            ranks.send(piece, chosen)
-                    elif ranks.rank == chosen:
-                        piece = ranks.receive(count * dtype.itemsize, sender)
-                    if ranks.rank == chosen:
-                        at = start + first
-                        gathered[name][at : at + count] = piece.view(dtype)
+            parts = [
+                (name, start + first, first, min(step, length - first), number)
+                for number, (name, start, length) in enumerate(held)
+                for step in (PIECE // memory[name].dtype.itemsize,)
+                for first in range(0, length, step)
+            ]
+            pieces: Iterable[torch.Tensor] = ()
+            if sender == ranks.rank:
+                pieces = (read(mine[n][1], first, count) for _, _, first, count, n in parts)
+            if sender == ranks.rank != chosen:
+                ranks.send(pieces, chosen)
+            if ranks.rank != chosen:
+                continue
+            if sender != chosen:
+                sizes = (count * memory[name].dtype.itemsize for name, _, _, count, _ in parts)
+                pieces = ranks.receive(sizes, sender)
+            for (name, start, _, count, _), piece in zip(parts, pieces, strict=False):
+                gathered[name][start : start + count] = piece.view(memory[name].dtype)
         if ranks.rank != chosen:
             return
         shaped = {name: gathered.pop(name).view(memory[name].shape) for name in names}
@@ -257,6 +262,8 @@ class Writer:
                 run = whole(tensor).runs[0]
                 for offset, piece in Transfer(file, placed.offset, run, placed.dtype).pieces():
                     self._write_piece(handles[file], file, offset, piece)
+                    if self._full:
+                        self._compare_piece(handles[file], file, offset, piece)
 
     def compare(self, planned: Sequence[Transfer]) -> None:
         """Read this rank's own parts back and compare their bits, if that was asked for."""

@@ -52,6 +52,11 @@ def test_an_error_on_one_is_an_error_on_all(tmp_path: Path) -> None:
 
 
 def save_on_two_disks(rank: int, folder: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if rank == 1:
+            patch.setattr("canonical_saver.write.read", lambda *_: 1 / 0)
+        error = error_of(models.llama(), f"{folder}/disk{rank}/failed")
+    assert "rank 1 failed in phase 'stream'" in error
     for engine in ("ddp", "fsdp2", "zero3"):
         save_model(wrap(engine, models.mixtral()), f"{folder}/disk{rank}/{engine}", verify="full")
 
