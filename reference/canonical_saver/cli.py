@@ -1,4 +1,4 @@
-"""The command line: finish or undo a save that was cut off."""
+"""The command line: finish a save that was cut off, or see what one would write."""
 
 from __future__ import annotations
 
@@ -21,30 +21,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     recovering = commands.add_parser("recover", help="finish or undo a save that was cut off")
     recovering.add_argument("folder", type=Path, help="the folder of the saved model")
+    planning = commands.add_parser("plan", help="list the weight files that a save would write")
+    planning.add_argument("folder", type=Path, help="a folder with the config.json of the model")
+    planning.add_argument("--max-shard-size", default=None, help="such as 5GB; by default 50GB")
     parsed = parser.parse_args(arguments)
-    return _recover(parsed.folder)
 
-
-def _recover(folder: Path) -> int:
     from canonical_saver.errors import SaveError
-    from canonical_saver.publish import STAGING, recover
 
-    if not folder.is_dir():
-        print(f"canonical-saver: expected a folder, found none: {folder}", file=sys.stderr)
+    if not parsed.folder.is_dir():
+        print(f"canonical-saver: expected a folder, found none: {parsed.folder}", file=sys.stderr)
         return 1
-    found = (folder / STAGING).exists()
     try:
-        finished = recover(folder)
-    except (SaveError, OSError) as error:
+        if parsed.command == "recover":
+            _recover(parsed.folder)
+        else:
+            _plan(parsed.folder, parsed.max_shard_size)
+    except (SaveError, OSError, ValueError) as error:
         print(f"canonical-saver: {error}", file=sys.stderr)
         return 1
-    if finished:
+    return 0
+
+
+def _recover(folder: Path) -> None:
+    from canonical_saver.publish import STAGING, recover
+
+    found = (folder / STAGING).exists()
+    if recover(folder):
         print(f"{folder}: a save that was cut off is now finished")
     elif found:
         print(f"{folder}: an unfinished save was removed, the model before it is whole")
     else:
         print(f"{folder}: nothing to recover")
-    return 0
+
+
+def _plan(folder: Path, max_shard_size: str | None) -> None:
+    import torch
+    import transformers
+
+    from canonical_saver.save import plan
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    name = next(iter(config.architectures or ()), "")
+    kind = getattr(transformers, name, None)
+    if kind is None:
+        raise ValueError(f"config.json: expected an architecture of transformers, found '{name}'")
+    with torch.device("meta"):
+        model = kind(config)
+    files = plan(model, max_shard_size=max_shard_size)
+    for file in files:
+        print(f"{file.size:>16,} bytes  {file.name}")
+    print(f"{sum(file.size for file in files):>16,} bytes  in all, {len(files)} files")
 
 
 if __name__ == "__main__":

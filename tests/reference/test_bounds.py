@@ -8,8 +8,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from tests.reference import models
 
-from canonical_saver import publish
+from canonical_saver import publish, save_model
 from canonical_saver.cli import main
 
 
@@ -62,3 +63,13 @@ def test_recover_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (tmp_path / publish.STAGING).symlink_to(tmp_path)
     assert main(["recover", str(tmp_path)]) == 1
     assert "please remove" in capsys.readouterr().err
+
+
+def test_plan_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(models.llama(), tmp_path, max_shard_size="30KB")
+    assert main(["plan", str(tmp_path), "--max-shard-size", "30KB"]) == 0
+    printed = capsys.readouterr().out
+    for path in tmp_path.glob("*.safetensors"):
+        assert f"{path.stat().st_size:,} bytes  {path.name}" in printed
+    assert main(["plan", str(tmp_path), "--max-shard-size", "some"]) == 1
+    assert "max_shard_size" in capsys.readouterr().err
