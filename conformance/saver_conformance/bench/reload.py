@@ -92,7 +92,7 @@ def _reload_adapter(
     state = model.state_dict()
     logits = None
     if not case.planted and not missing:
-        logits = _same_logits(case, model, _twin(case, base, memory))
+        logits = _same_logits(case, model, _twin(case, base, memory, state))
     return Reload(
         class_name=type(model).__name__,
         missing=missing,
@@ -102,11 +102,21 @@ def _reload_adapter(
     )
 
 
-def _twin(case: Case, base: Path, memory: Mapping[str, Tensor]) -> Any:
-    """The case's model with the snapshot in it, made without anything that the saver wrote."""
+def _twin(
+    case: Case, base: Path, memory: Mapping[str, Tensor], state: Mapping[str, torch.Tensor]
+) -> Any:
+    """The case's model with the snapshot in it, made without anything that the saver wrote.
+
+    Only the types are those that PEFT loaded into (``state``): it keeps float32 for adapters, but
+    not for the modules trained whole.
+    """
     assert case.adapter is not None
     twin = get_peft_model(models.load_base(case, base), training.lora_config(case.adapter))
-    unexpected = twin.load_state_dict(_tensors(memory), strict=False, assign=True).unexpected_keys
+    values = {
+        name: value.to(state[name].dtype) if name in state else value
+        for name, value in _tensors(memory).items()
+    }
+    unexpected = twin.load_state_dict(values, strict=False, assign=True).unexpected_keys
     if unexpected:
         raise RuntimeError(f"the snapshot has tensors that the model lacks: {unexpected}")
     return twin
@@ -131,6 +141,9 @@ def _same_logits(case: Case, model: Any, twin: Any) -> bool:
     # Training mode, no dropout: in evaluation bitsandbytes repacks 4-bit weights for some CPUs and
     # fails at these sizes (bitsandbytes/nn/modules.py, Linear4bit.forward).
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=case.dtype != "float32")
+    for tensor in (*model.parameters(), *twin.parameters()):
+        # Kernels choose their path by alignment, and a loaded tensor lies wherever its file had it.
+        tensor.data = tensor.data.clone()
     with torch.no_grad(), mixed:
         found, expected = (bits(m.train()(input_ids=tokens).logits) for m in (model, twin))
     return found == expected
