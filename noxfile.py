@@ -11,6 +11,7 @@ PYTHON = "3.11"
 TORCH = "torch==2.13.0"
 CONSTRAINTS = ("-c", "constraints.txt")
 LIBRARIES = "conformance,deepspeed,qlora"
+MUTANT_TESTS = ("tests/conformance/test_mutants.py", "tests/conformance/test_oddities.py")
 
 
 def install(session: nox.Session, extras: str, *tools: str) -> None:
@@ -32,6 +33,13 @@ def conformance(session: nox.Session) -> None:
     """Judge the reference by the gate; options are those of ``saver-conformance run``."""
     install(session, LIBRARIES)
     session.run("saver-conformance", "run", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def mutants(session: nox.Session) -> None:
+    """Judge the broken savers and the strange but correct ones; each verdict as declared."""
+    install(session, LIBRARIES)
+    session.run("pytest", *MUTANT_TESTS, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(python=PYTHON)
