@@ -63,6 +63,8 @@ Sizes = Literal["even", "odd"]
 Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
 Occupied = Literal["empty", "single", "sharded", "adapter", "strangers"]
+Trial = Literal["none", "twin"]
+Wrapper = Literal["none", "checkpointing", "compile", "regional"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,12 @@ class Case:
         planted: whether NaN payloads, -0.0, subnormals and infinities stand in the weights.
         persist: ZeRO-3 only: keep DeepSpeed's default persistence threshold instead of 0.
         occupied: what lies in the output folder before the save.
+        trial: what is done besides one save; ``twin`` saves again, trains on, and does the same
+            training once more without a save.
+        wrapper: what stands around the model or its layers besides the engine: activation
+            checkpointing, ``torch.compile`` of the whole or of each layer.
         world_size: number of ranks; 1 for the engine ``single``.
+        nodes: number of machines that the ranks pretend to run on, with one file system.
         seed: seed of weights, data and training.
     """
 
@@ -115,7 +122,10 @@ class Case:
     planted: bool = False
     persist: bool = False
     occupied: Occupied = "empty"
+    trial: Trial = "none"
+    wrapper: Wrapper = "none"
     world_size: int = 1
+    nodes: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -123,6 +133,8 @@ class Case:
             raise ValueError(f"{self.mode}: an adapter is given for adapter methods and only there")
         if (self.mode.engine == "single") != (self.world_size == 1):
             raise ValueError(f"{self.mode}: world size {self.world_size}; only single has 1 rank")
+        if not 1 <= self.nodes <= self.world_size:
+            raise ValueError(f"{self.mode}: {self.world_size} ranks on {self.nodes} nodes")
         if self.persist and self.mode.engine != "zero3":
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
 

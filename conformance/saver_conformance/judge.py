@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -15,9 +16,11 @@ from typing import Self
 
 from saver_conformance import checks, preflight
 from saver_conformance.case import Case, Mode
+from saver_conformance.changes import Change
+from saver_conformance.continuation import failed, go_on
 from saver_conformance.disk.directory import scan
 from saver_conformance.harness import HarnessFailedError
-from saver_conformance.observation import Entry, Observation, RankOutcome
+from saver_conformance.observation import Entry, Observation, RankOutcome, Twin
 from saver_conformance.rank import Answer
 from saver_conformance.reloading import Reloader
 from saver_conformance.strategies import make_case
@@ -57,6 +60,8 @@ class Saved:
         after: what lay there after it.
         outcomes: how the saver ended on each rank.
         started: when training began, on the monotonic clock.
+        changes: for each rank what the save changed in its process; None when a rank failed.
+        twin: None when the case asks for none, or when a rank failed.
     """
 
     case: Case
@@ -65,6 +70,8 @@ class Saved:
     after: Mapping[str, Entry]
     outcomes: tuple[RankOutcome, ...]
     started: float
+    changes: tuple[tuple[Change, ...], ...] | None
+    twin: Twin | None
 
 
 class Judge:
@@ -113,7 +120,7 @@ class Judge:
             UnknownSaverError: there is no such saver.
             HarnessFailedError: the ranks do not start, or fail at a save that does nothing.
         """
-        key = WorldKey.of(case.mode, case.world_size)
+        key = WorldKey.of(case.mode, case.world_size, case.nodes)
         if key in self._worlds:
             return
         world = World(key, episode=self._bench.episode, process_group=self._bench.process_group)
@@ -127,7 +134,7 @@ class Judge:
     def save(self, case: Case) -> Saved | CaseRecord:
         """Train ``case`` and call the saver; a record when it did not come to that."""
         self.make_ready(case)
-        key = WorldKey.of(case.mode, case.world_size)
+        key = WorldKey.of(case.mode, case.world_size, case.nodes)
         world, folder, started = self._worlds[key], self._make_folder(), time.monotonic()
         answers = world.prepare(case, folder)
         if any(answer.status != "returned" for answer in answers):
@@ -136,18 +143,20 @@ class Judge:
         output = folder / "out"
         before = _scan(output)
         outcomes = world.save(self._saver, self._save_limit)
-        if any(outcome.status != "returned" for outcome in outcomes):
+        if failed(outcomes):
             self._discard(key)  # before looking: ranks that hang may still write
-        after = _scan(output)
-        if key in self._worlds and not world.close():
+            return Saved(case, folder, before, _scan(output), outcomes, started, None, None)
+        after, changes, twin = _scan(output), _read_changes(world.compare()), None
+        if case.trial == "twin" and output.is_dir():
+            twin = go_on(world, self._saver, self._save_limit, case, folder)
+        if (twin is not None and failed(twin.outcomes)) or not world.close():
             self._discard(key)
-        return Saved(case, folder, before, after, outcomes, started)
+        return Saved(case, folder, before, after, outcomes, started, changes, twin)
 
     def inspect(self, saved: Saved) -> CaseRecord:
         """Reload and check what was saved; thread-safe."""
         case = saved.case
         try:
-            returned = all(outcome.status == "returned" for outcome in saved.outcomes)
             observation = Observation(
                 case=case,
                 expected=import_module(self._bench.expectation).read(saved.folder),
@@ -156,7 +165,11 @@ class Judge:
                 before=saved.before,
                 after=saved.after,
                 umask=_read_umask(),
-                reload=self._reloader.reload(case, saved.folder) if returned else None,
+                reload=(
+                    None if failed(saved.outcomes) else self._reloader.reload(case, saved.folder)
+                ),
+                changes=saved.changes,
+                twin=saved.twin,
             )
             results = checks.run(observation)
         except Exception:
@@ -175,7 +188,9 @@ class Judge:
 
     def _prove(self, world: World, case: Case) -> None:
         """Take the simplest case of ``case``'s engine through all steps but the saver's own."""
-        simplest = make_case(Mode("full", case.mode.engine), {}, world_size=case.world_size)
+        simplest = make_case(
+            Mode("full", case.mode.engine), {}, world_size=case.world_size, nodes=case.nodes
+        )
         folder = self._make_folder()
         _expect_loaded(world.load(preflight.ADDRESS), preflight.ADDRESS)
         answers = world.prepare(simplest, folder)
@@ -227,6 +242,15 @@ def _expect_loaded(answers: tuple[Answer, ...], saver: str) -> None:
             raise UnknownSaverError(
                 f"importing {saver} {answer.status} on rank {rank}\n{answer.detail}"
             )
+
+
+def _read_changes(answers: tuple[Answer, ...]) -> tuple[tuple[Change, ...], ...]:
+    for rank, answer in enumerate(answers):
+        if answer.status != "returned":
+            raise HarnessFailedError(
+                f"rank {rank} {answer.status} when asked what had changed\n{answer.detail}"
+            )
+    return tuple(tuple(Change(**plain) for plain in json.loads(a.detail)) for a in answers)
 
 
 def _scan(folder: Path) -> dict[str, Entry]:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, Literal
 
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.strategies import SearchStrategy
 
 from saver_conformance.case import Case, Mode
 from saver_conformance.pairwise import Table, cover_pairs
@@ -22,6 +23,8 @@ Profile = Literal["smoke", "gate", "explore"]
 
 GATE_DRAWS = 5
 """Derandomized draws for each mode on top of the table of pairs."""
+GATE_SPREAD_DRAWS = 2
+"""Derandomized draws for each mode of several ranks, on three of them and two nodes."""
 
 _SMOKE_FULL: tuple[dict[str, Any], ...] = (
     {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded"},
@@ -43,30 +46,29 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
     if profile == "gate":
         rows_of_pairs = enumerate(pairs_of(mode).rows)
         table = (make_case(mode, row, seed=seed) for seed, row in rows_of_pairs)
-        return tuple(dict.fromkeys((*table, *_draw(mode, GATE_DRAWS))))
+        draws = _draw(cases(mode, world_size=2, nodes=1), GATE_DRAWS)
+        if mode.engine != "single":
+            draws += _draw(cases(mode, world_size=3, nodes=2), GATE_SPREAD_DRAWS)
+        return tuple(dict.fromkeys((*table, *draws)))
     return ()
 
 
+@cache
 def pairs_of(mode: Mode) -> Table:
     """The table of all pairs of ``mode``'s axes."""
-    return _cover(tuple((name, tuple(values)) for name, values in axes_of(mode).items()))
+    return cover_pairs(axes_of(mode), lambda row: is_valid(row, mode))
 
 
 def in_order(cases: Iterable[Case]) -> tuple[Case, ...]:
     """``cases`` so that neighbours share a world, an engine and a mode."""
 
     def place(case: Case) -> tuple[WorldKey, str, Mode]:
-        return WorldKey.of(case.mode, case.world_size), case.mode.engine, case.mode
+        return WorldKey.of(case.mode, case.world_size, case.nodes), case.mode.engine, case.mode
 
     return tuple(sorted(cases, key=place))
 
 
-@cache
-def _cover(axes: tuple[tuple[str, tuple[Any, ...]], ...]) -> Table:
-    return cover_pairs(dict(axes), is_valid)
-
-
-def _draw(mode: Mode, count: int) -> tuple[Case, ...]:
+def _draw(strategy: SearchStrategy[Case], count: int) -> tuple[Case, ...]:
     """The same ``count`` draws on every machine."""
     drawn: list[Case] = []
 
@@ -78,7 +80,7 @@ def _draw(mode: Mode, count: int) -> tuple[Case, ...]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(cases(mode))
+    @given(strategy)
     def collect(case: Case) -> None:
         drawn.append(case)
 

@@ -21,6 +21,7 @@ AXES: Mapping[str, Sequence[Any]] = {
     "tokenizer": ("plain", "chat"),
     "planted": (False, True),
     "occupied": ("empty", "single", "sharded", "adapter", "strangers"),
+    "wrapper": ("none", "checkpointing", "compile", "regional"),
 }
 """The axes of every case and their values, the simplest first."""
 
@@ -45,6 +46,12 @@ _TARGETS: dict[Architecture, dict[str, tuple[str, ...]]] = {
     },
 }
 
+WORLD_SIZES = (2, 3, 4)
+"""Numbers of ranks of the modes that have several, the simplest first."""
+
+NODES = (1, 2)
+"""Numbers of machines that the ranks are spread over, the simplest first."""
+
 LARGEST_SEED = 99
 """Seeds are small, so that a case stays easy to read."""
 
@@ -61,10 +68,16 @@ def axes_of(mode: Mode) -> Mapping[str, Sequence[Any]]:
     }
 
 
-def make_case(mode: Mode, values: Mapping[str, Any], *, world_size: int = 2, seed: int = 0) -> Case:
-    """The case with ``values`` on the axes; an axis that is not named takes its simplest value."""
+def make_case(
+    mode: Mode, values: Mapping[str, Any], *, world_size: int = 2, nodes: int = 1, seed: int = 0
+) -> Case:
+    """The case with ``values`` on the axes; an axis that is not named takes its simplest value.
+
+    ``world_size`` and ``nodes`` are those of the modes that have several ranks.
+    """
     row = {name: values.get(name, options[0]) for name, options in _all_axes(mode).items()}
-    return _case(mode, row, world_size=world_size, seed=seed)
+    row["trial"] = values.get("trial", "none")  # no axis: trials are planned apart
+    return _case(mode, row, world_size=world_size, nodes=nodes, seed=seed)
 
 
 def _all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
@@ -74,12 +87,14 @@ def _all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
     return axes
 
 
-def _case(mode: Mode, row: Mapping[str, Any], *, world_size: int = 2, seed: int = 0) -> Case:
+def _case(
+    mode: Mode, row: Mapping[str, Any], *, world_size: int = 2, nodes: int = 1, seed: int = 0
+) -> Case:
     shape = {name: value for name, value in row.items() if name in ADAPTER_AXES}
     plain = {name: value for name, value in row.items() if name not in ADAPTER_AXES}
     adapter = _adapter(row["architecture"], shape) if mode.is_adapter else None
-    size = 1 if mode.engine == "single" else world_size
-    return Case(mode, adapter=adapter, world_size=size, seed=seed, **plain)
+    size, nodes = (1, 1) if mode.engine == "single" else (world_size, nodes)
+    return Case(mode, adapter=adapter, world_size=size, nodes=nodes, seed=seed, **plain)
 
 
 def _adapter(architecture: Architecture, shape: Mapping[str, Any]) -> Adapter:
@@ -87,13 +102,15 @@ def _adapter(architecture: Architecture, shape: Mapping[str, Any]) -> Adapter:
     return Adapter(alpha=2 * shape["r"], **{**shape, "targets": targets})
 
 
-def is_valid(values: Mapping[str, Any]) -> bool:
-    """Whether a case with ``values`` on some of the axes makes sense.
+def is_valid(values: Mapping[str, Any], mode: Mode | None = None) -> bool:
+    """Whether a case with ``values`` on some of the axes makes sense, and ``mode`` can train it.
 
     The simplest value of an axis goes with everything, so a part of the axes is enough to tell.
     """
     # Training one half of a tied pair apart is a question of its own.
-    return not (values.get("architecture") == "llama-tied" and values.get("modules_to_save"))
+    if values.get("architecture") == "llama-tied" and values.get("modules_to_save"):
+        return False
+    return mode is None or not why_untrainable(make_case(mode, values))
 
 
 @st.composite
@@ -106,17 +123,26 @@ def adapters(draw: st.DrawFn, architecture: Architecture = "llama") -> Adapter:
 
 
 @st.composite
-def cases(draw: st.DrawFn, mode: Mode | None = None, world_size: int = 2) -> Case:
+def cases(
+    draw: st.DrawFn,
+    mode: Mode | None = None,
+    world_size: int | None = None,
+    nodes: int | None = None,
+) -> Case:
     """Draw a case that can be trained, of ``mode`` or of any.
 
     Args:
         draw: given by Hypothesis.
         mode: the mode, an object or None for all.
-        world_size: number of ranks of the modes that have several.
+        world_size: number of ranks of the modes that have several; None for any.
+        nodes: number of machines that they are spread over; None for any.
     """
     chosen = draw(st.sampled_from(MODES)) if mode is None else mode
-    row = {name: draw(st.sampled_from(values)) for name, values in axes_of(chosen).items()}
-    if not is_valid(row):
-        row["modules_to_save"] = ()
+    row: dict[str, Any] = {}
+    for name, values in axes_of(chosen).items():
+        fitting = [value for value in values if is_valid({**row, name: value}, chosen)]
+        row[name] = draw(st.sampled_from(fitting))
     seed = draw(st.integers(0, LARGEST_SEED))
-    return make_case(chosen, row, world_size=world_size, seed=seed)
+    size = draw(st.sampled_from(WORLD_SIZES)) if world_size is None else world_size
+    spread = draw(st.sampled_from(NODES)) if nodes is None else nodes
+    return make_case(chosen, row, world_size=size, nodes=spread, seed=seed)

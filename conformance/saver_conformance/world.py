@@ -33,6 +33,8 @@ PREPARE_LIMIT = 180.0
 """Seconds to build and train one case; DeepSpeed compiles an operator on its first use."""
 SAVE_LIMIT = 30.0
 """Seconds after which a saver that has not returned is reported as hanging."""
+COMPARE_LIMIT = 30.0
+"""Seconds to look at all that a save must leave as it is."""
 CLOSE_LIMIT = 30.0
 """Seconds to free what a case holds; a world that needs longer is replaced."""
 GRACE = 5.0
@@ -61,15 +63,23 @@ class WorldKey:
     Attributes:
         family: DeepSpeed changes its process for good, so its engines have worlds of their own.
         size: number of ranks; a world of one has no process group, as training on one device.
+        nodes: number of machines that it pretends to be, in which ranks have their local numbers.
     """
 
     family: Family
     size: int
+    nodes: int = 1
 
     @classmethod
-    def of(cls, mode: Mode, size: int) -> Self:
-        """The key for training ``mode`` on ``size`` ranks."""
-        return cls("deepspeed" if mode.engine.startswith("zero") else "torch", size)
+    def of(cls, mode: Mode, size: int, nodes: int = 1) -> Self:
+        """The key for training ``mode`` on ``size`` ranks, spread over ``nodes`` machines."""
+        return cls("deepspeed" if mode.engine.startswith("zero") else "torch", size, nodes)
+
+    def node_of(self, rank: int) -> range:
+        """All ranks on the machine of ``rank``; the last machine may hold fewer."""
+        full = -(-self.size // self.nodes)
+        first = rank - rank % full
+        return range(first, min(first + full, self.size))
 
 
 @dataclass(slots=True)
@@ -197,6 +207,14 @@ class World:
             for rank, answer in enumerate(answers)
         )
 
+    def compare(self) -> tuple[Answer, ...]:
+        """Ask every rank what has changed on it since ``prepare``; JSON in the details."""
+        return self._ask({"do": "compare"}, COMPARE_LIMIT)
+
+    def step(self, path: Path) -> tuple[Answer, ...]:
+        """Train one more step and have rank 0 write the weights to ``path``."""
+        return self._ask({"do": "step", "path": str(path)}, PREPARE_LIMIT)
+
     def close(self) -> bool:
         """Free what the case holds; False when the world is of no more use."""
         answers = self._ask({"do": "close"}, CLOSE_LIMIT)
@@ -316,12 +334,15 @@ def _make_environment(key: WorldKey, rank: int, port: int, folder: Path) -> dict
     }
     if count_accelerators() < key.size:
         environment |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+    node = key.node_of(rank)
+    if key.nodes > 1 and count_accelerators() >= key.size:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, node))
     if key.size > 1:
         environment |= {
             "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
+            "LOCAL_RANK": str(node.index(rank)),
             "WORLD_SIZE": str(key.size),
-            "LOCAL_WORLD_SIZE": str(key.size),
+            "LOCAL_WORLD_SIZE": str(len(node)),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "GLOO_SOCKET_IFNAME": "lo",

@@ -16,6 +16,7 @@ from saver_conformance.bench.tokenizer import make_tokenizer
 from saver_conformance.case import MODES, Adapter, Case, Mode
 from saver_conformance.disk.directory import scan
 from saver_conformance.disk.safetensors import read_header
+from saver_conformance.profiles import cases_of
 from saver_conformance.strategies import cases
 
 ADAPTERS = [
@@ -119,6 +120,11 @@ def test_every_key_of_cfg_is_documented(tmp_path, mode):
         case, tmp_path, tmp_path, 0, training.fsdp_config(case), training.deepspeed_config(case)
     )
     assert set(cfg) <= set(CFG_KEYS)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_planned_cases_can_be_trained(mode):
+    assert [case for case in cases_of(mode, "gate") if why_untrainable(case)] == []
 
 
 @given(cases())

@@ -87,12 +87,12 @@ def test_the_simplest_value_goes_with_everything() -> None:
     for mode in MODES:
         for name, values in axes_of(mode).items():
             for value in values:
-                assert is_valid({name: value})
+                assert is_valid({name: value}, mode)
                 make_case(mode, {name: value})
 
 
 def test_neighbours_share_a_world() -> None:
     ordered = in_order(case for mode in MODES for case in cases_of(mode, "smoke"))
-    keys = [WorldKey.of(case.mode, case.world_size) for case in ordered]
+    keys = [WorldKey.of(case.mode, case.world_size, case.nodes) for case in ordered]
     changes = sum(before != after for before, after in pairwise(keys))
     assert changes == len(set(keys)) - 1

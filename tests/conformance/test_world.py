@@ -174,6 +174,19 @@ def test_deepspeed_has_worlds_of_its_own() -> None:
     assert WorldKey.of(Mode("lora", "single"), 1) == WorldKey("torch", 1)
 
 
+@pytest.mark.parametrize(
+    ("size", "nodes", "local"),
+    [(2, 1, [0, 1]), (2, 2, [0, 0]), (3, 2, [0, 1, 0]), (4, 2, [0, 1, 0, 1])],
+)
+def test_ranks_have_local_numbers_on_their_node(size, nodes, local):
+    key = WorldKey("torch", size, nodes)
+    found = [
+        world_module._make_environment(key, rank, 1, Path("/tmp"))["LOCAL_RANK"]
+        for rank in range(size)
+    ]
+    assert found == [str(rank) for rank in local]
+
+
 def test_several_ranks_join_a_process_group(tmp_path: Path) -> None:
     with World(PAIR, episode=BENCH) as world:
         world.join()

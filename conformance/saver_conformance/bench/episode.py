@@ -20,11 +20,13 @@ import transformers
 from transformers import Trainer
 
 from saver_conformance.bench import (
+    continuing,
     enable_cpu,
     expectation,
     models,
     occupants,
     oracle,
+    purity,
     require,
     training,
 )
@@ -43,12 +45,16 @@ class Episode:
         cfg: configuration as axolotl would pass it.
         trainer: the trainer after ``train()``.
         model: the model as it was handed to the trainer.
+        look: the fingerprint of all that the save must leave as it is, on this rank.
+        step: trains one more step and has rank 0 write the weights to a file; collective.
         close: gives back what the case held in this process.
     """
 
     cfg: Config
     trainer: Trainer
     model: Any
+    look: Callable[[], purity.Fingerprint]
+    step: Callable[[Path], None]
     close: Callable[[], None]
 
 
@@ -92,7 +98,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
     trainer.train()
     if (engine := training.running_engine(trainer)) != case.mode.engine:
         raise RuntimeError(f"{case.mode} was trained by the engine {engine}")
-    root = trainer.model_wrapped
+    root = training.uncompiled(trainer.model_wrapped)
     if case.planted:
         oracle.plant(case.mode.engine, root)
     wanted = names.trainable if case.adapter else frozenset(names.parameters + names.buffers)
@@ -109,7 +115,15 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
         deepspeed=training.deepspeed_config(case),
     )
     _barrier()
-    return Episode(cfg, trainer, model, lambda: _reset(environment, trainer))
+    size = models.vocabulary_size(case)
+    return Episode(
+        cfg,
+        trainer,
+        model,
+        look=lambda: purity.look(cfg, trainer, model),
+        step=lambda path: continuing.step(case, trainer, names, size, path),
+        close=lambda: _reset(environment, trainer),
+    )
 
 
 def _expectation(
@@ -174,6 +188,8 @@ def _start_process() -> None:
     """Do once a process what every case needs."""
     enable_cpu.enable()
     transformers.logging.set_verbosity_error()
+    # Compiled models keep their wrappers and names, and run without the seconds of compiling.
+    torch.compiler.set_stance("force_eager")
     # Trainers collect garbage several times a run; a quarter second each with all that is imported.
     gc.collect()
     gc.freeze()

@@ -9,6 +9,11 @@ def why_untrainable(case: Case) -> str:
     """Why the engine of ``case`` cannot train it; empty when it can."""
     if case.mode.engine == "fsdp1" and case.dtype == "mixed":
         return "a flat parameter holds one dtype (torch/distributed/fsdp/_flat_param.py)"
+    if case.mode.engine == "fsdp1" and case.wrapper == "regional":
+        return "accelerate's regional compilation recurses without end into FSDP1 modules"
+    checkpointing = case.wrapper == "checkpointing"
+    if case.mode.engine == "fsdp1" and case.adapter and checkpointing and case.dtype != "float32":
+        return "recomputing, FSDP1 does not cast the inputs of the adapters' own units again"
     dora = case.adapter is not None and case.adapter.dora
     if case.mode.engine == "fsdp1" and dora:
         return "DoRA reads base weights outside of the wrapped forward, where they are flat shards"

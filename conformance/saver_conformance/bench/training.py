@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def fsdp_config(case: Case) -> dict[str, Any] | None:
         "state_dict_type": "FULL_STATE_DICT",
         "final_state_dict_type": "FULL_STATE_DICT",
         "cpu_ram_efficient_loading": False,
+        "activation_checkpointing": case.wrapper == "checkpointing",
     }
     if case.mode.engine == "fsdp1":
         return {**shared, "use_orig_params": True, "sync_module_states": False}
@@ -97,6 +99,9 @@ def make_trainer(
 ) -> Trainer:
     """A trainer for :data:`STEPS` steps; accelerate and the engine start inside."""
     fsdp = fsdp_config(case)
+    compiled = case.wrapper in ("compile", "regional")
+    if case.wrapper == "regional":  # TrainingArguments has no word for it
+        os.environ["ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION"] = "true"
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=STEPS,
@@ -115,6 +120,11 @@ def make_trainer(
         deepspeed=deepspeed_config(case),
         ddp_find_unused_parameters=True,
         dataloader_pin_memory=False,
+        # FSDP has its own way, in fsdp_config.
+        gradient_checkpointing=case.wrapper == "checkpointing" and fsdp is None,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        torch_compile=compiled,
+        torch_compile_backend="eager" if compiled else None,
     )
     return Trainer(
         model=model,
@@ -122,6 +132,11 @@ def make_trainer(
         train_dataset=RandomTokens(vocabulary_size(case), case.seed),
         processing_class=tokenizer,
     )
+
+
+def uncompiled(model: Any) -> Any:
+    """The model that ``torch.compile`` or accelerate's regional compilation was given."""
+    return getattr(model, "_orig_mod", model)
 
 
 def running_engine(trainer: Trainer) -> Engine:
@@ -132,12 +147,13 @@ def running_engine(trainer: Trainer) -> Engine:
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
     from torch.nn.parallel import DistributedDataParallel
 
-    wrapped: Any = trainer.model_wrapped
+    wrapped = uncompiled(trainer.model_wrapped)
     if trainer.is_deepspeed_enabled:
         engine: Engine = f"zero{wrapped.zero_optimization_stage()}"  # type: ignore[assignment]
         return engine
     if isinstance(wrapped, FullyShardedDataParallel):
         return "fsdp1"
-    if isinstance(wrapped, FSDPModule):
+    # FSDP2 shards the compiled model; elsewhere the wrapped model is compiled.
+    if isinstance(wrapped, FSDPModule) or isinstance(trainer.model_wrapped, FSDPModule):
         return "fsdp2"
     return "ddp" if isinstance(wrapped, DistributedDataParallel) else "single"
