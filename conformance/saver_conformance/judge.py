@@ -149,8 +149,9 @@ class Judge:
         after, changes, twin = _scan(output), _read_changes(world.compare()), None
         if case.trial == "twin" and output.is_dir():
             twin = go_on(world, self._saver, self._save_limit, case, folder)
-        if (twin is not None and failed(twin.outcomes)) or not world.close():
-            self._discard(key)
+        spoilt = any(change.area == "process" for rank in changes for change in rank)
+        if spoilt or (twin is not None and failed(twin.outcomes)) or not world.close():
+            self._discard(key)  # else the next case would train under what this save left
         return Saved(case, folder, before, after, outcomes, started, changes, twin)
 
     def inspect(self, saved: Saved) -> CaseRecord:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saver_conformance.case import Case
+from saver_conformance.changes import Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,26 @@ class Reload:
 
 
 @dataclass(frozen=True, slots=True)
+class Twin:
+    """What came of saving again and of training on, beside a training that was never saved.
+
+    Attributes:
+        outcomes: how the second save ended on each rank.
+        folder: the output folder as the second save left it.
+        files: what lies there, by relative POSIX path.
+        step_error: traceback when training could not go on after the saves; empty otherwise, and
+            when a rank did not return from the second save.
+        differences: tensors that one more step made other ones than it did in the unsaved twin.
+    """
+
+    outcomes: tuple[RankOutcome, ...]
+    folder: Path
+    files: Mapping[str, Entry]
+    step_error: str = ""
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One case, trained, saved and reloaded.
 
@@ -139,6 +160,9 @@ class Observation:
         after: what lies there now.
         umask: the umask of the ranks.
         reload: None when nothing was reloaded, because a rank did not return.
+        changes: for each rank what the save changed in its process; None when a rank did not
+            return.
+        twin: None when the case asks for none, or when a rank did not return.
     """
 
     case: Case
@@ -149,3 +173,5 @@ class Observation:
     after: Mapping[str, Entry]
     umask: int
     reload: Reload | None
+    changes: tuple[tuple[Change, ...], ...] | None = None
+    twin: Twin | None = None

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from saver_conformance.case import Case, Mode
+from saver_conformance.case import Case, Mode, Trial
 from saver_conformance.pairwise import Table, cover_pairs
 from saver_conformance.strategies import axes_of, cases, is_valid, make_case
 from saver_conformance.world import WorldKey
@@ -26,13 +26,17 @@ GATE_DRAWS = 5
 GATE_SPREAD_DRAWS = 2
 """Derandomized draws for each mode of several ranks, on three of them and two nodes."""
 
+GATE_TRIALS: tuple[Trial, ...] = ("twin",)
+"""What each mode is tried on in a case of its own, of the simplest kind."""
+
 _SMOKE_FULL: tuple[dict[str, Any], ...] = (
-    {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded"},
+    {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded", "trial": "twin"},
     {"architecture": "mixtral", "sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
     | {"planted": True, "occupied": "strangers"},
 )
 _SMOKE_ADAPTER: tuple[dict[str, Any], ...] = (
-    {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"},
+    {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"}
+    | {"trial": "twin"},
     {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "planted": True}
     | {"modules_to_save": ("lm_head",), "occupied": "strangers"},
 )
@@ -49,7 +53,8 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         draws = _draw(cases(mode, world_size=2, nodes=1), GATE_DRAWS)
         if mode.engine != "single":
             draws += _draw(cases(mode, world_size=3, nodes=2), GATE_SPREAD_DRAWS)
-        return tuple(dict.fromkeys((*table, *draws)))
+        trials = (make_case(mode, {"trial": trial}) for trial in GATE_TRIALS)
+        return tuple(dict.fromkeys((*table, *draws, *trials)))
     return ()
 
 

@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from saver_conformance.changes import changes
+
 Saver = Callable[[Any, Any, Any], object]
 Status = Literal["returned", "raised", "unavailable", "died", "hung"]
 
@@ -32,7 +34,7 @@ class Answer:
     Attributes:
         status: ``unavailable`` when a library or an engine is missing here; ``died`` and ``hung``
             are said by the judge on behalf of a rank that cannot answer.
-        detail: traceback, stacks or reason; empty when it returned.
+        detail: traceback, stacks or reason; when it returned, what was asked for.
         seconds: time that the request took on the rank.
     """
 
@@ -115,13 +117,14 @@ class Rank:
         self._start = start
         self._savers: dict[str, Saver] = {}
         self._episode: Any = None
+        self._seen: dict[str, dict[str, str]] = {}
 
     def answer(self, request: dict[str, str]) -> Answer:
         """Do what ``request`` says; whatever it raises becomes the answer."""
-        step: Callable[..., None] = getattr(self, f"_{request.pop('do')}")
+        step: Callable[..., str | None] = getattr(self, f"_{request.pop('do')}")
         started = time.monotonic()
         try:
-            step(**request)
+            detail = step(**request)
         except SaverNotFoundError as error:
             return Answer("unavailable", str(error))
         except BaseException as error:
@@ -129,7 +132,7 @@ class Rank:
             if _is_unavailable(error):
                 return Answer("unavailable", str(error), seconds)
             return Answer("raised", traceback.format_exc(), seconds)
-        return Answer("returned", "", time.monotonic() - started)
+        return Answer("returned", detail or "", time.monotonic() - started)
 
     def _join(self) -> None:
         importlib.import_module(self._start.episode)
@@ -146,10 +149,17 @@ class Rank:
 
         bench = importlib.import_module(self._start.episode)
         self._episode = bench.prepare(Case.from_json(case), Path(folder))
+        self._seen = self._episode.look()
 
     def _save(self, saver: str) -> None:
         episode = self._episode
         self._savers[saver](episode.cfg, episode.trainer, episode.model)
+
+    def _compare(self) -> str:
+        return json.dumps([asdict(change) for change in changes(self._seen, self._episode.look())])
+
+    def _step(self, path: str) -> None:
+        self._episode.step(Path(path))
 
     def _close(self) -> None:
         episode, self._episode = self._episode, None

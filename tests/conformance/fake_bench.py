@@ -20,7 +20,11 @@ def prepare(case: Case, folder: Path) -> SimpleNamespace:
     out = folder / "out"
     out.mkdir(parents=True, exist_ok=True)
     return SimpleNamespace(
-        cfg=SimpleNamespace(output_dir=str(out)), trainer=None, model=None, close=lambda: None
+        cfg=SimpleNamespace(output_dir=str(out)),
+        trainer=None,
+        model=None,
+        look=dict,
+        close=lambda: None,
     )
 
 

@@ -1,6 +1,6 @@
 """The checks, one module an area; importing the package registers them all."""
 
-from saver_conformance.checks import adapter, files, format, meta, ranks, reload, tensor
+from saver_conformance.checks import adapter, files, format, meta, purity, ranks, reload, tensor
 from saver_conformance.checks.registry import Check, Results, applicable, checks, run
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "files",
     "format",
     "meta",
+    "purity",
     "ranks",
     "reload",
     "run",

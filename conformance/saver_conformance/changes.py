@@ -1,0 +1,38 @@
+"""What a save changed on a rank besides the files: two fingerprints compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+ABSENT = "(absent)"
+"""Stands for the value of what is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that is not as it was.
+
+    Attributes:
+        area: what it belongs to, such as ``weights`` or ``random``.
+        name: which one.
+        before: its value before the save.
+        after: its value now.
+    """
+
+    area: str
+    name: str
+    before: str
+    after: str
+
+
+def changes(
+    before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]
+) -> Iterator[Change]:
+    """The differences between two fingerprints, each ``{area: {name: value}}``."""
+    for area in before:
+        old, new = before[area], after[area]
+        for name in [*old, *(name for name in new if name not in old)]:
+            values = old.get(name, ABSENT), new.get(name, ABSENT)
+            if values[0] != values[1]:
+                yield Change(area, name, *values)

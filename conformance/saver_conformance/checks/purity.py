@@ -1,0 +1,171 @@
+"""PURITY: what the call leaves as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from saver_conformance.case import Case
+from saver_conformance.checks.evidence import BlockedError, Evidence
+from saver_conformance.checks.registry import check
+from saver_conformance.disk.directory import read_weights
+from saver_conformance.disk.safetensors import read_tensor
+from saver_conformance.finding import Finding
+from saver_conformance.observation import Entry, Twin
+
+SHOWN = 8
+"""Changes of one kind on one rank that are reported one by one."""
+
+
+def _has_twin(case: Case) -> bool:
+    return case.trial == "twin"
+
+
+@check("PURITY-001")
+def keeps_weights(e: Evidence) -> Iterator[Finding]:
+    """Parameters, gradients and buffers have their bits, dtype and device."""
+    return _unchanged(e, "PURITY-001", "weights")
+
+
+@check("PURITY-002")
+def keeps_flags(e: Evidence) -> Iterator[Finding]:
+    """``requires_grad`` and ``training`` are as before."""
+    return _unchanged(e, "PURITY-002", "flags")
+
+
+@check("PURITY-003")
+def keeps_modules(e: Evidence) -> Iterator[Finding]:
+    """Modules, parameter objects, hooks and methods are those of before."""
+    return _unchanged(e, "PURITY-003", "modules")
+
+
+@check("PURITY-004")
+def keeps_random_states(e: Evidence) -> Iterator[Finding]:
+    """No random number was drawn, and no generator seeded."""
+    return _unchanged(e, "PURITY-004", "random")
+
+
+@check("PURITY-005")
+def keeps_configuration(e: Evidence) -> Iterator[Finding]:
+    """``cfg`` and the trainer's arguments are as before."""
+    return _unchanged(e, "PURITY-005", "configuration")
+
+
+@check("PURITY-006")
+def keeps_model_configuration(e: Evidence) -> Iterator[Finding]:
+    """The configurations that the model carries are as before."""
+    return _unchanged(e, "PURITY-006", "model configuration")
+
+
+@check("PURITY-007")
+def keeps_optimizer(e: Evidence) -> Iterator[Finding]:
+    """Optimizer, schedule and counters are as before."""
+    return _unchanged(e, "PURITY-007", "optimizer")
+
+
+@check("PURITY-008")
+def keeps_process_settings(e: Evidence) -> Iterator[Finding]:
+    """Torch's global settings, the working directory and the umask are as before."""
+    return _unchanged(e, "PURITY-008", "process")
+
+
+@check("PURITY-009")
+def keeps_environment(e: Evidence) -> Iterator[Finding]:
+    """Environment variables are as before."""
+    return _unchanged(e, "PURITY-009", "environment")
+
+
+@check("PURITY-010", when=_has_twin)
+def saves_the_same_weights_again(e: Evidence) -> Iterator[Finding]:
+    """The second save returned, and holds each tensor with the same bits."""
+    twin = _twin(e)
+    for outcome in twin.outcomes:
+        if outcome.status != "returned":
+            yield e.finding(
+                "PURITY-010",
+                "a second save returns like the first",
+                f"rank {outcome.rank} {outcome.status}: {outcome.detail}",
+                rank=outcome.rank,
+            )
+            return
+    headers = read_weights(twin.folder).headers
+    file_of = {name: file for file in headers for name in headers[file].tensors}
+    for name in e.file_of:
+        if name not in file_of:
+            yield e.finding(
+                "PURITY-010", "the second save holds it too", "it is missing", tensor=name
+            )
+            continue
+        file = file_of[name]
+        if e.tensor(name) != read_tensor(twin.folder / file, headers[file], name):
+            yield e.finding(
+                "PURITY-010",
+                "the bits of the first save",
+                "the second save holds others",
+                file=file,
+                tensor=name,
+            )
+
+
+@check("PURITY-011", when=_has_twin)
+def saves_the_same_bytes_again(e: Evidence) -> Iterator[Finding]:
+    """The second save made the same files with the same bytes."""
+    twin = _returned_twin(e)
+    for path in sorted({*e.after, *twin.files}):
+        first, second = e.after.get(path), twin.files.get(path)
+        if first != second:
+            yield e.finding(
+                "PURITY-011",
+                f"as after the first save: {_describe(first)}",
+                f"after the second save: {_describe(second)}",
+                file=path,
+            )
+
+
+@check("PURITY-012", when=_has_twin)
+def trains_on_alike(e: Evidence) -> Iterator[Finding]:
+    """One more step makes the weights that it makes where nothing was saved."""
+    twin = _returned_twin(e)
+    if twin.step_error:
+        yield e.finding("PURITY-012", "training goes on after the save", twin.step_error)
+    for difference in twin.differences:
+        yield e.finding(
+            "PURITY-012", difference.what, "other bits after the save", tensor=difference.tensor
+        )
+
+
+def _unchanged(e: Evidence, clause: str, area: str) -> Iterator[Finding]:
+    if e.observation.changes is None:
+        raise BlockedError("nobody looked at what changed in the processes")
+    for rank, changes in enumerate(e.observation.changes):
+        mine = [change for change in changes if change.area == area]
+        for change in mine[:SHOWN]:
+            yield e.finding(
+                clause,
+                f"{change.name} as before the save: {change.before}",
+                f"now: {change.after}",
+                rank=rank,
+            )
+        if len(mine) > SHOWN:
+            yield e.finding(
+                clause, "no change", f"{len(mine) - SHOWN} more of the {area}", rank=rank
+            )
+
+
+def _twin(e: Evidence) -> Twin:
+    if e.observation.twin is None:
+        raise BlockedError("the save left no folder, so nothing was saved again")
+    return e.observation.twin
+
+
+def _returned_twin(e: Evidence) -> Twin:
+    twin = _twin(e)
+    for outcome in twin.outcomes:
+        if outcome.status != "returned":
+            raise BlockedError(f"rank {outcome.rank} {outcome.status} in the second save")
+    return twin
+
+
+def _describe(entry: Entry | None) -> str:
+    if entry is None:
+        return "nothing"
+    return f"{entry.kind} of {entry.size} bytes, mode {entry.mode:04o}, sha256 {entry.sha256[:12]}"

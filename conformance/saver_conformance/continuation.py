@@ -1,0 +1,69 @@
+"""After a save: the same save again, one more step of training, and its unsaved twin."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from saver_conformance.case import Case
+from saver_conformance.disk.directory import scan
+from saver_conformance.disk.safetensors import read_header, read_tensor
+from saver_conformance.harness import HarnessFailedError
+from saver_conformance.observation import Difference, RankOutcome, Twin
+from saver_conformance.world import World
+
+
+def go_on(world: World, saver: str, limit: float, case: Case, folder: Path) -> Twin:
+    """Save ``case`` again, train on, and compare with a training that was never saved.
+
+    The output folder is afterwards what the first save made of it. The world is left with the
+    twin's training, or with ranks that did not return.
+
+    Args:
+        world: ranks that have returned from the first save.
+        saver: the saver's address.
+        limit: seconds after which a save counts as hanging.
+        case: the case.
+        folder: its scratch folder.
+
+    Raises:
+        HarnessFailedError: the unsaved twin could not be trained.
+    """
+    output, first, again = folder / "out", folder / "first", folder / "again"
+    shutil.copytree(output, first, symlinks=True)
+    outcomes = world.save(saver, limit)
+    output.rename(again)
+    first.rename(output)
+    files = scan(again)
+    if any(outcome.status != "returned" for outcome in outcomes):
+        return Twin(outcomes, again, files)
+    saved, unsaved = folder / "saved.safetensors", folder / "unsaved.safetensors"
+    stepped = world.step(saved)
+    for rank, answer in enumerate(stepped):
+        if answer.status != "returned":
+            return Twin(outcomes, again, files, f"rank {rank} {answer.status}\n{answer.detail}")
+    if not world.close():
+        raise HarnessFailedError("a case could not be ended before its twin is trained")
+    twin = folder / "twin"
+    twin.mkdir()
+    for answers in (world.prepare(case, twin), world.step(unsaved)):
+        for rank, answer in enumerate(answers):
+            if answer.status != "returned":
+                raise HarnessFailedError(
+                    f"the unsaved twin of {case.to_json()} could not be trained: "
+                    f"rank {rank} {answer.status}\n{answer.detail}"
+                )
+    return Twin(outcomes, again, files, differences=tuple(_differences(unsaved, saved)))
+
+
+def failed(outcomes: tuple[RankOutcome, ...]) -> bool:
+    """Whether a rank did not return."""
+    return any(outcome.status != "returned" for outcome in outcomes)
+
+
+def _differences(unsaved: Path, saved: Path) -> Iterator[Difference]:
+    expected, found = read_header(unsaved), read_header(saved)
+    for name in expected.tensors:
+        if read_tensor(unsaved, expected, name) != read_tensor(saved, found, name):
+            yield Difference(name, "expected the unsaved twin's bits after one more step")
