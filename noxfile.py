@@ -10,6 +10,7 @@ nox.options.reuse_existing_virtualenvs = True
 PYTHON = "3.11"
 TORCH = "torch==2.13.0"
 CONSTRAINTS = ("-c", "constraints.txt")
+FUZZ_INPUTS = "-runs=1000000"
 LIBRARIES = "conformance,deepspeed,qlora"
 MUTANT_TESTS = ("tests/conformance/test_mutants.py", "tests/conformance/test_oddities.py")
 
@@ -40,6 +41,14 @@ def mutants(session: nox.Session) -> None:
     """Judge the broken savers and the strange but correct ones; each verdict as declared."""
     install(session, LIBRARIES)
     session.run("pytest", *MUTANT_TESTS, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(python=PYTHON)
+def fuzz(session: nox.Session) -> None:
+    """Fuzz `check DIR` with a million inputs; arguments are those of libFuzzer."""
+    install(session, "conformance", "atheris")
+    env = {"PYTHONPATH": ".", "TMPDIR": session.create_tmp()}
+    session.run("python", "tests/fuzz/fuzz_check.py", FUZZ_INPUTS, *session.posargs, env=env)
 
 
 @nox.session(python=PYTHON)

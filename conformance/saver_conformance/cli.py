@@ -6,12 +6,15 @@ Built on argparse, whose exit code for a wrong call can be chosen: 2 means incon
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from saver_conformance.audit import audit
+from saver_conformance.audit_text import describe
 from saver_conformance.case import MODES, Case, Mode
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.judge import UnknownSaverError
@@ -20,7 +23,7 @@ from saver_conformance.runner import REFERENCE, replay, run_conformance
 from saver_conformance.savers import list_savers
 from saver_conformance.spec import SPEC, Clause
 from saver_conformance.terminal import LiveProgress, make_console, print_verdict
-from saver_conformance.verdict import HARNESS_FAILED, Verdict
+from saver_conformance.verdict import BROKEN, CONFORMS, HARNESS_FAILED, Verdict
 from saver_conformance.world import SAVE_LIMIT
 
 INTERRUPTED = 130
@@ -122,6 +125,22 @@ def _make_parser() -> argparse.ArgumentParser:
     again.add_argument("case", type=_read_case, metavar="CASE.json", help="a file; - reads stdin")
     again.set_defaults(command=_replay)
 
+    check = commands.add_parser(
+        "check",
+        help="look for defects in the structure of a saved folder, without training",
+        description="Structure only: a folder without a defect need not hold the trained model.",
+        epilog="Exit codes: 0 no defects found in the structure; 1 a MUST is broken, or could not "
+        "be checked; 3 the command was called wrongly.",
+    )
+    check.add_argument("folder", type=_find_folder, metavar="DIR")
+    check.add_argument(
+        "--bytes",
+        action="store_true",
+        dest="read_bytes",
+        help="read the weight files to their end, and print their digests",
+    )
+    check.set_defaults(command=_check)
+
     listing = commands.add_parser("list", help="list what there is")
     listing.add_argument("subject", choices=("clauses", "modes", "savers"))
     listing.set_defaults(command=_list)
@@ -155,6 +174,14 @@ def _replay(given: argparse.Namespace) -> int:
     return verdict.exit_code
 
 
+def _check(given: argparse.Namespace) -> int:
+    found = audit(given.folder, read_bytes=given.read_bytes)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of untrusted files
+    print(*describe(found), sep="\n")
+    return CONFORMS if found.is_clean else BROKEN
+
+
 def _list(given: argparse.Namespace) -> int:
     lines: dict[str, Sequence[str]] = {
         "clauses": [f"{item.id}  {item.level:6}  {item.title}" for item in SPEC.values()],
@@ -185,6 +212,12 @@ def _read_case(source: str) -> Case:
         return Case.from_json(sys.stdin.read() if source == "-" else Path(source).read_text())
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise argparse.ArgumentTypeError(f"no case in {source!r}: {error}") from error
+
+
+def _find_folder(name: str) -> Path:
+    if not Path(name).is_dir():
+        raise argparse.ArgumentTypeError(f"{name!r} is no folder")
+    return Path(name)
 
 
 def _find_clause(name: str) -> Clause:

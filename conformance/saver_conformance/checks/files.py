@@ -24,6 +24,7 @@ from saver_conformance.disk.directory import (
     shard_names,
 )
 from saver_conformance.finding import Finding
+from saver_conformance.shown import shown
 
 # What savers and engines are known to leave: staging and lock files, and the files that FSDP,
 # DeepSpeed and torch.distributed.checkpoint write for each rank or shard.
@@ -59,7 +60,7 @@ def _has_strangers(case: Case) -> bool:
     return case.occupied == "strangers"
 
 
-@check("FILES-001")
+@check("FILES-001", structural=True)
 def full_weight_names(e: Evidence) -> Iterator[Finding]:
     """A single file, or all shards of one count and an index."""
     layouts = {layout_of(path) for path in e.own_files}
@@ -69,12 +70,14 @@ def full_weight_names(e: Evidence) -> Iterator[Finding]:
     if "sharded" not in layouts:
         return
     shards = [path for path in e.own_files if layout_of(path) == "sharded" and path != INDEX]
-    wanted = {INDEX, *shard_names(len(shards))}
+    wanted = {INDEX, *shard_names(max(1, len(shards)))}
     for path in sorted(wanted - set(e.own_files)):
-        yield e.finding("FILES-001", f"{path}, one of {len(shards)} shards", "missing", file=path)
+        yield e.finding(
+            "FILES-001", f"{path}, one of {len(wanted) - 1} shards", "missing", file=path
+        )
 
 
-@check("FILES-002")
+@check("FILES-002", structural=True)
 def adapter_names(e: Evidence) -> Iterator[Finding]:
     """Weights and configuration of the adapter."""
     for path in (ADAPTER, ADAPTER_CONFIG):
@@ -83,7 +86,7 @@ def adapter_names(e: Evidence) -> Iterator[Finding]:
             yield e.finding("FILES-002", path, present, file=path)
 
 
-@check("FILES-003")
+@check("FILES-003", structural=True)
 def one_layout(e: Evidence) -> Iterator[Finding]:
     """What was written belongs to one layout."""
     written = {layout_of(path): path for path in e.written if _is_weights(path)}
@@ -91,7 +94,7 @@ def one_layout(e: Evidence) -> Iterator[Finding]:
         yield e.finding("FILES-003", "one weight layout", ", ".join(sorted(written.values())))
 
 
-@check("FILES-004")
+@check("FILES-004", structural=True)
 def no_pickles(e: Evidence) -> Iterator[Finding]:
     """No pickled weights were written."""
     for path in e.written:
@@ -109,7 +112,7 @@ def no_stale_weights(e: Evidence) -> Iterator[Finding]:
             yield e.finding("FILES-005", "removed", "left by an earlier save", file=path)
 
 
-@check("FILES-006", when=_has_earlier_adapter)
+@check("FILES-006", when=_has_earlier_adapter, structural=True)
 def no_stale_adapter_config(e: Evidence) -> Iterator[Finding]:
     """No adapter's configuration lies beside a whole model."""
     if ADAPTER_CONFIG in e.after:
@@ -131,9 +134,7 @@ def no_foreign_chat_template(e: Evidence) -> Iterator[Finding]:
     except UnreadableJsonError:
         return  # META-007 has it
     if template is not None:
-        yield e.finding(
-            "FILES-007", "no chat_template", f"chat_template {template!r}", file=TOKENIZER_CONFIG
-        )
+        yield e.finding("FILES-007", "no chat_template", shown(template), file=TOKENIZER_CONFIG)
 
 
 @check("FILES-008", when=_has_strangers)
@@ -174,7 +175,7 @@ def usual_mode(e: Evidence) -> Iterator[Finding]:
             yield e.finding("FILES-010", f"mode {wanted:04o}", f"mode {entry.mode:04o}", file=path)
 
 
-@check("FILES-011")
+@check("FILES-011", structural=True)
 def regular_files(e: Evidence) -> Iterator[Finding]:
     """Nothing that was written is a link, a socket or a device."""
     for path, entry in e.written.items():
@@ -182,7 +183,7 @@ def regular_files(e: Evidence) -> Iterator[Finding]:
             yield e.finding("FILES-011", "a regular file", f"a {entry.kind}", file=path)
 
 
-@check("FILES-012")
+@check("FILES-012", structural=True)
 def no_model_config_beside_adapter(e: Evidence) -> Iterator[Finding]:
     """There is no ``config.json``."""
     if CONFIG in e.after:

@@ -11,6 +11,7 @@ from saver_conformance.checks.registry import check
 from saver_conformance.disk.directory import INDEX, Index, layout_of
 from saver_conformance.disk.safetensors import Header
 from saver_conformance.finding import Finding
+from saver_conformance.shown import shown
 
 _ALIGNMENT = 8
 
@@ -19,29 +20,27 @@ def _is_limited(case: Case) -> bool:
     return case.max_shard_size is not None
 
 
-@check("FORMAT-001")
+@check("FORMAT-001", structural=True)
 def header(e: Evidence) -> Iterator[Finding]:
     """The headers can be parsed."""
-    return _problems(e, "FORMAT-001", "header", "a valid safetensors header")
+    return _problems(e, "FORMAT-001", "a valid safetensors header", "header", "file")
 
 
-@check("FORMAT-002")
+@check("FORMAT-002", structural=True)
 def tiling(e: Evidence) -> Iterator[Finding]:
     """The spans fit their shapes, each other and the file."""
-    return _problems(e, "FORMAT-002", "tiling", "spans that cover the file exactly")
+    return _problems(e, "FORMAT-002", "spans that cover the file exactly", "tiling")
 
 
-@check("FORMAT-003")
+@check("FORMAT-003", structural=True)
 def metadata(e: Evidence) -> Iterator[Finding]:
     """The metadata says ``pt``."""
     for file, parsed in e.headers.items():
         if parsed.metadata.get("format") != "pt":
-            yield e.finding(
-                "FORMAT-003", "format is 'pt'", f"metadata {dict(parsed.metadata)}", file=file
-            )
+            yield e.finding("FORMAT-003", "format is 'pt'", shown(dict(parsed.metadata)), file=file)
 
 
-@check("FORMAT-004")
+@check("FORMAT-004", structural=True)
 def index(e: Evidence) -> Iterator[Finding]:
     """The index is the union of the headers, file by file."""
     if not _is_sharded(e):
@@ -69,14 +68,14 @@ def index(e: Evidence) -> Iterator[Finding]:
             yield e.finding("FORMAT-004", f"in {file}", "no entry", file=INDEX, tensor=name)
 
 
-@check("FORMAT-005")
+@check("FORMAT-005", structural=True)
 def total_size(e: Evidence) -> Iterator[Finding]:
     """``total_size`` is the sum of the tensors' bytes."""
     spans = [span for parsed in _shards(e).values() for span in parsed.tensors.values()]
     yield from _total(e, "FORMAT-005", "total_size", sum(span.nbytes for span in spans))
 
 
-@check("FORMAT-006")
+@check("FORMAT-006", structural=True)
 def total_parameters(e: Evidence) -> Iterator[Finding]:
     """``total_parameters`` is the sum of the tensors' elements."""
     spans = [span for parsed in _shards(e).values() for span in parsed.tensors.values()]
@@ -99,7 +98,7 @@ def shard_size(e: Evidence) -> Iterator[Finding]:
             )
 
 
-@check("FORMAT-008")
+@check("FORMAT-008", structural=True)
 def alignment(e: Evidence) -> Iterator[Finding]:
     """The data begin at a multiple of 8."""
     for file, parsed in e.headers.items():
@@ -113,7 +112,7 @@ def alignment(e: Evidence) -> Iterator[Finding]:
             )
 
 
-@check("FORMAT-009")
+@check("FORMAT-009", structural=True)
 def each_in_one_file(e: Evidence) -> Iterator[Finding]:
     """No name is in two files."""
     first: dict[str, str] = {}
@@ -140,13 +139,15 @@ def _is_sharded(e: Evidence) -> bool:
 
 
 def _problems(
-    e: Evidence, clause: str, defect: Literal["header", "tiling"], expected: str
+    e: Evidence, clause: str, expected: str, *defects: Literal["header", "tiling", "file"]
 ) -> Iterator[Finding]:
     files = [path for path in e.own_files if path.endswith(".safetensors")]
     if not files:
         raise BlockedError("the folder has no safetensors weights of this kind of save")
     for problem in e.saved.problems:
-        if problem.file in files and problem.defect == defect:
+        # FILES-011 has what is neither file nor folder, and therefore not opened.
+        opens = problem.file in files and e.after[problem.file].kind in ("file", "folder")
+        if opens and problem.defect in defects:
             yield e.finding(
                 clause, expected, problem.reason, file=problem.file, offset=problem.offset
             )
@@ -163,4 +164,4 @@ def _total(e: Evidence, clause: str, key: str, right: int) -> Iterator[Finding]:
         return
     found = _index(e).metadata.get(key)
     if type(found) is not int or found != right:
-        yield e.finding(clause, f"{key} is {right}", f"{found!r}", file=INDEX)
+        yield e.finding(clause, f"{key} is {right}", shown(found), file=INDEX)

@@ -18,6 +18,7 @@ from saver_conformance.disk.directory import (
     read_json_object,
 )
 from saver_conformance.finding import Finding
+from saver_conformance.shown import shown
 
 # Fields of config.json with a clause of their own.
 _OWN_CLAUSE = frozenset({"model_type", "architectures", "dtype", "vocab_size"})
@@ -27,7 +28,7 @@ def _has_chat_template(case: Case) -> bool:
     return case.tokenizer == "chat"
 
 
-@check("META-001")
+@check("META-001", structural=True)
 def config_is_readable(e: Evidence) -> Iterator[Finding]:
     """``config.json`` is an object with the right ``model_type``."""
     try:
@@ -52,7 +53,7 @@ def dtype(e: Evidence) -> Iterator[Finding]:
         if key in e.config:
             if e.config[key] != wanted:
                 yield e.finding(
-                    "META-003", f"{key} is {wanted!r}", f"{e.config[key]!r}", file=CONFIG
+                    "META-003", f"{key} is {wanted!r}", shown(e.config[key]), file=CONFIG
                 )
             return
     yield e.finding("META-003", f"dtype is {wanted!r}", "no dtype", file=CONFIG)
@@ -72,7 +73,7 @@ def other_settings(e: Evidence) -> Iterator[Finding]:
             yield from _field(e, "META-005", e.config, key)
 
 
-@check("META-006")
+@check("META-006", structural=True)
 def generation_config(e: Evidence) -> Iterator[Finding]:
     """``generation_config.json`` is an object."""
     try:
@@ -81,7 +82,7 @@ def generation_config(e: Evidence) -> Iterator[Finding]:
         yield e.finding("META-006", "a JSON object", str(error), file=GENERATION_CONFIG)
 
 
-@check("META-007")
+@check("META-007", structural=True)
 def tokenizer(e: Evidence) -> Iterator[Finding]:
     """The tokenizer's files are there, with its vocabulary."""
     try:
@@ -94,15 +95,15 @@ def tokenizer(e: Evidence) -> Iterator[Finding]:
         yield e.finding("META-007", "a JSON object", str(error), file=TOKENIZER)
         return
     wanted = dict(e.expected.vocabulary)
-    if saved != wanted:
+    if wanted and saved != wanted:  # an audit knows of no vocabulary
         differing = sorted(
             token for token in {*saved, *wanted} if saved.get(token) != wanted.get(token)
         )
         token = differing[0]
         yield e.finding(
             "META-007",
-            f"{len(wanted)} tokens, {token!r} with id {wanted.get(token)}",
-            f"{len(saved)} tokens, {token!r} with id {saved.get(token)}; "
+            f"{len(wanted)} tokens, {shown(token)} with id {wanted.get(token)}",
+            f"{len(saved)} tokens, {shown(token)} with id {shown(saved.get(token))}; "
             f"{len(differing)} tokens differ",
             file=TOKENIZER,
         )
@@ -123,17 +124,17 @@ def chat_template(e: Evidence) -> Iterator[Finding]:
         except UnreadableJsonError as error:
             raise BlockedError(str(error)) from error
     if found != wanted:
-        yield e.finding("META-008", f"the template {wanted!r}", f"{found!r}", file=file)
+        yield e.finding("META-008", f"the template {wanted!r}", shown(found), file=file)
 
 
-@check("META-009")
+@check("META-009", structural=True)
 def no_local_path(e: Evidence) -> Iterator[Finding]:
     """``_name_or_path`` is left out."""
     if "_name_or_path" in e.config:
         yield e.finding(
             "META-009",
             "no _name_or_path",
-            f"_name_or_path is {e.config['_name_or_path']!r}",
+            f"_name_or_path is {shown(e.config['_name_or_path'])}",
             file=CONFIG,
         )
 
@@ -145,7 +146,7 @@ def _field(e: Evidence, clause: str, config: Mapping[str, Any], key: str) -> Ite
     if key not in config:
         yield e.finding(clause, f"{key} is {wanted!r}", f"no {key}", file=CONFIG)
     elif config[key] != wanted:
-        yield e.finding(clause, f"{key} is {wanted!r}", f"{config[key]!r}", file=CONFIG)
+        yield e.finding(clause, f"{key} is {wanted!r}", shown(config[key]), file=CONFIG)
 
 
 def _vocabulary(plain: Mapping[str, Any]) -> dict[str, Any]:

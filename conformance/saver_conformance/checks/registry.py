@@ -23,11 +23,13 @@ class Check:
         clause: the clause's id.
         function: yields a finding for every place that breaks the clause.
         when: the cases, among those of the clause's modes, in which the clause demands something.
+        structural: whether the folder alone tells, without the training that it comes from.
     """
 
     clause: str
     function: CheckFunction
     when: Condition
+    structural: bool = False
 
     def applies_to(self, case: Case) -> bool:
         """Whether the clause demands something in ``case``."""
@@ -65,7 +67,9 @@ def _always(case: Case) -> bool:
     return True
 
 
-def check(clause: str, *, when: Condition = _always) -> Callable[[CheckFunction], CheckFunction]:
+def check(
+    clause: str, *, when: Condition = _always, structural: bool = False
+) -> Callable[[CheckFunction], CheckFunction]:
     """Register the decorated function as the check of ``clause``.
 
     Raises:
@@ -77,7 +81,7 @@ def check(clause: str, *, when: Condition = _always) -> Callable[[CheckFunction]
             raise ValueError(f"{function.__name__}: the spec has no clause {clause}")
         if clause in _CHECKS:
             raise ValueError(f"{clause} has two checks")
-        _CHECKS[clause] = Check(clause=clause, function=function, when=when)
+        _CHECKS[clause] = Check(clause, function, when, structural)
         return function
 
     return register

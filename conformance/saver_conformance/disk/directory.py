@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
@@ -11,9 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-from saver_conformance.disk.safetensors import Header, SafetensorsError, read_header
+from saver_conformance.disk.regular import opened, read_whole
+from saver_conformance.disk.safetensors import (
+    MAX_HEADER_BYTES,
+    Header,
+    SafetensorsError,
+    read_header,
+)
+from saver_conformance.disk.untrusted_json import UntrustedJsonError, parse_object
 from saver_conformance.observation import Entry
 
 SINGLE = "model.safetensors"
@@ -54,6 +60,7 @@ _COMPANIONS = frozenset(
     }
 )
 _MAX_JSON_BYTES = 100_000_000
+_MAX_HEADERS_BYTES = 2 * MAX_HEADER_BYTES
 _BLOCK_BYTES = 1 << 20
 
 
@@ -79,6 +86,35 @@ def scan(folder: Path) -> dict[str, Entry]:
                     sha256=_sha256(path) if kind == "file" else "",
                 )
     return dict(sorted(entries.items()))
+
+
+def list_saved(folder: Path) -> dict[str, Entry]:
+    """The paths of ``folder`` that belong to a save, without a look into any file.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    entries: dict[str, Entry] = {}
+    with os.scandir(folder) as items:
+        for item in items:
+            if belongs_to_save(item.name):
+                status = item.stat(follow_symlinks=False)
+                mode = stat.S_IMODE(status.st_mode)
+                entries[item.name] = Entry(_kind(status.st_mode), mode, status.st_size)
+    return dict(sorted(entries.items()))
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes as hex.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular file.
+    """
+    sha256 = hashlib.sha256()
+    with opened(path) as descriptor:
+        while block := os.read(descriptor, _BLOCK_BYTES):
+            sha256.update(block)
+    return sha256.hexdigest()
 
 
 def layout_of(path: str) -> Layout | None:
@@ -119,25 +155,14 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         UnreadableJsonError: there is no such regular file, or something else is in it.
     """
-
-    def no_constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no JSON value")
-
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise UnreadableJsonError(f"{path.name} is no regular file")
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise UnreadableJsonError(f"{path.name} is larger than {_MAX_JSON_BYTES} bytes")
-        plain = json.loads(path.read_bytes().decode(), parse_constant=no_constant)
+        return parse_object(read_whole(path, _MAX_JSON_BYTES))
     except FileNotFoundError:
         raise UnreadableJsonError(f"there is no {path.name}") from None
-    except UnreadableJsonError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnreadableJsonError(f"{path.name} cannot be read as JSON: {error}") from error
-    if not isinstance(plain, dict):
-        raise UnreadableJsonError(f"{path.name} holds a {type(plain).__name__}, expected an object")
-    return plain
+    except UntrustedJsonError as error:
+        raise UnreadableJsonError(f"{path.name} {error}") from error
+    except OSError as error:
+        raise UnreadableJsonError(f"{path.name} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +244,10 @@ def read_weights(folder: Path) -> SavedWeights:
             except UnreadableJsonError as error:
                 problems.append(Problem(name, str(error), defect="index"))
             continue
+        if sum(header.data_start for header in headers.values()) > _MAX_HEADERS_BYTES:
+            reason = f"more than {_MAX_HEADERS_BYTES} bytes of headers stand in the files before it"
+            problems.append(Problem(name, reason))
+            continue
         try:
             headers[name] = read_header(folder / name)
         except SafetensorsError as error:
@@ -258,11 +287,7 @@ def _kind(mode: int) -> Literal["file", "folder", "link", "other"]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as stream:
-            while block := stream.read(_BLOCK_BYTES):
-                digest.update(block)
+        return digest(path)
     except OSError:
         return ""
-    return digest.hexdigest()

@@ -11,16 +11,16 @@ a JSON object; the tensors' bytes, without gaps.
 from __future__ import annotations
 
 import json
-import math
 import os
-import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from saver_conformance.disk.regular import opened
+from saver_conformance.disk.untrusted_json import UntrustedJsonError, parse_object
 from saver_conformance.observation import Tensor
+from saver_conformance.shown import shown
 
 # Bits of one element, by safetensors' name of the type.
 DTYPE_BITS: Mapping[str, int] = {
@@ -101,7 +101,7 @@ class Span:
     @property
     def numel(self) -> int:
         """Number of elements."""
-        return math.prod(self.shape)
+        return _product(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def read_header(path: Path) -> Header:
         SafetensorsError: the file breaks the format.
         OSError: the file cannot be opened, or is no regular file.
     """
-    with _opened(path) as descriptor:
+    with opened(path) as descriptor:
         size = os.fstat(descriptor).st_size
         prefix = os.pread(descriptor, _LENGTH_BYTES, 0)
         if len(prefix) < _LENGTH_BYTES:
@@ -161,7 +161,7 @@ def read_tensor(path: Path, header: Header, name: str) -> Tensor:
         OSError: the file cannot be read.
     """
     span = header.tensors[name]
-    with _opened(path) as descriptor:
+    with opened(path) as descriptor:
         data = os.pread(descriptor, span.nbytes, header.data_start + span.begin)
         while data and len(data) < span.nbytes:
             # A single call returns at most about 2 GiB on Linux.
@@ -205,33 +205,33 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def nbytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes that a tensor of this dtype and shape takes.
+    """Bytes that a tensor of this dtype and shape takes; more than any file has, if it is more.
 
     Raises:
         ValueError: the type is unknown, or its elements do not end on a byte.
     """
     if dtype not in DTYPE_BITS:
         raise ValueError(f"unknown dtype {dtype!r}")
-    bits = DTYPE_BITS[dtype] * math.prod(shape)
+    bits = DTYPE_BITS[dtype] * _product(shape)
     if bits % 8:
         raise ValueError(f"{bits} bits of {dtype} do not end on a byte")
     return bits // 8
 
 
+def _product(shape: tuple[int, ...]) -> int:
+    """The number of elements; a number above 2**64 if it is that large."""
+    if 0 in shape:
+        return 0
+    product = 1
+    for size in shape:
+        product *= size
+        if product >> 64:
+            break  # a hostile shape of a million sizes would keep the processor for hours
+    return product
+
+
 def _reject(path: Path, offset: int, defect: Literal["header", "tiling"], reason: str) -> NoReturn:
     raise SafetensorsError(path, offset, defect, reason)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """A file descriptor of a regular file; links are not followed and a FIFO does not block."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path} is no regular file")
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _header_object(path: Path, text: bytes) -> dict[str, Any]:
@@ -240,33 +240,10 @@ def _header_object(path: Path, text: bytes) -> dict[str, Any]:
             path, _LENGTH_BYTES, "header", f"the header begins with {text[:1]!r}, expected b'{{'"
         )
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        plain: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in plain:
-                _reject(path, _LENGTH_BYTES, "header", f"the key {key!r} stands twice in an object")
-            plain[key] = value
-        return plain
-
-    def no_constant(name: str) -> NoReturn:
-        _reject(path, _LENGTH_BYTES, "header", f"{name} is no JSON value")
-
     try:
-        decoded = text.decode()
-    except UnicodeDecodeError as error:
-        _reject(path, _LENGTH_BYTES + error.start, "header", f"the header is not UTF-8: {error}")
-    try:
-        plain = json.loads(decoded, object_pairs_hook=unique, parse_constant=no_constant)
-    except json.JSONDecodeError as error:
-        offset = _LENGTH_BYTES + len(decoded[: error.pos].encode())
-        _reject(path, offset, "header", f"the header is not JSON: {error.msg}")
-    except SafetensorsError:
-        raise
-    except (ValueError, RecursionError) as error:
-        # Integers of thousands of digits, and nesting deeper than the interpreter's stack.
-        _reject(path, _LENGTH_BYTES, "header", f"the header cannot be parsed: {error}")
-    assert isinstance(plain, dict)  # it begins with a brace
-    return plain
+        return parse_object(text)
+    except UntrustedJsonError as error:
+        _reject(path, _LENGTH_BYTES + error.offset, "header", f"the header {error.reason}")
 
 
 def _metadata(path: Path, plain: Any) -> dict[str, str]:
@@ -277,7 +254,7 @@ def _metadata(path: Path, plain: Any) -> dict[str, str]:
 
 def _span(path: Path, name: str, plain: Any) -> Span:
     def reject(reason: str) -> NoReturn:
-        _reject(path, _LENGTH_BYTES, "header", f"tensor {name!r}: {reason}")
+        _reject(path, _LENGTH_BYTES, "header", f"tensor {shown(name)}: {reason}")
 
     try:
         name.encode()
@@ -287,7 +264,7 @@ def _span(path: Path, name: str, plain: Any) -> Span:
         reject("expected an object with dtype, shape and data_offsets")
     dtype, shape, offsets = plain["dtype"], plain["shape"], plain["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        reject(f"unknown dtype {dtype!r}")
+        reject(f"unknown dtype {shown(dtype)}")
     if not isinstance(shape, list) or not all(_is_size(size) for size in shape):
         reject("the shape is no list of unsigned 64-bit integers")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
@@ -302,35 +279,24 @@ def _is_size(value: Any) -> bool:
 def _require_tiling(path: Path, tensors: Mapping[str, Span], data_start: int, size: int) -> None:
     """Every span fits its shape, and together they cover the data without gap or overlap."""
     covered = 0
+
+    def reject(name: str, reason: str, kind: str = "") -> NoReturn:
+        _reject(path, data_start + covered, "tiling", f"{kind}tensor {shown(name)} {reason}")
+
     for name, span in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
-        at = data_start + covered
         if span.end < span.begin:
-            _reject(path, at, "tiling", f"tensor {name!r} ends at {span.end}, before it begins")
+            reject(name, f"ends at {span.end}, before it begins")
         if span.begin != covered:
-            kind = "overlap" if span.begin < covered else "gap"
-            _reject(
-                path,
-                at,
-                "tiling",
-                f"{kind}: tensor {name!r} begins at {span.begin} of the data, expected {covered}",
-            )
+            kind = "overlap: " if span.begin < covered else "gap: "
+            reject(name, f"begins at {span.begin} of the data, expected {covered}", kind)
         try:
             needed = nbytes(span.dtype, span.shape)
         except ValueError as error:
-            _reject(path, at, "tiling", f"tensor {name!r}: {error}")
+            reject(name, f"does not fit its bytes: {error}")
         if span.nbytes != needed:
-            _reject(
-                path,
-                at,
-                "tiling",
-                f"tensor {name!r} has {span.nbytes} bytes, "
-                f"{span.dtype}{list(span.shape)} needs {needed}",
-            )
+            what = f"{span.dtype}{shown(list(span.shape))}"
+            reject(name, f"has {span.nbytes} bytes, {what} needs {needed}")
         covered = span.end
     if data_start + covered != size:
-        _reject(
-            path,
-            data_start + covered,
-            "tiling",
-            f"the tensors end at byte {data_start + covered}, the file at {size}",
-        )
+        end = data_start + covered
+        _reject(path, end, "tiling", f"the tensors end at byte {end}, the file at {size}")

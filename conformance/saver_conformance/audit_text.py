@@ -1,0 +1,58 @@
+"""An audit as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from saver_conformance.audit import Audit, ClauseAudit
+from saver_conformance.finding import Finding
+from saver_conformance.shown import printable
+from saver_conformance.spec import SPEC
+
+SHOWN_FINDINGS = 3
+"""Findings of one clause that are shown."""
+
+
+def describe(audit: Audit) -> Iterator[str]:
+    """The lines of a report on ``audit``: what is broken, what was not checked, the conclusion."""
+    layouts = ", ".join(audit.layouts) or "no weights"
+    yield f"{printable(str(audit.folder))}: {layouts}; {audit.files} files, {audit.size} bytes"
+    for path, digest in audit.digests.items():
+        yield f"  sha256 {digest}  {printable(path)}"
+    broken = {clause: result for clause, result in audit.clauses.items() if result.count}
+    for clause in sorted(broken, key=lambda clause: SPEC[clause].level != "MUST"):
+        yield from _describe_clause(clause, broken[clause])
+    blocked = {clause: result for clause, result in audit.clauses.items() if result.blocked}
+    if blocked:
+        yield ""
+    for clause, result in blocked.items():
+        yield f"{clause} was not checked: {printable(result.blocked)}"
+    yield ""
+    yield _conclude(audit)
+
+
+def _describe_clause(clause: str, result: ClauseAudit) -> Iterator[str]:
+    yield ""
+    yield f"{clause} ({SPEC[clause].level}) {SPEC[clause].text}"
+    for finding in result.findings[:SHOWN_FINDINGS]:
+        yield f"  {_where(finding)}"
+        yield f"    expected: {printable(finding.expected)}"
+        yield f"    found:    {printable(finding.found)}"
+    if result.count > SHOWN_FINDINGS:
+        yield f"  ... {result.count} findings in all"
+
+
+def _where(finding: Finding) -> str:
+    where = {"file": finding.file, "tensor": finding.tensor, "byte": finding.offset}
+    parts = [f"{name} {value}" for name, value in where.items() if value is not None]
+    return printable(", ".join(parts)) or "the folder"
+
+
+def _conclude(audit: Audit) -> str:
+    if audit.is_clean:
+        return "no defects found in the structure; only a run can tell whether the model is right"
+    count = sum(
+        SPEC[clause].level == "MUST" and bool(result.count)
+        for clause, result in audit.clauses.items()
+    )
+    return f"defects in the structure: {count} MUSTs are broken"
