@@ -63,7 +63,7 @@ Sizes = Literal["even", "odd"]
 Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
 Occupied = Literal["empty", "single", "sharded", "adapter", "strangers"]
-Trial = Literal["none", "twin"]
+Trial = Literal["none", "twin", "crash"]
 Wrapper = Literal["none", "checkpointing", "compile", "regional"]
 
 
@@ -104,7 +104,8 @@ class Case:
         persist: ZeRO-3 only: keep DeepSpeed's default persistence threshold instead of 0.
         occupied: what lies in the output folder before the save.
         trial: what is done besides one save; ``twin`` saves again, trains on, and does the same
-            training once more without a save.
+            training once more without a save; ``crash`` first kills the save at many points,
+            and makes its system calls fail.
         wrapper: what stands around the model or its layers besides the engine: activation
             checkpointing, ``torch.compile`` of the whole or of each layer.
         world_size: number of ranks; 1 for the engine ``single``.

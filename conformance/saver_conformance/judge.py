@@ -9,7 +9,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Self
@@ -18,9 +18,10 @@ from saver_conformance import checks, preflight
 from saver_conformance.case import Case, Mode
 from saver_conformance.changes import Change
 from saver_conformance.continuation import failed, go_on
+from saver_conformance.crashing import STATES, disturb, files_of
 from saver_conformance.disk.directory import scan
 from saver_conformance.harness import HarnessFailedError
-from saver_conformance.observation import Entry, Observation, RankOutcome, Twin
+from saver_conformance.observation import Crashes, Entry, Observation, RankOutcome, Twin
 from saver_conformance.rank import Answer
 from saver_conformance.reloading import Reloader
 from saver_conformance.strategies import make_case
@@ -62,6 +63,7 @@ class Saved:
         started: when training began, on the monotonic clock.
         changes: for each rank what the save changed in its process; None when a rank failed.
         twin: None when the case asks for none, or when a rank failed.
+        crashes: None when the case asks for none.
     """
 
     case: Case
@@ -72,6 +74,7 @@ class Saved:
     started: float
     changes: tuple[tuple[Change, ...], ...] | None
     twin: Twin | None
+    crashes: Crashes | None
 
 
 class Judge:
@@ -141,18 +144,22 @@ class Judge:
             shutil.rmtree(folder, ignore_errors=True)
             return self._not_prepared(key, case, answers)
         output = folder / "out"
-        before = _scan(output)
+        before, crashes = _scan(output), None
+        if case.trial == "crash":
+            crashes = disturb(world, self._saver, self._save_limit, folder)
         outcomes = world.save(self._saver, self._save_limit)
         if failed(outcomes):
             self._discard(key)  # before looking: ranks that hang may still write
-            return Saved(case, folder, before, _scan(output), outcomes, started, None, None)
+            return Saved(
+                case, folder, before, _scan(output), outcomes, started, None, None, crashes
+            )
         after, changes, twin = _scan(output), _read_changes(world.compare()), None
         if case.trial == "twin" and output.is_dir():
             twin = go_on(world, self._saver, self._save_limit, case, folder)
         spoilt = any(change.area == "process" for rank in changes for change in rank)
         if spoilt or (twin is not None and failed(twin.outcomes)) or not world.close():
             self._discard(key)  # else the next case would train under what this save left
-        return Saved(case, folder, before, after, outcomes, started, changes, twin)
+        return Saved(case, folder, before, after, outcomes, started, changes, twin, crashes)
 
     def inspect(self, saved: Saved) -> CaseRecord:
         """Reload and check what was saved; thread-safe."""
@@ -171,6 +178,7 @@ class Judge:
                 ),
                 changes=saved.changes,
                 twin=saved.twin,
+                crashes=self._identify(saved),
             )
             results = checks.run(observation)
         except Exception:
@@ -186,6 +194,15 @@ class Judge:
             blocked=results.blocked,
             seconds=time.monotonic() - saved.started,
         )
+
+    def _identify(self, saved: Saved) -> Crashes | None:
+        """The disturbed saves with what a loader gets from each folder that they left."""
+        if saved.crashes is None or saved.crashes.unavailable:
+            return saved.crashes
+        models = self._reloader.identify(saved.case, saved.folder)
+        states = sorted(path.name for path in (saved.folder / STATES).iterdir())
+        files = {state: files_of(saved.folder, state) for state in states}
+        return replace(saved.crashes, models=models, files=files)
 
     def _prove(self, world: World, case: Case) -> None:
         """Take the simplest case of ``case``'s engine through all steps but the saver's own."""

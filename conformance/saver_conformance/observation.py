@@ -148,6 +148,44 @@ class Twin:
 
 
 @dataclass(frozen=True, slots=True)
+class Disturbance:
+    """One save that was killed, or that met a failing system call.
+
+    Attributes:
+        kind: ``kill``, or the name of the error that a call returned.
+        call: the system call at which it happened.
+        state: name of the state that it left the output folder in.
+        status: how the save ended; for ``kill``, how the next save in the same folder did, which
+            leaves the state ``STATE-again``.
+        detail: traceback or signal.
+    """
+
+    kind: str
+    call: str
+    state: str
+    status: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Crashes:
+    """What came of disturbed saves. The state ``old`` is the folder before, ``new`` after a save.
+
+    Attributes:
+        unavailable: why none was made; empty otherwise.
+        disturbances: in the order of the calls, kills first.
+        models: for each state what a loader gets: a text that stands for the model's bits and
+            settings, or None where it refuses to load.
+        files: for each state the paths in the output folder.
+    """
+
+    unavailable: str = ""
+    disturbances: tuple[Disturbance, ...] = ()
+    models: Mapping[str, str | None] = field(default_factory=dict)
+    files: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One case, trained, saved and reloaded.
 
@@ -163,6 +201,7 @@ class Observation:
         changes: for each rank what the save changed in its process; None when a rank did not
             return.
         twin: None when the case asks for none, or when a rank did not return.
+        crashes: None when the case asks for none.
     """
 
     case: Case
@@ -175,3 +214,4 @@ class Observation:
     reload: Reload | None
     changes: tuple[tuple[Change, ...], ...] | None = None
     twin: Twin | None = None
+    crashes: Crashes | None = None

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from saver_conformance.case import Case, Mode, Trial
+from saver_conformance.case import Case, Mode
 from saver_conformance.pairwise import Table, cover_pairs
 from saver_conformance.strategies import axes_of, cases, is_valid, make_case
 from saver_conformance.world import WorldKey
@@ -25,9 +25,6 @@ GATE_DRAWS = 5
 """Derandomized draws for each mode on top of the table of pairs."""
 GATE_SPREAD_DRAWS = 2
 """Derandomized draws for each mode of several ranks, on three of them and two nodes."""
-
-GATE_TRIALS: tuple[Trial, ...] = ("twin",)
-"""What each mode is tried on in a case of its own, of the simplest kind."""
 
 _SMOKE_FULL: tuple[dict[str, Any], ...] = (
     {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded", "trial": "twin"},
@@ -53,9 +50,17 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         draws = _draw(cases(mode, world_size=2, nodes=1), GATE_DRAWS)
         if mode.engine != "single":
             draws += _draw(cases(mode, world_size=3, nodes=2), GATE_SPREAD_DRAWS)
-        trials = (make_case(mode, {"trial": trial}) for trial in GATE_TRIALS)
-        return tuple(dict.fromkeys((*table, *draws, *trials)))
+        return tuple(dict.fromkeys((*table, *draws, *_trials(mode))))
     return ()
+
+
+def _trials(mode: Mode) -> tuple[Case, ...]:
+    """What ``mode`` is tried on in simple cases of their own."""
+    twin = make_case(mode, {"trial": "twin"})
+    if mode.engine != "single":
+        return (twin,)
+    earlier = "adapter" if mode.is_adapter else "single"
+    return (twin, make_case(mode, {"trial": "crash", "occupied": earlier}))
 
 
 @cache

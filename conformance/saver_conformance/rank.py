@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from saver_conformance.changes import changes
+from saver_conformance.rehearsal import rehearse
 
 Saver = Callable[[Any, Any, Any], object]
 Status = Literal["returned", "raised", "unavailable", "died", "hung"]
@@ -119,7 +120,7 @@ class Rank:
         self._episode: Any = None
         self._seen: dict[str, dict[str, str]] = {}
 
-    def answer(self, request: dict[str, str]) -> Answer:
+    def answer(self, request: dict[str, Any]) -> Answer:
         """Do what ``request`` says; whatever it raises becomes the answer."""
         step: Callable[..., str | None] = getattr(self, f"_{request.pop('do')}")
         started = time.monotonic()
@@ -160,6 +161,9 @@ class Rank:
 
     def _step(self, path: str) -> None:
         self._episode.step(Path(path))
+
+    def _rehearse(self, saver: str, strace: list[str], said: str, limit: float) -> str:
+        return json.dumps(asdict(rehearse(lambda: self._save(saver), strace, Path(said), limit)))
 
     def _close(self) -> None:
         episode, self._episode = self._episode, None

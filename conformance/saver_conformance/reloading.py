@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from saver_conformance.case import Case
 from saver_conformance.harness import HarnessFailedError
@@ -44,7 +45,7 @@ class Reloader:
     """Starts a process for every reload; may be used from several threads."""
 
     def __init__(self, module: str) -> None:
-        """Start the server, which imports ``module``; it has ``reload(case, folder)``."""
+        """Start the server, which imports ``module``; it has ``reload`` and ``identify``."""
         self._module = module
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([module])
@@ -60,17 +61,34 @@ class Reloader:
         Raises:
             HarnessFailedError: the process did not come up.
         """
+        result = self._call("reload", case, folder)
+        return result if isinstance(result, Reload) else Reload(error=str(result))
+
+    def identify(self, case: Case, folder: Path) -> dict[str, str | None]:
+        """What loads from each of the folders in ``folder / "states"``, by name.
+
+        Raises:
+            HarnessFailedError: the process did not come up, or did not come to the end.
+        """
+        result = self._call("identify", case, folder)
+        if not isinstance(result, dict):
+            raise HarnessFailedError(f"what disturbed saves left could not be loaded: {result}")
+        return result
+
+    def _call(self, function: str, case: Case, folder: Path) -> Any:
         receiver, sender = self._context.Pipe(duplex=False)
         log = folder / "reload.log"
         process = self._context.Process(
-            target=_reload_in_child, args=(self._module, case, folder, log, sender), daemon=True
+            target=_call_in_child,
+            args=(self._module, function, case, folder, log, sender),
+            daemon=True,
         )
         with receiver:
             self._start(process)
             sender.close()
             try:
                 result = _receive(process, receiver, log, RELOAD_LIMIT)
-                if not result.error:
+                if not isinstance(result, str):
                     process.join(EXIT_LIMIT)  # it gives back its semaphores
                 return result
             finally:
@@ -97,13 +115,16 @@ class Reloader:
             self._running.add(process)
 
 
-def _receive(process: ForkServerProcess, receiver: Connection, log: Path, limit: float) -> Reload:
-    """The child's result; the first message only says that it is up."""
+def _receive(process: ForkServerProcess, receiver: Connection, log: Path, limit: float) -> Any:
+    """The child's result, or a text that says why there is none.
+
+    The first message only says that it is up.
+    """
     started = False
     try:
         while receiver.poll(limit):
             message = receiver.recv()
-            if isinstance(message, Reload):
+            if started:
                 return message
             started = True
     except EOFError:
@@ -114,10 +135,12 @@ def _receive(process: ForkServerProcess, receiver: Connection, log: Path, limit:
     said = log.read_text(errors="replace")[-LOG_TAIL:].strip() if log.exists() else ""
     if not started:
         raise HarnessFailedError(f"{end}, before it began\n{said}")
-    return Reload(error=f"{end}\n{said}".strip())
+    return f"{end}\n{said}".strip()
 
 
-def _reload_in_child(module: str, case: Case, folder: Path, log: Path, sender: Connection) -> None:
+def _call_in_child(
+    module: str, function: str, case: Case, folder: Path, log: Path, sender: Connection
+) -> None:
     die_with_parent(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the judge's, who kills this process
     with log.open("wb") as output:
@@ -125,7 +148,7 @@ def _reload_in_child(module: str, case: Case, folder: Path, log: Path, sender: C
         os.dup2(output.fileno(), 2)
     reloading = importlib.import_module(module)
     sender.send("started")
-    sender.send(reloading.reload(case, folder))
+    sender.send(getattr(reloading, function)(case, folder))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from saver_conformance.case import Mode
 
 Level = Literal["MUST", "SHOULD", "MAY"]
 
-AREAS = ("FILES", "FORMAT", "TENSOR", "ADAPTER", "META", "RELOAD", "RANKS", "PURITY")
+AREAS = ("FILES", "FORMAT", "TENSOR", "ADAPTER", "META", "RELOAD", "RANKS", "PURITY", "CRASH")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from saver_conformance.case import Case, Mode
 from saver_conformance.harness import HarnessFailedError
@@ -35,6 +35,8 @@ SAVE_LIMIT = 30.0
 """Seconds after which a saver that has not returned is reported as hanging."""
 COMPARE_LIMIT = 30.0
 """Seconds to look at all that a save must leave as it is."""
+REHEARSAL_GRACE = 20.0
+"""Seconds for a rehearsed save besides the save itself."""
 CLOSE_LIMIT = 30.0
 """Seconds to free what a case holds; a world that needs longer is replaced."""
 GRACE = 5.0
@@ -215,6 +217,11 @@ class World:
         """Train one more step and have rank 0 write the weights to ``path``."""
         return self._ask({"do": "step", "path": str(path)}, PREPARE_LIMIT)
 
+    def rehearse(self, saver: str, strace: list[str], said: Path, limit: float) -> Answer:
+        """Save in a forked copy of the only rank; how it ended is JSON in the detail."""
+        request = {"do": "rehearse", "saver": saver, "strace": strace, "said": str(said)}
+        return self._ask({**request, "limit": limit}, limit + REHEARSAL_GRACE)[0]
+
     def close(self) -> bool:
         """Free what the case holds; False when the world is of no more use."""
         answers = self._ask({"do": "close"}, CLOSE_LIMIT)
@@ -267,7 +274,7 @@ class World:
             os.close(answer_end)
         return _Process(rank, popen, requests, answers, log, stacks)
 
-    def _ask(self, request: Mapping[str, str], limit: float) -> tuple[Answer, ...]:
+    def _ask(self, request: Mapping[str, Any], limit: float) -> tuple[Answer, ...]:
         """Send ``request`` to all ranks and collect an answer for each, within ``limit``."""
         line = (json.dumps(request) + "\n").encode()
         for process in self._processes:

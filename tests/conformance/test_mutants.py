@@ -3,6 +3,7 @@
 import pytest
 from fixtures.mutants import all_mutants
 
+from saver_conformance import tracing
 from saver_conformance.case import Mode
 from saver_conformance.strategies import make_case
 from saver_conformance.world import WorldKey
@@ -26,6 +27,8 @@ def runs():
 
 @pytest.mark.parametrize(("mutant", "case"), runs())
 def test_mutant(shared_judge, mutant, case):
+    if case.trial == "crash" and not tracing.is_available():
+        pytest.skip(tracing.MISSING)
     shared_judge.turn_to(mutant.address)
     record = shared_judge.judge(case)
     assert record.status == "run", record.reason

@@ -6,6 +6,7 @@ random initialisation is seeded differently from training.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import traceback
 import warnings
@@ -22,6 +23,11 @@ from saver_conformance.bench.oracle import bits
 from saver_conformance.bench.tokenizer import make_tokenizer
 from saver_conformance.case import Case
 from saver_conformance.observation import Difference, Expectation, Reload, Tensor
+
+_VOLATILE = frozenset(
+    {"_name_or_path", "transformers_version", "architectures", "dtype", "target_modules"}
+)
+"""Settings that name the folder or the library, show in the tensors too, or have no order."""
 
 TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
 """Floating-point types of the bench, by safetensors' name."""
@@ -41,6 +47,39 @@ def reload(case: Case, folder: Path) -> Reload:
         return _reload_adapter(case, folder, expected, memory)
     except Exception:
         return Reload(error=traceback.format_exc())
+
+
+def identify(case: Case, folder: Path) -> dict[str, str | None]:
+    """What a loader gets from each folder in ``folder / "states"``, or None where it refuses."""
+    torch.set_num_threads(1)
+    found: dict[str, str | None] = {}
+    for state in sorted((folder / "states").iterdir()):
+        try:
+            found[state.name] = _identity(case, folder, state)
+        except Exception:
+            found[state.name] = None
+    return found
+
+
+def _identity(case: Case, folder: Path, saved: Path) -> str:
+    if case.adapter is None:
+        model = AutoModelForCausalLM.from_pretrained(
+            saved, dtype="auto", experts_implementation="eager"
+        )
+        settings = model.config.to_dict()
+    else:
+        base = models.load_base(case, models.base_folder(case, folder))
+        model = PeftModel.from_pretrained(base, saved)
+        settings = model.peft_config["default"].to_dict()
+    digest = hashlib.blake2b(digest_size=16)
+    for key in sorted(settings, key=str):
+        if key not in _VOLATILE:
+            digest.update(f"{key}={settings[key]!r};".encode())
+    for name, value in sorted(model.state_dict().items()):
+        if case.adapter is None or "lora_" in name or "modules_to_save" in name:
+            digest.update(name.encode())
+            digest.update(bits(value).data)
+    return digest.hexdigest()
 
 
 def _reload_full(

@@ -1,6 +1,16 @@
 """The checks, one module an area; importing the package registers them all."""
 
-from saver_conformance.checks import adapter, files, format, meta, purity, ranks, reload, tensor
+from saver_conformance.checks import (
+    adapter,
+    crash,
+    files,
+    format,
+    meta,
+    purity,
+    ranks,
+    reload,
+    tensor,
+)
 from saver_conformance.checks.registry import Check, Results, applicable, checks, run
 
 __all__ = [
@@ -9,6 +19,7 @@ __all__ = [
     "adapter",
     "applicable",
     "checks",
+    "crash",
     "files",
     "format",
     "meta",

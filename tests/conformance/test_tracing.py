@@ -1,0 +1,110 @@
+"""System calls are read from traces, spread, and disturbed in rehearsals that harm nobody."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from saver_conformance import crashing, tracing
+from saver_conformance.changes import ABSENT, Change, changes
+from saver_conformance.rehearsal import rehearse
+from saver_conformance.tracing import Call, options, read_calls, spread
+
+needs_strace = pytest.mark.skipif(not tracing.is_available(), reason=tracing.MISSING)
+
+TRACE = """\
+7 openat(AT_FDCWD</home>, "/lib/x.so", O_RDONLY|O_CLOEXEC) = 3</lib/x.so>
+7 mkdir("/out", 0777) = -1 EEXIST (File exists)
+7 openat(AT_FDCWD</home>, "/out/a", O_WRONLY|O_CREAT|O_CLOEXEC, 0666 <unfinished ...>
+8 openat(AT_FDCWD</home>, "/out/a", O_RDONLY|O_CLOEXEC) = 4</out/a>
+7 <... openat resumed>) = 3</out/a>
+8 write(1</log>, ""..., 9) = 9
+8 write(3</out/a>, ""..., 9) = 9
+7 rename("/out/a", "/outer/b") = 0
+7 unlink("/outer/b") = 0
+7 +++ exited with 0 +++
+"""
+
+
+def test_calls_that_change_the_folder_are_counted_by_thread(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(TRACE)
+    calls = read_calls(log, Path("/out"))
+    assert [(call.name, call.number, call.creates) for call in calls] == [
+        ("openat", 2, True),
+        ("write", 2, True),
+        ("rename", 1, False),
+    ]
+    assert '"a"' in calls[0].text
+
+
+def test_points_are_spread_from_the_first_to_the_last() -> None:
+    calls = [Call("write", number, "", True) for number in range(1, 101)]
+    chosen = [call.number for call in spread(calls, 20)]
+    assert (chosen[0], chosen[-1], len(set(chosen))) == (1, 100, 20)
+    assert spread(calls[:3], 20) == calls[:3]
+    assert spread(calls, 1) == calls[:1]
+
+
+def write(path: Path, count: int = 3) -> None:
+    for number in range(count):
+        (path / str(number)).write_text("x")
+
+
+@needs_strace
+def test_a_rehearsal_is_traced_killed_and_failed(tmp_path: Path) -> None:
+    out, log, said = tmp_path / "out", tmp_path / "log", tmp_path / "said"
+    out.mkdir()
+    assert rehearse(lambda: write(out), options(log), said, 10).status == "returned"
+    calls = read_calls(log, out)
+    assert [call.name for call in calls] == ["openat", "write"] * 3
+    for path in out.iterdir():
+        path.unlink()
+    killed = rehearse(lambda: write(out), options(log, calls[3], "signal=KILL"), said, 10)
+    assert (killed.status, killed.detail) == ("died", "killed by SIGKILL")
+    assert sorted(path.name for path in out.iterdir()) == ["0", "1"]
+    failed = rehearse(lambda: write(out), options(log, calls[1], "error=ENOSPC"), said, 10)
+    assert failed.status == "raised"
+    assert "No space left" in failed.detail
+
+
+@pytest.mark.parametrize(
+    ("save", "status", "said"),
+    [
+        (lambda: None, "returned", ""),
+        (lambda: 1 / 0, "raised", "ZeroDivisionError"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "died", "SIGKILL"),
+        (lambda: os._exit(9), "died", "exit code 9"),
+        (lambda: time.sleep(60), "hung", "0.5 s"),
+    ],
+)
+def test_every_end_of_a_rehearsal_is_told(save, status, said, tmp_path: Path) -> None:
+    ended = rehearse(save, [], tmp_path / "said", 0.5)
+    assert ended.status == status
+    assert said in ended.detail
+
+
+def test_a_tracer_that_does_not_attach_is_told(tmp_path: Path) -> None:
+    command = ["sh", "-c", "echo not permitted >&2; exit 1"]
+    ended = rehearse(lambda: None, command, tmp_path / "said", 5)
+    assert (ended.status, ended.detail.strip()) == ("untraced", "not permitted")
+
+
+def test_without_strace_nothing_is_disturbed(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tracing, "is_available", lambda: False)
+    crashes = crashing.disturb(None, "a:b", 1, tmp_path)
+    assert "apt-get install strace" in crashes.unavailable
+
+
+def test_changes_name_what_came_what_went_and_what_is_other() -> None:
+    before = {"flags": {"a": "1", "b": "2", "c": "3"}}
+    after = {"flags": {"a": "1", "b": "4", "d": "5"}}
+    assert list(changes(before, after)) == [
+        Change("flags", "b", "2", "4"),
+        Change("flags", "c", "3", ABSENT),
+        Change("flags", "d", ABSENT, "5"),
+    ]
