@@ -64,6 +64,8 @@ Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
 Occupied = Literal["empty", "single", "sharded", "adapter", "strangers"]
 Trial = Literal["none", "twin", "crash"]
+Vocabulary = Literal["same", "resized"]
+Handover = Literal["trained", "base"]
 Wrapper = Literal["none", "checkpointing", "compile", "regional"]
 
 
@@ -106,6 +108,9 @@ class Case:
         trial: what is done besides one save; ``twin`` saves again, trains on, and does the same
             training once more without a save; ``crash`` first kills the save at many points,
             and makes its system calls fail.
+        vocabulary: ``resized`` adds special tokens to the tokenizer and rows to the embeddings.
+        handover: what the saver gets as ``model``: the model that was trained, or, as preference
+            tuning does, the base model inside of it, which is not what ``trainer.model`` is.
         wrapper: what stands around the model or its layers besides the engine: activation
             checkpointing, ``torch.compile`` of the whole or of each layer.
         world_size: number of ranks; 1 for the engine ``single``.
@@ -124,6 +129,8 @@ class Case:
     persist: bool = False
     occupied: Occupied = "empty"
     trial: Trial = "none"
+    vocabulary: Vocabulary = "same"
+    handover: Handover = "trained"
     wrapper: Wrapper = "none"
     world_size: int = 1
     nodes: int = 1
@@ -136,6 +143,8 @@ class Case:
             raise ValueError(f"{self.mode}: world size {self.world_size}; only single has 1 rank")
         if not 1 <= self.nodes <= self.world_size:
             raise ValueError(f"{self.mode}: {self.world_size} ranks on {self.nodes} nodes")
+        if self.handover == "base" and self.adapter is None:
+            raise ValueError(f"{self.mode}: only a model with an adapter has a base inside of it")
         if self.persist and self.mode.engine != "zero3":
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
 

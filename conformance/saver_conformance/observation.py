@@ -37,6 +37,7 @@ class Expectation:
         tensors: every tensor that belongs in the save, by its canonical name.
         tied: names that are the same memory as a saved tensor and stay out, with that tensor's
             name.
+        optional: names that a save may have or leave out.
         base: names of the frozen base, none of which belongs in an adapter's file.
         config: fields of ``config.json`` that must be there; empty for adapters.
         adapter: fields of ``adapter_config.json`` that must be there; empty for full training.
@@ -46,6 +47,7 @@ class Expectation:
 
     tensors: Mapping[str, Tensor]
     tied: Mapping[str, str] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
     base: frozenset[str] = frozenset()
     config: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] = field(default_factory=dict)

@@ -21,13 +21,14 @@ AXES: Mapping[str, Sequence[Any]] = {
     "tokenizer": ("plain", "chat"),
     "planted": (False, True),
     "occupied": ("empty", "single", "sharded", "adapter", "strangers"),
+    "vocabulary": ("same", "resized"),
     "wrapper": ("none", "checkpointing", "compile", "regional"),
 }
 """The axes of every case and their values, the simplest first."""
 
 ADAPTER_AXES: Mapping[str, Sequence[Any]] = {
     "r": (4, 1, 7),
-    "targets": ("attention", "all"),
+    "targets": ("attention", "all", "embeddings"),
     "modules_to_save": ((), ("lm_head",), ("embed_tokens", "lm_head")),
     "bias": ("none", "all", "lora_only"),
     "dora": (False, True),
@@ -82,6 +83,8 @@ def make_case(
 
 def _all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
     axes = {**AXES, **(ADAPTER_AXES if mode.is_adapter else {})}
+    if mode.is_adapter:
+        axes["handover"] = ("trained", "base")
     if mode.engine == "zero3":
         axes["persist"] = (False, True)
     return axes
@@ -98,7 +101,11 @@ def _case(
 
 
 def _adapter(architecture: Architecture, shape: Mapping[str, Any]) -> Adapter:
-    targets = _TARGETS[architecture][shape["targets"]]
+    chosen = shape["targets"]
+    if chosen == "embeddings":
+        targets = (*_TARGETS[architecture]["attention"], "embed_tokens")
+    else:
+        targets = _TARGETS[architecture][chosen]
     return Adapter(alpha=2 * shape["r"], **{**shape, "targets": targets})
 
 
@@ -108,7 +115,11 @@ def is_valid(values: Mapping[str, Any], mode: Mode | None = None) -> bool:
     The simplest value of an axis goes with everything, so a part of the axes is enough to tell.
     """
     # Training one half of a tied pair apart is a question of its own.
-    if values.get("architecture") == "llama-tied" and values.get("modules_to_save"):
+    trained = values.get("modules_to_save") or ()
+    embeddings_targeted = values.get("targets") == "embeddings"
+    if values.get("architecture") == "llama-tied" and (trained or embeddings_targeted):
+        return False
+    if embeddings_targeted and "embed_tokens" in trained:  # a module is adapted or trained whole
         return False
     return mode is None or not why_untrainable(make_case(mode, values))
 
@@ -116,9 +127,11 @@ def is_valid(values: Mapping[str, Any], mode: Mode | None = None) -> bool:
 @st.composite
 def adapters(draw: st.DrawFn, architecture: Architecture = "llama") -> Adapter:
     """Draw the shape of an adapter for a model of ``architecture``."""
-    shape = {name: draw(st.sampled_from(values)) for name, values in ADAPTER_AXES.items()}
-    if not is_valid({"architecture": architecture, **shape}):
-        shape["modules_to_save"] = ()
+    shape: dict[str, Any] = {}
+    for name, values in ADAPTER_AXES.items():
+        known = {"architecture": architecture, **shape}
+        fitting = [value for value in values if is_valid({**known, name: value})]
+        shape[name] = draw(st.sampled_from(fitting))
     return _adapter(architecture, shape)
 
 

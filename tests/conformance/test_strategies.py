@@ -80,7 +80,8 @@ def test_draws_keep_to_the_mode_and_the_world_size(case: Case) -> None:
 
 @given(adapters("phi3"))
 def test_adapters_target_layers_that_exist(adapter: Adapter) -> None:
-    assert set(adapter.targets) <= {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
+    linears = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
+    assert set(adapter.targets) <= linears | {"embed_tokens"}
 
 
 def test_the_simplest_value_goes_with_everything() -> None:

@@ -29,7 +29,7 @@ CFG_KEYS: dict[str, str] = {
     "max_shard_size": "limit of a weight file in bytes; None: the library's default",
     "bf16": "whether training computes in bfloat16",
     "seed": "seed of training",
-    "rl": "None: supervised training",
+    "rl": "'dpo' where the saver is handed the base model of preference tuning; else None",
     "relora": "None: no ReLoRA",
     "qat": "None: no quantization-aware training",
 }
@@ -85,5 +85,6 @@ def make_config(
         "max_shard_size": case.max_shard_size,
         "bf16": case.dtype != "float32",
         "seed": case.seed,
+        "rl": "dpo" if case.handover == "base" else None,
     }
     return Config({key: _nested(item) for key, item in values.items() if item is not None})

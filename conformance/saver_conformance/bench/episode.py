@@ -31,7 +31,7 @@ from saver_conformance.bench import (
     training,
 )
 from saver_conformance.bench.config import Config, make_config
-from saver_conformance.bench.hub_names import adapter_key, to_hub
+from saver_conformance.bench.hub_names import adapter_key, embedding_keys, to_hub
 from saver_conformance.bench.tokenizer import CHAT_TEMPLATE, make_tokenizer
 from saver_conformance.case import Case
 from saver_conformance.observation import Expectation, Tensor
@@ -82,12 +82,13 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
     rank = dist.get_rank() if dist.is_initialized() else 0
     output = folder / "out"
     base = models.base_folder(case, folder)
-    tokenizer = make_tokenizer(models.vocabulary_size(case), chat=case.tokenizer == "chat")
+    words, chat = models.base_vocabulary_size(case), case.tokenizer == "chat"
+    tokenizer = make_tokenizer(words, chat=chat, added=models.added_tokens(case))
     if rank == 0:
         if not base.exists():
             partial = base.with_name(base.name + ".partial")
             models.save_base(case, partial)
-            tokenizer.save_pretrained(partial)
+            make_tokenizer(words, chat=chat).save_pretrained(partial)
             partial.rename(base)
         occupants.occupy(case, output, base)
     _barrier()
@@ -101,7 +102,11 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
     root = training.uncompiled(trainer.model_wrapped)
     if case.planted:
         oracle.plant(case.mode.engine, root)
-    wanted = names.trainable if case.adapter else frozenset(names.parameters + names.buffers)
+    wanted = frozenset(names.parameters + names.buffers)
+    if case.adapter:
+        wanted = names.trainable
+        if case.vocabulary == "resized":  # the base on disk does not have these embeddings
+            wanted |= names.embeddings
     memory = oracle.snapshot(case.mode.engine, root, names, wanted)
     if rank == 0:
         expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab())
@@ -119,7 +124,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
     return Episode(
         cfg,
         trainer,
-        model,
+        model.get_base_model() if case.handover == "base" else model,
         look=lambda: purity.look(cfg, trainer, model),
         step=lambda path: continuing.step(case, trainer, names, size, path),
         close=lambda: _reset(environment, trainer),
@@ -162,9 +167,13 @@ def _expectation(
             chat_template=template,
             vocabulary=vocabulary,
         )
-    frozen = [name for name in names.parameters if name not in names.trainable]
+    frozen = [name for name in names.parameters if name not in memory]
+    touched = case.vocabulary == "resized" or "embed_tokens" in case.adapter.targets
+    spare = embedding_keys((*names.parameters, *names.tied)) if touched else frozenset[str]()
+    tensors = {adapter_key(name): tensor for name, tensor in memory.items()}
     return Expectation(
-        tensors={adapter_key(name): tensor for name, tensor in memory.items()},
+        tensors=tensors,
+        optional=spare.difference(tensors),
         base=frozenset(frozen) | {name.replace(".base_layer", "") for name in frozen},
         adapter={
             "peft_type": "LORA",

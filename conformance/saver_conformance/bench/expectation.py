@@ -23,14 +23,16 @@ def write(folder: Path, expectation: Expectation, memory: dict[str, Tensor]) -> 
     write_tensors(folder / _DISK_FILE, expectation.tensors)
     write_tensors(folder / MEMORY_FILE, memory)
     plain = asdict(replace(expectation, tensors={}))
-    plain["base"] = sorted(expectation.base)
+    for key in ("base", "optional"):
+        plain[key] = sorted(plain[key])
     (folder / _PLAIN_FILE).write_text(json.dumps(plain))
 
 
 def read(folder: Path) -> Expectation:
     """The expectation that :func:`write` left in the case's folder."""
     plain: dict[str, Any] = json.loads((folder / _PLAIN_FILE).read_text())
-    plain["base"] = frozenset(plain["base"])
+    for key in ("base", "optional"):
+        plain[key] = frozenset(plain[key])
     return Expectation(**{**plain, "tensors": read_tensors(folder / _DISK_FILE)})
 
 

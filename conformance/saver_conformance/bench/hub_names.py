@@ -6,7 +6,7 @@ checkpoints. A saver is free to find out in any other way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from saver_conformance.case import Architecture
 from saver_conformance.observation import Tensor
@@ -51,6 +51,22 @@ def _halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
     return (
         Tensor(tensor.dtype, shape, tensor.data[:middle]),
         Tensor(tensor.dtype, shape, tensor.data[middle:]),
+    )
+
+
+def embedding_keys(names: Iterable[str]) -> frozenset[str]:
+    """Keys of embeddings that an adapter's save may have, although its reload does not need them.
+
+    PEFT adds the embeddings when it adapts them or their size has changed, once for each name that
+    they have in memory, and those of modules trained whole under names of their own besides.
+    """
+    embeddings = [
+        name
+        for name in names
+        if name.endswith(".weight") and {"embed_tokens", "lm_head"}.intersection(name.split("."))
+    ]
+    return frozenset(
+        key for name in embeddings for key in (adapter_key(name), name.replace(".default.", "."))
     )
 
 

@@ -42,13 +42,27 @@ LINEARS: dict[Architecture, tuple[str, ...]] = {
 """Names of the linear layers that an adapter can target."""
 
 
-def vocabulary_size(case: Case) -> int:
-    """Rows of the embedding."""
+ADDED_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
+"""Special tokens that a resized vocabulary has beside those of the base."""
+
+
+def base_vocabulary_size(case: Case) -> int:
+    """Rows of the base model's embedding."""
     return 64 if case.sizes == "even" else 67
 
 
+def vocabulary_size(case: Case) -> int:
+    """Rows of the trained model's embedding."""
+    return base_vocabulary_size(case) + len(added_tokens(case))
+
+
+def added_tokens(case: Case) -> tuple[str, ...]:
+    """Special tokens that the case adds to those of its base."""
+    return ADDED_TOKENS if case.vocabulary == "resized" else ()
+
+
 def make_config(case: Case) -> PretrainedConfig:
-    """The configuration of the case's architecture: two layers, a few thousand parameters."""
+    """The configuration of the trained model: two layers, a few thousand parameters."""
     odd = case.sizes == "odd"
     hidden, intermediate, heads, groups = (32, 48, 4, 2)
     if odd:
@@ -91,7 +105,9 @@ def save_base(case: Case, folder: Path) -> None:
     """Write a randomly initialised base model of the case into ``folder``."""
     generator = torch.random.get_rng_state()
     torch.manual_seed(case.seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(make_config(case))
+    config = make_config(case)
+    config.vocab_size = base_vocabulary_size(case)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:  # norms and biases start at one value; tell elements apart
@@ -103,7 +119,7 @@ def save_base(case: Case, folder: Path) -> None:
 
 
 def load_base(case: Case, folder: Path) -> PreTrainedModel:
-    """The base model as its user would load it for the case's method."""
+    """The base model as its user would load it for the case's method, resized where asked for."""
     quantization = None
     if case.mode.method == "qlora":
         from transformers import BitsAndBytesConfig
@@ -128,5 +144,7 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
         for name, module in model.named_modules():
             if name.endswith("norm"):
                 module.float()
+    if case.vocabulary == "resized":
+        model.resize_token_embeddings(vocabulary_size(case), mean_resizing=False)
     model.config.use_cache = False
     return model

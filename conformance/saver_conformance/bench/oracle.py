@@ -54,12 +54,14 @@ class Names:
         trainable: those that training changes.
         buffers: the persistent buffers.
         tied: further names of a parameter, with its first name.
+        embeddings: the weights of the input and output embeddings that the base model brought.
     """
 
     parameters: tuple[str, ...]
     trainable: frozenset[str]
     buffers: tuple[str, ...]
     tied: Mapping[str, str]
+    embeddings: frozenset[str]
 
 
 def read_names(model: nn.Module) -> Names:
@@ -77,6 +79,11 @@ def read_names(model: nn.Module) -> Names:
         trainable=frozenset(name for p, name in first.items() if p.requires_grad),
         buffers=tuple(name for name, _ in model.named_buffers() if name in state),
         tied=tied,
+        embeddings=frozenset(
+            name
+            for name in first.values()
+            if name.replace(".base_layer.", ".").endswith(("embed_tokens.weight", "lm_head.weight"))
+        ),
     )
 
 

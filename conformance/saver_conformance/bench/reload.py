@@ -158,6 +158,7 @@ def _twin(
     unexpected = twin.load_state_dict(values, strict=False, assign=True).unexpected_keys
     if unexpected:
         raise RuntimeError(f"the snapshot has tensors that the model lacks: {unexpected}")
+    twin.get_base_model().tie_weights()  # assigning one of two names has parted them
     return twin
 
 
@@ -212,8 +213,11 @@ def _differences(
 def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:
     """What differs from a plain save of the same tokenizer, read by the same ``AutoTokenizer``."""
     output, plain = folder / "out", folder / "tokenizer"
-    size = models.vocabulary_size(case)
-    make_tokenizer(size, chat=case.tokenizer == "chat").save_pretrained(plain)
+    make_tokenizer(
+        models.base_vocabulary_size(case),
+        chat=case.tokenizer == "chat",
+        added=models.added_tokens(case),
+    ).save_pretrained(plain)
     if (output / "config.json").exists():  # decides which class AutoTokenizer takes
         shutil.copy(output / "config.json", plain)
     reference = AutoTokenizer.from_pretrained(plain)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -11,8 +13,11 @@ CHAT_TEMPLATE = (
 """Chat template of the tokenizers that have one."""
 
 
-def make_tokenizer(size: int, *, chat: bool) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer with ``size`` tokens, ``w0 w1 ...`` beside the four special ones."""
+def make_tokenizer(size: int, *, chat: bool, added: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer with ``size`` tokens, ``w0 w1 ...`` beside the four special ones.
+
+    The special tokens ``added`` come on top of them.
+    """
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     words = special + [f"w{index}" for index in range(size - len(special))]
     backend = Tokenizer(
@@ -26,6 +31,8 @@ def make_tokenizer(size: int, *, chat: bool) -> PreTrainedTokenizerFast:
         eos_token="</s>",
         unk_token="<unk>",
     )
+    if added:
+        tokenizer.add_special_tokens({"additional_special_tokens": list(added)})
     if chat:
         tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer

@@ -37,7 +37,8 @@ def nothing_foreign(e: Evidence) -> Iterator[Finding]:
     """No tensor is there that is neither expected nor the subject of a narrower clause."""
     wrapped = _wrapped(e)
     for name, file in e.file_of.items():
-        known = name in e.expected.tensors or name in e.expected.tied
+        expected = e.expected
+        known = name in expected.tensors or name in expected.tied or name in expected.optional
         if known or name in wrapped or (e.case.mode.is_adapter and is_base(e, name)):
             continue
         yield e.finding(
@@ -130,7 +131,7 @@ def first_difference(right: bytes, found: bytes) -> tuple[int, int]:
 
 def _wrapped(e: Evidence) -> dict[str, str]:
     """Names that differ from an expected one only by a wrapper's parts, with that one."""
-    wanted = {*e.expected.tensors, *e.expected.tied}
+    wanted = {*e.expected.tensors, *e.expected.tied, *e.expected.optional}
     canonical = {without_wrappers(name): name for name in wanted}
     return {
         name: canonical[plain]
