@@ -24,6 +24,7 @@ from saver_conformance.savers import list_savers
 from saver_conformance.spec import SPEC, Clause
 from saver_conformance.terminal import LiveProgress, make_console, print_verdict
 from saver_conformance.verdict import BROKEN, CONFORMS, HARNESS_FAILED, Verdict
+from saver_conformance.waivers import Waiver, WaiverFileError, read_waivers
 from saver_conformance.world import SAVE_LIMIT
 
 INTERRUPTED = 130
@@ -119,6 +120,13 @@ def _make_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--seconds", type=_positive, help="how long explore draws (default: until Ctrl-C)"
     )
+    run.add_argument(
+        "--waivers",
+        type=_read_waivers,
+        default=(),
+        metavar="FILE.toml",
+        help="clauses that are known to be broken: tables [CLAUSE.MODE] with reason and link",
+    )
     run.set_defaults(command=_run)
 
     again = commands.add_parser("replay", parents=[saver], help="judge a saver by one case")
@@ -162,6 +170,7 @@ def _run(given: argparse.Namespace) -> int:
             save_limit=given.save_limit,
             seconds=given.seconds,
             progress=progress,
+            waivers=given.waivers,
         )
     print_verdict(console, verdict, given.report)
     _keep_smallest(verdict, given.report)
@@ -212,6 +221,13 @@ def _read_case(source: str) -> Case:
         return Case.from_json(sys.stdin.read() if source == "-" else Path(source).read_text())
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise argparse.ArgumentTypeError(f"no case in {source!r}: {error}") from error
+
+
+def _read_waivers(name: str) -> tuple[Waiver, ...]:
+    try:
+        return read_waivers(Path(name))
+    except WaiverFileError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _find_folder(name: str) -> Path:

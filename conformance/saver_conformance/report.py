@@ -106,6 +106,7 @@ def to_plain(verdict: Verdict, folder: Path) -> dict[str, Any]:
         },
         "cases_a_minute": {pace.engine: round(pace.per_minute, 1) for pace in verdict.paces},
         "clauses": [_plain_row(row, verdict, folder) for row in verdict.rows],
+        "waiver_faults": list(verdict.waiver_faults),
         "not_run": [_plain_record(item) for item in verdict.records if item.status != "run"],
         "smallest_case": json.loads(verdict.smallest.to_json()) if verdict.smallest else None,
     }

@@ -17,6 +17,7 @@ from saver_conformance.progress import Progress, Silent
 from saver_conformance.report import write_report
 from saver_conformance.spec import SPEC
 from saver_conformance.verdict import CaseRecord, Pace, Verdict, aggregate
+from saver_conformance.waivers import Waiver, apply
 from saver_conformance.world import SAVE_LIMIT
 
 REFERENCE = "canonical_saver:save_trained_model"
@@ -33,6 +34,7 @@ def run_conformance(
     seconds: float | None = None,
     progress: Progress | None = None,
     bench: Bench | None = None,
+    waivers: Sequence[Waiver] = (),
 ) -> Verdict:
     """Judge a saver.
 
@@ -45,6 +47,7 @@ def run_conformance(
         seconds: how long ``explore`` draws; None: until Ctrl-C or the first broken MUST.
         progress: told how the run goes on.
         bench: what trains and reloads.
+        waivers: clauses that are known to be broken.
 
     Raises:
         UnknownSaverError: there is no such saver.
@@ -61,7 +64,7 @@ def run_conformance(
         else:
             planned = in_order(case for mode in claimed for case in cases_of(mode, profile))
             records, paces = _run_planned(judge, planned, progress)
-    verdict = _conclude(saver, profile, claimed, records, paces, started, smallest)
+    verdict = _conclude(saver, profile, claimed, records, paces, started, smallest, waivers)
     if report is not None:
         write_report(verdict, report)
     return verdict
@@ -113,20 +116,23 @@ def _conclude(
     paces: tuple[Pace, ...],
     started: float,
     smallest: Case | None,
+    waivers: Sequence[Waiver] = (),
 ) -> Verdict:
     levels = {check.clause: SPEC[check.clause].level for check in checks.checks()}
     applies = {
         clause: tuple(mode for mode in MODES if mode.matches(SPEC[clause].modes))
         for clause in levels
     }
+    rows, faults = apply(aggregate(records, modes, levels, applies), waivers, modes)
     return Verdict(
         saver=saver,
         profile=profile,
         modes=modes,
-        rows=aggregate(records, modes, levels, applies),
+        rows=rows,
         records=records,
         levels=levels,
         seconds=time.monotonic() - started,
         paces=paces,
         smallest=smallest,
+        waiver_faults=faults,
     )

@@ -34,7 +34,7 @@ PLAIN_WIDTH = 120
 
 _WORDS: dict[int, str] = {
     CONFORMS: "[bold green]conforms[/]: every claimed MUST was checked and holds",
-    BROKEN: "[bold red]does not conform[/]: a MUST is broken",
+    BROKEN: "[bold red]does not conform[/]: a MUST is broken, or a waiver is wrong",
     INCONCLUSIVE: "[bold yellow]inconclusive[/]: not everything that is claimed was checked",
     HARNESS_FAILED: "[bold yellow]the harness failed[/]: nobody is accused",
 }
@@ -126,9 +126,10 @@ def print_verdict(console: Console, verdict: Verdict, report: Path | None = None
     console.print(_make_table(verdict))
     _print_pace(console, verdict)
     _print_not_run(console, verdict)
-    causes = group_by_cause(verdict.rows)
+    causes = group_by_cause([row for row in verdict.rows if row.status != "waived"])
     for cause in sorted(causes, key=lambda cause: verdict.levels[cause.clause] != "MUST"):
         _print_cause(console, cause, verdict, report)
+    _print_waivers(console, verdict)
     counts = ", ".join(
         f"{number} {status}" for status in _WORST_FIRST if (number := verdict.count(status))
     )
@@ -137,7 +138,8 @@ def print_verdict(console: Console, verdict: Verdict, report: Path | None = None
         f"{verdict.executed} of {verdict.expected} cases in {verdict.seconds:.0f} s; "
         f"clauses by mode: {counts or 'none'}"
     )
-    console.print(f"{escape(verdict.saver)} {_WORDS[verdict.exit_code]}")
+    waived = f"; [cyan]{number} waived[/]" if (number := verdict.count("waived")) else ""
+    console.print(f"{escape(verdict.saver)} {_WORDS[verdict.exit_code]}{waived}")
 
 
 def _make_table(verdict: Verdict) -> Table:
@@ -185,6 +187,18 @@ def _print_not_run(console: Console, verdict: Verdict) -> None:
         console.print(_shorten(reason), markup=False)
         if records[0].status == "error":
             console.print(replay_command(records[0].case, verdict.saver), markup=False)
+
+
+def _print_waivers(console: Console, verdict: Verdict) -> None:
+    for row in verdict.rows:
+        if row.status == "waived":
+            console.print(
+                f"\n{row.clause} in {row.mode} is waived: {row.reason}; "
+                f"{_count(len(row.findings), 'finding')}",
+                markup=False,
+            )
+    for fault in verdict.waiver_faults:
+        console.print(f"\n[bold red]wrong waiver[/]: {escape(fault)}")
 
 
 def _print_cause(console: Console, cause: Cause, verdict: Verdict, report: Path | None) -> None:

@@ -113,6 +113,7 @@ class Verdict:
         seconds: duration of the run.
         paces: speed by engine.
         smallest: the case that ``explore`` shrank a broken MUST to.
+        waiver_faults: waivers that match nothing, or that nothing needs.
     """
 
     saver: str
@@ -124,6 +125,7 @@ class Verdict:
     seconds: float = 0.0
     paces: tuple[Pace, ...] = ()
     smallest: Case | None = None
+    waiver_faults: tuple[str, ...] = ()
 
     @property
     def executed(self) -> int:
@@ -148,14 +150,14 @@ class Verdict:
     def exit_code(self) -> int:
         """The verdict as a process's exit code.
 
-        0: every claimed MUST was checked in every planned case and holds.
-        1: a MUST is broken.
+        0: every claimed MUST was checked in every planned case and holds or is waived.
+        1: a MUST is broken, or a waiver is wrong.
         2: inconclusive: something claimed was not run or not checked, or nothing was.
         3: the harness failed.
         """
         musts = [row for row in self.rows if self.levels[row.clause] == "MUST"]
         claimed = [row for row in musts if row.status != "not claimed"]
-        if any(row.status == "fail" for row in claimed):
+        if any(row.status == "fail" for row in claimed) or self.waiver_faults:
             return BROKEN
         if any(record.status == "error" for record in self.records):
             return HARNESS_FAILED
