@@ -29,10 +29,13 @@ def _wrapped(module: nn.Module) -> nn.Module | None:
         return children["_fsdp_wrapped_module"]
     if isinstance(module, ActivationWrapper):
         return children["_checkpoint_wrapped_module"]
-    kind = type(module)
-    if kind.__module__.startswith("torch._dynamo") and kind.__name__ == "OptimizedModule":
+    # FSDP2 puts a class of its own before that of a compiled model.
+    kinds = type(module).__mro__
+    if any(
+        k.__module__.startswith("torch._dynamo") and k.__name__ == "OptimizedModule" for k in kinds
+    ):
         return children["_orig_mod"]
-    if any(base.__name__ == "DeepSpeedEngine" for base in kind.__mro__):
+    if any(kind.__name__ == "DeepSpeedEngine" for kind in kinds):
         return children["module"]
     return None
 
