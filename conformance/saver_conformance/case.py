@@ -111,6 +111,7 @@ class Case:
         vocabulary: ``resized`` adds special tokens to the tokenizer and rows to the embeddings.
         handover: what the saver gets as ``model``: the model that was trained, or, as preference
             tuning does, the base model inside of it, which is not what ``trainer.model`` is.
+        class_name: name of a class that the model is made a subclass as; empty keeps its own.
         wrapper: what stands around the model or its layers besides the engine: activation
             checkpointing, ``torch.compile`` of the whole or of each layer.
         world_size: number of ranks; 1 for the engine ``single``.
@@ -131,6 +132,7 @@ class Case:
     trial: Trial = "none"
     vocabulary: Vocabulary = "same"
     handover: Handover = "trained"
+    class_name: str = ""
     wrapper: Wrapper = "none"
     world_size: int = 1
     nodes: int = 1
@@ -145,6 +147,8 @@ class Case:
             raise ValueError(f"{self.mode}: {self.world_size} ranks on {self.nodes} nodes")
         if self.handover == "base" and self.adapter is None:
             raise ValueError(f"{self.mode}: only a model with an adapter has a base inside of it")
+        if self.class_name and self.adapter is not None:
+            raise ValueError(f"{self.mode}: an adapter's save does not name the model's class")
         if self.persist and self.mode.engine != "zero3":
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
 

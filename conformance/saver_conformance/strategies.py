@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from saver_conformance.bench.limits import why_untrainable
 from saver_conformance.case import MODES, Adapter, Architecture, Case, Mode
+from saver_conformance.class_names import causal_lm_class_names, one_for_each_letter
 
 AXES: Mapping[str, Sequence[Any]] = {
     "architecture": ("llama", "llama-tied", "qwen2", "mixtral", "phi3"),
@@ -83,6 +84,9 @@ def make_case(
 
 def _all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
     axes = {**AXES, **(ADAPTER_AXES if mode.is_adapter else {})}
+    if not mode.is_adapter:
+        # Removing a prefix is easily confused with removing any of its letters.
+        axes["class_name"] = ("", *one_for_each_letter("FSDP"))
     if mode.is_adapter:
         axes["handover"] = ("trained", "base")
     if mode.engine == "zero3":
@@ -153,6 +157,8 @@ def cases(
     chosen = draw(st.sampled_from(MODES)) if mode is None else mode
     row: dict[str, Any] = {}
     for name, values in axes_of(chosen).items():
+        if name == "class_name":
+            values = ("", *causal_lm_class_names())
         fitting = [value for value in values if is_valid({**row, name: value}, chosen)]
         row[name] = draw(st.sampled_from(fitting))
     seed = draw(st.integers(0, LARGEST_SEED))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saver_conformance.case import MODES, Adapter, Case, Mode
+from saver_conformance.class_names import causal_lm_class_names, one_for_each_letter
 from saver_conformance.pairwise import cover_pairs
 from saver_conformance.profiles import cases_of, in_order, pairs_of
 from saver_conformance.strategies import adapters, axes_of, cases, is_valid, make_case
@@ -90,6 +91,12 @@ def test_the_simplest_value_goes_with_everything() -> None:
             for value in values:
                 assert is_valid({name: value}, mode)
                 make_case(mode, {name: value})
+
+
+def test_class_names_are_those_of_the_library() -> None:
+    names = causal_lm_class_names()
+    assert {"LlamaForCausalLM", "FalconForCausalLM"} <= set(names)
+    assert [name[0] for name in one_for_each_letter("FSDP")] == list("FSDP")
 
 
 def test_neighbours_share_a_world() -> None:

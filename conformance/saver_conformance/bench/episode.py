@@ -144,7 +144,7 @@ def _expectation(
         config = models.make_config(case)
         first = memory[names.parameters[0]].dtype
         fields = {
-            "architectures": [models.CLASS_NAMES[case.architecture]],
+            "architectures": [case.class_name or models.CLASS_NAMES[case.architecture]],
             "dtype": {"F32": "float32", "BF16": "bfloat16"}[first],
             **{
                 key: getattr(config, key)

@@ -118,6 +118,16 @@ def save_base(case: Case, folder: Path) -> None:
     torch.random.set_rng_state(generator)
 
 
+def rename_class(model: Any, case: Case) -> None:
+    """Make ``model`` an instance of a subclass with the name that the case asks for.
+
+    A model of any other class than the case's own stays as it is.
+    """
+    kind = type(model)
+    if case.class_name and kind.__name__ == CLASS_NAMES[case.architecture]:
+        model.__class__ = type(case.class_name, (kind,), {"__module__": kind.__module__})
+
+
 def load_base(case: Case, folder: Path) -> PreTrainedModel:
     """The base model as its user would load it for the case's method, resized where asked for."""
     quantization = None
@@ -147,4 +157,5 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
     if case.vocabulary == "resized":
         model.resize_token_embeddings(vocabulary_size(case), mean_resizing=False)
     model.config.use_cache = False
+    rename_class(model, case)
     return model

@@ -88,6 +88,7 @@ def _reload_full(
     model, info = AutoModelForCausalLM.from_pretrained(
         folder / "out", dtype="auto", output_loading_info=True, experts_implementation="eager"
     )
+    models.rename_class(model, case)
     state = model.state_dict()
     untied = tuple(
         name
