@@ -19,6 +19,7 @@ from saver_conformance.case import Case, Mode
 from saver_conformance.changes import Change
 from saver_conformance.continuation import failed, go_on
 from saver_conformance.crashing import STATES, disturb, files_of
+from saver_conformance.deeds import Deed, Tracers
 from saver_conformance.disk.directory import scan
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.observation import Crashes, Entry, Observation, RankOutcome, Twin
@@ -64,6 +65,8 @@ class Saved:
         changes: for each rank what the save changed in its process; None when a rank failed.
         twin: None when the case asks for none, or when a rank failed.
         crashes: None when the case asks for none.
+        untraced: why the ranks were not traced.
+        deeds: for each rank what it did to files.
     """
 
     case: Case
@@ -75,6 +78,8 @@ class Saved:
     changes: tuple[tuple[Change, ...], ...] | None
     twin: Twin | None
     crashes: Crashes | None
+    untraced: str = ""
+    deeds: tuple[tuple[Deed, ...], ...] = ()
 
 
 class Judge:
@@ -147,7 +152,10 @@ class Judge:
         before, crashes = _scan(output), None
         if case.trial == "crash":
             crashes = disturb(world, self._saver, self._save_limit, folder)
+        tracers = Tracers(world.pids, folder)
+        untraced = tracers.attach() if case.trial == "trace" else "the case asks for no trace"
         outcomes = world.save(self._saver, self._save_limit)
+        tracers.detach()
         if failed(outcomes):
             self._discard(key)  # before looking: ranks that hang may still write
             return Saved(
@@ -159,7 +167,12 @@ class Judge:
         spoilt = any(change.area == "process" for rank in changes for change in rank)
         if spoilt or (twin is not None and failed(twin.outcomes)) or not world.close():
             self._discard(key)  # else the next case would train under what this save left
-        return Saved(case, folder, before, after, outcomes, started, changes, twin, crashes)
+        deeds = () if untraced else tracers.read(output)
+        return Saved(
+            *(case, folder, before, after, outcomes, started, changes, twin, crashes),
+            untraced=untraced,
+            deeds=deeds,
+        )
 
     def inspect(self, saved: Saved) -> CaseRecord:
         """Reload and check what was saved; thread-safe."""
@@ -179,6 +192,8 @@ class Judge:
                 changes=saved.changes,
                 twin=saved.twin,
                 crashes=self._identify(saved),
+                untraced=saved.untraced,
+                deeds=saved.deeds,
             )
             results = checks.run(observation)
         except Exception:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from saver_conformance.case import Case
 from saver_conformance.changes import Change
+from saver_conformance.deeds import Deed
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,8 @@ class Observation:
             return.
         twin: None when the case asks for none, or when a rank did not return.
         crashes: None when the case asks for none.
+        untraced: why the ranks were not traced; empty when they were.
+        deeds: for each rank what it did to files in the output folder, if it was traced.
     """
 
     case: Case
@@ -217,3 +220,5 @@ class Observation:
     changes: tuple[tuple[Change, ...], ...] | None = None
     twin: Twin | None = None
     crashes: Crashes | None = None
+    untraced: str = "the case asks for no trace"
+    deeds: tuple[tuple[Deed, ...], ...] = ()

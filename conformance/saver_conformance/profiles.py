@@ -58,7 +58,7 @@ def _trials(mode: Mode) -> tuple[Case, ...]:
     """What ``mode`` is tried on in simple cases of their own."""
     twin = make_case(mode, {"trial": "twin"})
     if mode.engine != "single":
-        return (twin,)
+        return (twin, make_case(mode, {"trial": "trace", "occupied": "sharded"}))
     earlier = "adapter" if mode.is_adapter else "single"
     return (twin, make_case(mode, {"trial": "crash", "occupied": earlier}))
 

@@ -27,7 +27,7 @@ def runs():
 
 @pytest.mark.parametrize(("mutant", "case"), runs())
 def test_mutant(shared_judge, mutant, case):
-    if case.trial == "crash" and not tracing.is_available():
+    if case.trial in ("crash", "trace") and not tracing.is_available():
         pytest.skip(tracing.MISSING)
     shared_judge.turn_to(mutant.address)
     record = shared_judge.judge(case)
