@@ -35,7 +35,8 @@ _DESCRIPTION = (
     "read the bytes back, reload them."
 )
 _EXIT_CODES = (
-    "Exit codes: 0 every claimed MUST was checked and holds; 1 a MUST is broken; "
+    "Exit codes: 0 every claimed MUST was checked and holds or is waived; 1 a MUST is broken, or a "
+    "waiver is wrong; "
     "2 inconclusive: something claimed was not checked; 3 the harness failed or was called wrongly."
 )
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from saver_conformance.case import Case, Mode
 from saver_conformance.report import Cause, case_file, group_by_cause, replay_command
+from saver_conformance.shown import printable
 from saver_conformance.spec import AREAS, SPEC
 from saver_conformance.verdict import (
     BROKEN,
@@ -29,6 +30,10 @@ from saver_conformance.verdict import (
 
 FOUND_LINES = 24
 """Lines of a finding's detail that are shown; ``report.json`` has all of them."""
+LATER_LINES = 6
+"""The same, from the second clause on."""
+SHOWN_CAUSES = 8
+"""Clauses that are told in full; a saver that breaks many breaks most for one reason."""
 PLAIN_WIDTH = 120
 """Columns of the output when it does not go to a terminal."""
 
@@ -126,9 +131,15 @@ def print_verdict(console: Console, verdict: Verdict, report: Path | None = None
     console.print(_make_table(verdict))
     _print_pace(console, verdict)
     _print_not_run(console, verdict)
-    causes = group_by_cause([row for row in verdict.rows if row.status != "waived"])
-    for cause in sorted(causes, key=lambda cause: verdict.levels[cause.clause] != "MUST"):
-        _print_cause(console, cause, verdict, report)
+    causes: Sequence[Cause] = group_by_cause(
+        [row for row in verdict.rows if row.status != "waived"]
+    )
+    causes = sorted(causes, key=lambda cause: verdict.levels[cause.clause] != "MUST")
+    for number, cause in enumerate(causes[:SHOWN_CAUSES]):
+        lines = LATER_LINES if number else FOUND_LINES
+        _print_cause(console, cause, verdict, report, lines)
+    if rest := [cause.clause for cause in causes[SHOWN_CAUSES:]]:
+        console.print(f"\nalso broken, see the report: {', '.join(rest)}")
     _print_waivers(console, verdict)
     counts = ", ".join(
         f"{number} {status}" for status in _WORST_FIRST if (number := verdict.count(status))
@@ -201,7 +212,9 @@ def _print_waivers(console: Console, verdict: Verdict) -> None:
         console.print(f"\n[bold red]wrong waiver[/]: {escape(fault)}")
 
 
-def _print_cause(console: Console, cause: Cause, verdict: Verdict, report: Path | None) -> None:
+def _print_cause(
+    console: Console, cause: Cause, verdict: Verdict, report: Path | None, lines_shown: int
+) -> None:
     clause, example = SPEC[cause.clause], cause.example
     console.print(f"\n[bold]{clause.id}[/] ({clause.level}) {escape(clause.text)}")
     where = {
@@ -213,9 +226,9 @@ def _print_cause(console: Console, cause: Cause, verdict: Verdict, report: Path 
         "differing bytes": example.differing,
     }
     lines = [f"{name}: {value}" for name, value in where.items() if value is not None]
-    console.print("  " + ", ".join(lines), markup=False)
-    console.print(f"  expected: {_shorten(example.expected)}", markup=False)
-    console.print(f"  found:    {_shorten(example.found)}", markup=False)
+    console.print("  " + printable(", ".join(lines)), markup=False)
+    console.print(f"  expected: {_shorten(example.expected, lines_shown)}", markup=False)
+    console.print(f"  found:    {_shorten(example.found, lines_shown)}", markup=False)
     file = case_file(report, example.case) if report else None
     # One line, however long: it is there to be copied.
     command = replay_command(example.case, verdict.saver, file)
@@ -226,12 +239,12 @@ def _print_cause(console: Console, cause: Cause, verdict: Verdict, report: Path 
         console.print(f"  in all: {count} of {modes}")
 
 
-def _shorten(text: str) -> str:
+def _shorten(text: str, shown: int = FOUND_LINES) -> str:
     """``text`` with the middle left out when it is long; the ends of a traceback say most."""
-    lines = text.splitlines()
-    if len(lines) <= FOUND_LINES:
+    lines = [printable(line) for line in text.splitlines()]
+    if len(lines) <= shown:
         return "\n    ".join(lines)
-    half = FOUND_LINES // 2
+    half = shown // 2
     return "\n    ".join([*lines[:half], f"... {len(lines) - 2 * half} lines ...", *lines[-half:]])
 
 

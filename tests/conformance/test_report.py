@@ -14,6 +14,7 @@ from saver_conformance.case import MODES, Adapter, Case, Mode
 from saver_conformance.explore import Exploration
 from saver_conformance.finding import Finding
 from saver_conformance.report import complexity, group_by_cause, replay_command, write_report
+from saver_conformance.spec import SPEC
 from saver_conformance.terminal import print_verdict
 from saver_conformance.verdict import CaseRecord, Pace, Verdict, aggregate
 
@@ -169,3 +170,20 @@ def test_exploring_ends_with_its_time() -> None:
     exploration.run(0.3)
     assert exploration.smallest is None
     assert len(exploration.records) > 10
+
+
+def test_a_saver_that_breaks_everything_gets_one_page() -> None:
+    clauses = [clause for clause in SPEC if SPEC[clause].level == "MUST"]
+    long = replace(FINDING, found="\x1b[2J line\n" * 100, file="a\x07b.json")
+    ran = {clause: (replace(long, clause=clause),) * 50 for clause in clauses}
+    records = (CaseRecord(CASE, tuple(ran), "run", ran=ran),)
+    rows = aggregate(records, (SINGLE,), dict.fromkeys(ran, "MUST"), dict.fromkeys(ran, MODES))
+    text = io.StringIO()
+    verdict = Verdict("pkg:save", "smoke", (SINGLE,), rows, records, dict.fromkeys(ran, "MUST"))
+    print_verdict(Console(file=text, width=120), verdict)
+    shown = text.getvalue()
+    assert len(shown.splitlines()) < 150
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "also broken, see the report: " in shown
+    assert clauses[-1] in shown

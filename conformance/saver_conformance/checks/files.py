@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 
 from saver_conformance.case import Case
@@ -25,6 +25,8 @@ from saver_conformance.disk.directory import (
 )
 from saver_conformance.finding import Finding
 from saver_conformance.shown import shown
+
+_SHOWN_PATHS = 20
 
 # What savers and engines are known to leave: staging and lock files, and the files that FSDP,
 # DeepSpeed and torch.distributed.checkpoint write for each rank or shard.
@@ -65,15 +67,18 @@ def full_weight_names(e: Evidence) -> Iterator[Finding]:
     """A single file, or all shards of one count and an index."""
     layouts = {layout_of(path) for path in e.own_files}
     if not layouts:
-        present = ", ".join(sorted(e.after)) or "nothing"
-        yield e.finding("FILES-001", f"{SINGLE}, or shards and {INDEX}", present)
+        found = _difference({SINGLE}, e.after)
+        yield e.finding("FILES-001", f"{SINGLE}, or shards and {INDEX}", found)
     if "sharded" not in layouts:
         return
     shards = [path for path in e.own_files if layout_of(path) == "sharded" and path != INDEX]
     wanted = {INDEX, *shard_names(max(1, len(shards)))}
     for path in sorted(wanted - set(e.own_files)):
         yield e.finding(
-            "FILES-001", f"{path}, one of {len(wanted) - 1} shards", "missing", file=path
+            "FILES-001",
+            f"{path}, one of {len(wanted) - 1} shards",
+            _difference(wanted, e.after),
+            file=path,
         )
 
 
@@ -82,8 +87,8 @@ def adapter_names(e: Evidence) -> Iterator[Finding]:
     """Weights and configuration of the adapter."""
     for path in (ADAPTER, ADAPTER_CONFIG):
         if path not in e.after:
-            present = ", ".join(sorted(e.after)) or "nothing"
-            yield e.finding("FILES-002", path, present, file=path)
+            found = _difference({ADAPTER, ADAPTER_CONFIG}, e.after)
+            yield e.finding("FILES-002", path, found, file=path)
 
 
 @check("FILES-003", structural=True)
@@ -188,6 +193,17 @@ def no_model_config_beside_adapter(e: Evidence) -> Iterator[Finding]:
     """There is no ``config.json``."""
     if CONFIG in e.after:
         yield e.finding("FILES-012", "no configuration of a model", "one", file=CONFIG)
+
+
+def _difference(wanted: Collection[str], present: Collection[str]) -> str:
+    """Both lists of files as a diff: ``-`` is missing, ``+`` is there and not asked for."""
+    lines = []
+    for path in sorted({*wanted, *present}):
+        sign = "-" if path not in present else " " if path in wanted else "+"
+        lines.append(f"{sign} {path}")
+    if len(lines) > _SHOWN_PATHS:
+        lines[_SHOWN_PATHS:] = [f"... {len(lines) - _SHOWN_PATHS} more"]
+    return "\n".join(lines)
 
 
 def _is_weights(path: str) -> bool:
