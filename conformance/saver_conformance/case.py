@@ -63,7 +63,7 @@ Sizes = Literal["even", "odd"]
 Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
 Occupied = Literal["empty", "single", "sharded", "adapter", "strangers"]
-Trial = Literal["none", "twin", "crash"]
+Trial = Literal["none", "twin", "crash", "trace"]
 Vocabulary = Literal["same", "resized"]
 Handover = Literal["trained", "base"]
 Wrapper = Literal["none", "checkpointing", "compile", "regional"]
@@ -107,7 +107,7 @@ class Case:
         occupied: what lies in the output folder before the save.
         trial: what is done besides one save; ``twin`` saves again, trains on, and does the same
             training once more without a save; ``crash`` first kills the save at many points,
-            and makes its system calls fail.
+            and makes its system calls fail; ``trace`` records the system calls of every rank.
         vocabulary: ``resized`` adds special tokens to the tokenizer and rows to the embeddings.
         handover: what the saver gets as ``model``: the model that was trained, or, as preference
             tuning does, the base model inside of it, which is not what ``trainer.model`` is.
