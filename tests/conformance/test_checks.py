@@ -63,6 +63,7 @@ def observe(case, expected, folder, before=None, reload=None):
         after=scan(folder),
         umask=read_umask(),
         reload=reload or Reload(class_name="LlamaForCausalLM", logits=True),
+        changes=((),) * case.world_size,
     )
 
 
