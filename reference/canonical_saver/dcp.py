@@ -55,7 +55,6 @@ def entries(weights: Weights) -> tuple[Entry, ...]:
 def write(
     folder: Path,
     tensors: tuple[Entry, ...],
-    mine: dict[int, tuple[Run, ...]],
     dtype: torch.dtype | None,
     ranks: Ranks,
 ) -> None:
@@ -64,7 +63,6 @@ def write(
     Args:
         folder: where to.
         tensors: all tensors of it.
-        mine: this rank's runs of each source, by the source's ``id``.
         dtype: cast floating-point tensors to it, if given.
         ranks: the ranks of the save.
     """
@@ -73,7 +71,7 @@ def write(
     for entry in tensors:
         (span,) = entry.spans or ()
         kind = stored_dtype(entry, dtype)
-        for run in mine[id(span.source)]:
+        for run in span.source.runs:
             start = 0
             for offsets, sizes in boxes(run.start, run.start + run.length, entry.shape):
                 parts[entry.name, offsets] = _Part(run, start, kind, sizes)

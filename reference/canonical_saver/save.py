@@ -23,7 +23,6 @@ from canonical_saver.layout import File
 from canonical_saver.publish import CHECKSUMS, STAGING, Staging
 from canonical_saver.ranks import Ranks
 from canonical_saver.request import Request
-from canonical_saver.sources import assign
 from canonical_saver.write import (
     Progress,
     Range,
@@ -157,16 +156,11 @@ def plan(
         inner = weights.find_model(asked.roots)
         sets = weights.collect(inner, Engines(asked.roots, ranks.rank))
         files = formats.lay_out(sets, asked)
-        mine = ranges(transfers(files, _assigned(sets, ranks)))
+        mine = ranges(transfers(files))
     return [
         PlannedFile(f.name, f.size, tuple(r[1:] for r in mine if r[0] == number))
         for number, f in enumerate(files)
     ]
-
-
-def _assigned(sets: list[weights.Weights], ranks: Ranks) -> dict[int, Any]:
-    spans = (span for w in sets for entry in w.entries for span in entry.spans or ())
-    return assign((span.source for span in spans), ranks.rank, ranks.world_size)
 
 
 @torch.no_grad()
@@ -181,7 +175,7 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
         sets = weights.collect(model, engines)
     with ranks.phase("layout"):
         files = formats.lay_out(sets, asked)
-        planned = transfers(files, _assigned(sets, ranks))
+        planned = transfers(files)
         described = repr([(f.name, f.size, f.header) for f in files]).encode()
     layouts = ranks.gather(hashlib.sha256(described).hexdigest())
     with ranks.phase("layout"):
@@ -213,7 +207,7 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
         if asked.format == "torch":
             files = formats.agree_on_offsets(ranks, files)
             with ranks.phase("layout"):
-                planned = transfers(files, _assigned(sets, ranks))
+                planned = transfers(files)
         writer = Writer(folder, files, sees, ranks, asked.verify == "full", progress)
         everyone = ranks.gather(ranges(planned))
         with ranks.phase("verify the layout"):
@@ -269,9 +263,7 @@ def _write_checkpoint(
 ) -> None:
     for one in sets:
         entries = dcp.entries(one)
-        sources = (span.source for entry in entries for span in entry.spans or ())
-        mine = assign(sources, ranks.rank, ranks.world_size)
-        dcp.write(folder / one.folder, entries, mine, asked.dtype, ranks)
+        dcp.write(folder / one.folder, entries, asked.dtype, ranks)
 
 
 def _sees(probe: Path, token: str) -> bool:

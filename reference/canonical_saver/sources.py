@@ -5,7 +5,7 @@ Elements are counted in row-major order over the logical shape, from 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -38,8 +38,8 @@ class Source:
         dtype: dtype of the stored elements.
         shape: logical shape.
         runs: what this rank is to write; the runs of all ranks tile the tensor exactly.
-        replicated: every rank holds the whole tensor; ``runs`` is then one run of all elements,
-            which :func:`assign` cuts down to this rank's part.
+        replicated: every rank holds the whole tensor. Rank 0 writes it: replicas are equal only
+            until something drifts, and a file must never be put together from two of them.
     """
 
     identity: object
@@ -60,32 +60,6 @@ def whole(tensor: torch.Tensor, identity: object = None) -> Source:
     key = id(tensor) if identity is None else identity
     run = Run(0, plain.numel(), plain)
     return Source(key, plain.dtype, tuple(plain.shape), (run,), replicated=True)
-
-
-def assign(sources: Iterable[Source], rank: int, world_size: int) -> dict[int, tuple[Run, ...]]:
-    """Give each rank an equal stretch of all replicated elements, to be written in parallel.
-
-    Args:
-        sources: all tensors of a save, in the same order on every rank.
-        rank: this rank.
-        world_size: number of ranks.
-
-    Returns:
-        What this rank is to write of each source, by the source's ``id``.
-    """
-    unique = {id(source): source for source in sources}
-    total = sum(source.numel for source in unique.values() if source.replicated)
-    first, last = total * rank // world_size, total * (rank + 1) // world_size
-    mine: dict[int, tuple[Run, ...]] = {}
-    position = 0
-    for key, source in unique.items():
-        if source.replicated:
-            start, stop = max(first - position, 0), max(last - position, 0)
-            mine[key] = tuple(cut(source.runs, start, stop))
-            position += source.numel
-        else:
-            mine[key] = source.runs
-    return mine
 
 
 def cut(runs: tuple[Run, ...], start: int, stop: int) -> Iterator[Run]:

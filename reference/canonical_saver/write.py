@@ -7,6 +7,7 @@ one group at a time, by turns on different ranks.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,18 +61,17 @@ class Transfer:
             yield self.offset + start * self.dtype.itemsize, read(self.run, start, length, cast)
 
 
-def transfers(files: Sequence[File], mine: dict[int, tuple[Run, ...]]) -> list[Transfer]:
+def transfers(files: Sequence[File]) -> list[Transfer]:
     """Find the places in the files of all that this rank is to write.
 
     Args:
         files: the layout.
-        mine: this rank's runs of each source, by the source's ``id``.
     """
     found = []
     for number, file in enumerate(files):
         for placed in file.tensors:
             for span in placed.entry.spans or ():
-                for run in cut(mine[id(span.source)], span.offset, span.offset + span.length):
+                for run in cut(span.source.runs, span.offset, span.offset + span.length):
                     element = span.start + run.start - span.offset
                     offset = placed.offset + element * placed.dtype.itemsize
                     found.append(Transfer(number, offset, run, placed.dtype))
@@ -221,12 +221,7 @@ class Writer:
         chosen = seeing[turn % len(seeing)]
         needed = {n for _, placed in group for n in placed.entry.needs}
         names = [name for name in memory if name in needed]
-        mine = [
-            (name, run)
-            for name in names
-            for run in memory[name].runs
-            if not memory[name].replicated or ranks.rank == chosen
-        ]
+        mine = [(name, run) for name in names for run in memory[name].runs]
         everyone = ranks.gather([(name, run.start, run.length) for name, run in mine])
         gathered: dict[str, torch.Tensor] = {}
         if ranks.rank == chosen:
@@ -275,13 +270,13 @@ class Writer:
                     self._compare_piece(handles[transfer.file], transfer.file, offset, piece)
 
     def _write_piece(self, handle: int, file: int, offset: int, piece: torch.Tensor) -> None:
-        _put(handle, memoryview(piece.numpy()), offset)  # type: ignore[arg-type]
+        _put(handle, _view(piece), offset)
         if self._progress is not None:
             self._progress(piece.numel())
 
     def _compare_piece(self, handle: int, file: int, offset: int, piece: torch.Tensor) -> None:
         found = os.pread(handle, piece.numel(), offset)
-        if found != piece.numpy().tobytes():
+        if found != _view(piece):
             raise VerifyError(
                 f"{self._files[file].name}: the {piece.numel()} bytes from {offset} on read back "
                 "differently than they were written; check the disk"
@@ -315,6 +310,15 @@ def groups_to_compute(files: Sequence[File]) -> list[list[tuple[int, Placed]]]:
                     apart.append((other_needs, others))
             groups = [*apart, (needs, members)]
     return [members for _, members in groups]
+
+
+def _view(piece: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor, in place.
+
+    Not through ``Tensor.numpy``: a storage that numpy has seen can never be resized again, which
+    FSDP1 does with its flat parameters at every step.
+    """
+    return memoryview((ctypes.c_char * piece.numel()).from_address(piece.data_ptr())).cast("B")
 
 
 def _put(handle: int, data: memoryview, offset: int) -> None:

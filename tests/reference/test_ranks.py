@@ -55,7 +55,7 @@ def save_on_two_disks(rank: int, folder: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if rank == 1:
             patch.setattr("canonical_saver.write.read", lambda *_: 1 / 0)
-        error = error_of(models.llama(), f"{folder}/disk{rank}/failed")
+        error = error_of(wrap("fsdp2", models.llama()), f"{folder}/disk{rank}/failed")
     assert "rank 1 failed in phase 'stream'" in error
     for engine in ("ddp", "fsdp2", "zero3"):
         save_model(wrap(engine, models.mixtral()), f"{folder}/disk{rank}/{engine}", verify="full")
@@ -184,3 +184,17 @@ def test_a_rank_that_dies(tmp_path: Path) -> None:
     assert found == (tmp_path / "golden" / "model.safetensors").read_bytes()
     recover(tmp_path / "m")
     assert not (tmp_path / "m" / publish.STAGING).exists()
+
+
+def save_drifted_replicas(rank: int, folder: str) -> None:
+    model = wrap("ddp", models.llama())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(rank)
+    save_model(model, f"{folder}/drifted")
+
+
+def test_drifted_replicas_are_not_mixed(tmp_path: Path) -> None:
+    worlds.run(2, save_drifted_replicas, str(tmp_path))
+    models.llama().save_pretrained(tmp_path / "golden")
+    assert models.contents(tmp_path / "drifted") == models.contents(tmp_path / "golden")

@@ -10,6 +10,7 @@ gathered.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import nn
 
@@ -40,13 +41,10 @@ class Engines:
             if source is None:
                 source = self._parameter(bnb.unpacked(module, name))
             if source is not None:
-                yield name, source
+                yield name, self.on_first_rank(source) if source.replicated else source
 
     def buffers(self, module: nn.Module) -> Iterator[tuple[str, Source]]:
-        """Yield the module's own persistent buffers; rank 0's are the ones that count.
-
-        They are small, and under DDP the other ranks' may have drifted apart from rank 0's.
-        """
+        """Yield the module's own persistent buffers, by their names in it."""
         for name, value in module._buffers.items():
             if value is None or name in module._non_persistent_buffers_set:
                 continue
@@ -66,9 +64,9 @@ class Engines:
             yield name, self.on_first_rank(whole(value))
 
     def on_first_rank(self, source: Source) -> Source:
-        """Let rank 0 alone write a tensor that it holds complete."""
+        """Let rank 0 alone write a tensor that every rank holds complete."""
         runs: tuple[Run, ...] = source.runs if self._rank == 0 else ()
-        return Source(source.identity, source.dtype, source.shape, runs)
+        return replace(source, runs=runs)
 
     def _parameter(self, value: nn.Parameter | None) -> Source | None:
         if value is None or fsdp1.applies(value):
