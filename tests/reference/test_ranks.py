@@ -158,7 +158,7 @@ def test_other_formats(tmp_path: Path) -> None:
 
 
 def die_in_the_write(rank: int, folder: str) -> str:
-    model = wrap("ddp", models.llama())
+    model = wrap("fsdp2", models.llama())
     save_model(model, f"{folder}/m")
     if rank == 1:
         with pytest.MonkeyPatch.context() as patch:
