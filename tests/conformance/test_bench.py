@@ -144,6 +144,12 @@ def test_planned_cases_can_be_trained(mode):
     assert [case for case in cases_of(mode, "gate") if why_untrainable(case)] == []
 
 
+def test_the_documented_keys_are_those_of_the_suite():
+    text = (Path(__file__).parents[2] / "docs" / "cfg.md").read_text()
+    for key, meaning in CFG_KEYS.items():
+        assert f"| `{key}` | {meaning} |" in text
+
+
 @given(cases())
 def test_drawn_cases_can_be_trained(case):
     assert why_untrainable(case) == ""
