@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 from saver_conformance import checks
 from saver_conformance.case import Case, Engine, Mode
@@ -32,29 +33,29 @@ class Pipeline:
         self._records: dict[Case, CaseRecord] = {}
         self._failures: Counter[Mode] = Counter()
         self._hangs: Counter[Mode] = Counter()
-        self._began: dict[Engine, float] = {}
-        self._ended: dict[Engine, float] = {}
+        self._seconds: defaultdict[Engine, float] = defaultdict(float)
         self._checked: Counter[Engine] = Counter()
 
     @property
     def paces(self) -> tuple[Pace, ...]:
         """How fast each engine's cases went."""
         return tuple(
-            Pace(engine, count, self._ended[engine] - self._began[engine])
-            for engine, count in self._checked.items()
+            Pace(engine, count, self._seconds[engine]) for engine, count in self._checked.items()
         )
 
     def run(self, planned: Sequence[Case]) -> tuple[CaseRecord, ...]:
         """Run all cases, whatever becomes of each, and return their records in order."""
-        waiting: deque[Future[tuple[CaseRecord, float]]] = deque()
+        waiting: deque[Future[CaseRecord]] = deque()
         with ThreadPoolExecutor(CHECKERS) as pool:
             try:
                 for case in planned:
-                    while len(waiting) > BACKLOG or (waiting and waiting[0].done()):
-                        self._finish_checked(*waiting.popleft().result())
-                    self._advance(case, waiting, pool)
+                    with self._clock(case.mode.engine):
+                        while len(waiting) > BACKLOG or (waiting and waiting[0].done()):
+                            self._finish_checked(waiting.popleft().result())
+                        self._advance(case, waiting, pool)
                 while waiting:
-                    self._finish_checked(*waiting.popleft().result())
+                    with self._clock(planned[-1].mode.engine):
+                        self._finish_checked(waiting.popleft().result())
             except BaseException:
                 self._judge.stop()  # else the pool would wait for reloads in progress
                 pool.shutdown(cancel_futures=True)
@@ -62,7 +63,7 @@ class Pipeline:
         return tuple(self._records[case] for case in planned)
 
     def _advance(
-        self, case: Case, waiting: deque[Future[tuple[CaseRecord, float]]], pool: ThreadPoolExecutor
+        self, case: Case, waiting: deque[Future[CaseRecord]], pool: ThreadPoolExecutor
     ) -> None:
         """Train and save ``case``, and queue it for its check."""
         if reason := self._reason_to_skip(case.mode):
@@ -71,31 +72,32 @@ class Pipeline:
         self._progress.train(case)
         asked = time.monotonic()
         self._judge.make_ready(case)
-        ready = time.monotonic()
-        engine = case.mode.engine
-        # The start of a world is no time of its cases: shift the beginning by it.
-        self._began[engine] = self._began.get(engine, asked) + (ready - asked)
+        # The start of a world is no time of its cases.
+        self._seconds[case.mode.engine] -= time.monotonic() - asked
         saved = self._judge.save(case)
         if isinstance(saved, CaseRecord):
             self._finish(saved)
             return
         self._count_failures(saved)
-        waiting.append(pool.submit(self._inspect, saved))
+        waiting.append(pool.submit(self._judge.inspect, saved))
+
+    @contextmanager
+    def _clock(self, engine: Engine) -> Iterator[None]:
+        """Count the wall-clock time of the block as ``engine``'s."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[engine] += time.monotonic() - began
 
     def _finish(self, record: CaseRecord) -> None:
         self._records[record.case] = record
         self._progress.finish(record)
 
-    def _finish_checked(self, record: CaseRecord, ended: float) -> None:
+    def _finish_checked(self, record: CaseRecord) -> None:
         if record.status == "run":
-            engine = record.case.mode.engine
-            self._checked[engine] += 1
-            self._ended[engine] = max(ended, self._ended.get(engine, ended))
+            self._checked[record.case.mode.engine] += 1
         self._finish(record)
-
-    def _inspect(self, saved: Saved) -> tuple[CaseRecord, float]:
-        record = self._judge.inspect(saved)
-        return record, time.monotonic()
 
     def _count_failures(self, saved: Saved) -> None:
         ends = {outcome.status for outcome in saved.outcomes}

@@ -85,7 +85,8 @@ class Pace:
     Attributes:
         engine: the engine.
         cases: number of cases trained, saved, read back and reloaded.
-        seconds: wall-clock time from the first case's start to the last case's last check.
+        seconds: wall-clock time that went by while they were at hand, checks of theirs that overlap
+            with the next engine's training left out.
     """
 
     engine: str
