@@ -184,6 +184,8 @@ def test_empty_folder_blames_names_alone(tmp_path):
     results = run(observe(FULL, expected, tmp_path / "out"))
     assert musts(results) == {"FILES-001", "META-001", "META-006", "META-007"}
     assert results.blocked["TENSOR-001"].startswith("the folder has no safetensors weights")
+    found = results.ran["FILES-001"][0].found
+    assert found.startswith("nothing was written by any rank (0)")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def full_weight_names(e: Evidence) -> Iterator[Finding]:
     """A single file, or all shards of one count and an index."""
     layouts = {layout_of(path) for path in e.own_files}
     if not layouts:
-        found = _difference({SINGLE}, e.after)
+        found = _idle(e) + _difference({SINGLE}, e.after)
         yield e.finding("FILES-001", f"{SINGLE}, or shards and {INDEX}", found)
     if "sharded" not in layouts:
         return
@@ -87,7 +87,7 @@ def adapter_names(e: Evidence) -> Iterator[Finding]:
     """Weights and configuration of the adapter."""
     for path in (ADAPTER, ADAPTER_CONFIG):
         if path not in e.after:
-            found = _difference({ADAPTER, ADAPTER_CONFIG}, e.after)
+            found = _idle(e) + _difference({ADAPTER, ADAPTER_CONFIG}, e.after)
             yield e.finding("FILES-002", path, found, file=path)
 
 
@@ -193,6 +193,12 @@ def no_model_config_beside_adapter(e: Evidence) -> Iterator[Finding]:
     """There is no ``config.json``."""
     if CONFIG in e.after:
         yield e.finding("FILES-012", "no configuration of a model", "one", file=CONFIG)
+
+
+def _idle(e: Evidence) -> str:
+    """Name the ranks when none of them wrote anything; empty otherwise, and without a run."""
+    ranks = ", ".join(str(outcome.rank) for outcome in e.observation.outcomes)
+    return f"nothing was written by any rank ({ranks})\n" if ranks and not e.written else ""
 
 
 def _difference(wanted: Collection[str], present: Collection[str]) -> str:
