@@ -16,6 +16,7 @@ from typing import NoReturn
 from saver_conformance.audit import audit
 from saver_conformance.audit_text import describe
 from saver_conformance.case import MODES, Case, Mode
+from saver_conformance.crashing import CRASH_POINTS
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.judge import UnknownSaverError
 from saver_conformance.report import SMALLEST_CASE_FILE
@@ -101,6 +102,22 @@ def _make_parser() -> argparse.ArgumentParser:
         help="time after which a save counts as hanging (default: %(default)g)",
     )
 
+    saver.add_argument(
+        "--crash-points",
+        type=_count,
+        default=CRASH_POINTS,
+        metavar="N",
+        help="system calls of a save at which it is killed, spread from the first to the last, in "
+        "the cases that do so (default: %(default)d)",
+    )
+    saver.add_argument(
+        "--waivers",
+        type=_read_waivers,
+        default=(),
+        metavar="FILE.toml",
+        help="clauses that are known to be broken: tables [CLAUSE.MODE] with reason and link",
+    )
+
     run = commands.add_parser(
         "run", parents=[saver], help="judge a saver in the modes that it claims", epilog=_EXIT_CODES
     )
@@ -120,13 +137,6 @@ def _make_parser() -> argparse.ArgumentParser:
     run.add_argument("--report", type=Path, metavar="DIR", help="folder for report.json")
     run.add_argument(
         "--seconds", type=_positive, help="how long explore draws (default: until Ctrl-C)"
-    )
-    run.add_argument(
-        "--waivers",
-        type=_read_waivers,
-        default=(),
-        metavar="FILE.toml",
-        help="clauses that are known to be broken: tables [CLAUSE.MODE] with reason and link",
     )
     run.set_defaults(command=_run)
 
@@ -169,6 +179,7 @@ def _run(given: argparse.Namespace) -> int:
             profile=given.profile,
             report=given.report,
             save_limit=given.save_limit,
+            crash_points=given.crash_points,
             seconds=given.seconds,
             progress=progress,
             waivers=given.waivers,
@@ -179,7 +190,13 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _replay(given: argparse.Namespace) -> int:
-    verdict = replay(given.case, given.saver, save_limit=given.save_limit)
+    verdict = replay(
+        given.case,
+        given.saver,
+        save_limit=given.save_limit,
+        crash_points=given.crash_points,
+        waivers=given.waivers,
+    )
     print_verdict(make_console(), verdict)
     return verdict.exit_code
 
@@ -213,6 +230,13 @@ def _explain(given: argparse.Namespace) -> int:
 def _positive(text: str) -> float:
     number = float(text)
     if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return number
 

@@ -4,78 +4,102 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from saver_conformance import tracing
+from saver_conformance.continuation import failed
 from saver_conformance.disk.directory import scan
 from saver_conformance.harness import HarnessFailedError
-from saver_conformance.observation import Crashes, Disturbance
+from saver_conformance.observation import Crashes, Disturbance, RankOutcome
 from saver_conformance.rehearsal import Rehearsed
 from saver_conformance.tracing import Call
 from saver_conformance.world import World
 
 CRASH_POINTS = 20
 """Points of a save at which it is killed."""
-FAILURES = (("ENOSPC", 4), ("EACCES", 2))
-"""Errors of system calls, with the number of points at which each is made to happen."""
+FAILURES = (("ENOSPC", 2), ("EIO", 1), ("EACCES", 1))
+"""Errors of system calls, with the number of points on each rank at which it is made to happen."""
+ATTEMPTS = 2
+"""How often a kill is tried: now and then a thread makes its calls in another order."""
+SURVIVAL = 2.0
+"""Seconds that the other ranks go on for at most, where one alone is killed."""
+FAILURE_GRACE = 5.0
+"""Seconds after which the other ranks count as hanging, once one has raised."""
 
 STATES = "states"
 """Folder, in the case's, that keeps the output folder as each disturbed save left it."""
 
 
-def disturb(world: World, saver: str, limit: float, folder: Path) -> Crashes:
+def disturb(world: World, saver: str, limit: float, folder: Path, points: int) -> Crashes:
     """Rehearse the save of the prepared case: whole, killed at many points, with failing calls.
 
     The output folder is afterwards what it was.
 
     Args:
-        world: one rank, ready for the saver.
+        world: ranks that are ready for the saver.
         saver: the saver's address.
         limit: seconds after which a save counts as hanging.
         folder: the case's scratch folder.
+        points: how many of the save's system calls it is killed at.
     """
     if not tracing.is_available():
         return Crashes(unavailable=tracing.MISSING)
     stage = _Stage(world, saver, limit, folder)
     try:
-        return _disturb(stage)
+        return _disturb(stage, points)
     finally:
         stage.reset()
 
 
-def _disturb(stage: _Stage) -> Crashes:
-    whole = stage.save(None, "")
+def _disturb(stage: _Stage, points: int) -> Crashes:
+    whole = stage.save([tracing.options(log) for log in stage.logs])
     stage.keep("new")
-    if whole.status != "returned":
+    if failed(whole):
+        first = next(outcome for outcome in whole if outcome.status != "returned")
         return Crashes(
-            unavailable=f"the undisturbed save {whole.status} in a forked process: {whole.detail}"
+            unavailable=f"the undisturbed save {first.status} in a forked process: {first.detail}"
         )
-    calls = tracing.read_calls(stage.log, stage.output)
+    calls = [
+        (rank, call)
+        for rank, log in enumerate(stage.logs)
+        for call in tracing.read_calls(log, stage.output)
+    ]
     if not calls:
         return Crashes(unavailable="strace saw no call that changes the output folder")
     disturbances = [
-        stage.kill(call, number)
-        for number, call in enumerate(tracing.spread(calls, CRASH_POINTS), start=1)
+        stage.kill(rank, call, number)
+        for number, (rank, call) in enumerate(tracing.spread(calls, points), start=1)
     ]
-    creating = [call for call in calls if call.creates]
-    for error, count in FAILURES:
-        # A disk without permission still takes bytes into files that are open.
-        fitting = [c for c in creating if error != "EACCES" or c.name not in tracing.WRITING]
-        disturbances += [
-            stage.fail(call, error, number)
-            for number, call in enumerate(tracing.spread(fitting, count), start=1)
-        ]
+    disturbances += [
+        stage.fail(rank, call, error, number)
+        for rank in range(len(stage.logs))
+        for error, count in FAILURES
+        for number, call in enumerate(
+            tracing.spread([c for r, c in calls if r == rank and _can_fail(c, error)], count),
+            start=1,
+        )
+    ]
     return Crashes(disturbances=tuple(item for item in disturbances if item is not None))
+
+
+def _can_fail(call: Call, error: str) -> bool:
+    """Whether a disk that is full, broken or without permission answers ``call`` with ``error``."""
+    if error == "EIO":
+        return call.name in tracing.WRITING
+    # Without permission a disk still takes bytes into files that are open.
+    return call.creates and (error != "EACCES" or call.name not in tracing.WRITING)
 
 
 class _Stage:
     """The output folder, put back before each rehearsal."""
 
     def __init__(self, world: World, saver: str, limit: float, folder: Path) -> None:
-        self.output, self.log = folder / "out", folder / "strace.log"
-        self._states = folder / STATES
-        self._said = folder / "rehearsal.txt"
+        self.output = folder / "out"
+        self.logs = [folder / f"strace-{rank}.log" for rank in range(world.key.size)]
+        self._states, self._meetings = folder / STATES, folder / "meetings"
         self._world, self._saver, self._limit = world, saver, limit
+        self._count = 0
         self._states.mkdir()
         self.keep("old")
 
@@ -89,34 +113,60 @@ class _Stage:
         self.output.mkdir(exist_ok=True)
         shutil.copytree(self.output, self._states / name, symlinks=True)
 
-    def save(self, call: Call | None, effect: str, *, traced: bool = True) -> Rehearsed:
-        """Rehearse a save on the output folder as it is."""
-        command = tracing.options(self.log, call, effect) if traced else []
-        answer = self._world.rehearse(self._saver, command, self._said, self._limit)
-        if answer.status != "returned":
-            raise HarnessFailedError(f"a rehearsal {answer.status}\n{answer.detail}")
-        return Rehearsed(**json.loads(answer.detail))
+    def save(
+        self, strace: Sequence[list[str]] = (), grace: float = FAILURE_GRACE
+    ) -> tuple[RankOutcome, ...]:
+        """Rehearse a save on the output folder as it is, with a command for each rank, or none."""
+        self._count += 1
+        meeting = self._meetings / str(self._count)
+        meeting.mkdir(parents=True)
+        commands = strace or [[] for _ in self.logs]
+        answers = self._world.rehearse(self._saver, commands, meeting, self._limit, grace)
+        outcomes = []
+        for rank, answer in enumerate(answers):
+            if answer.status != "returned":
+                raise HarnessFailedError(f"a rehearsal {answer.status}\n{answer.detail}")
+            ended = Rehearsed(**json.loads(answer.detail))
+            if ended.status == "unready":
+                raise HarnessFailedError(f"rank {rank} could not rehearse a save\n{ended.detail}")
+            outcomes.append(RankOutcome(rank, ended.status, ended.detail, answer.seconds))
+        return tuple(outcomes)
 
-    def kill(self, call: Call, number: int) -> Disturbance | None:
-        """Kill a save at ``call`` and save again; None when the call did not come this time."""
-        self.reset()
-        if self.save(call, "signal=KILL").status != "died":
+    def kill(self, rank: int, call: Call, number: int) -> Disturbance | None:
+        """Kill a save at ``call`` and save again; None when the call did not come this time.
+
+        Every other kill takes all ranks with it, as the end of a machine or of a job does; the
+        rest leave the other ranks to themselves.
+        """
+        strace = self._disturbing(rank, call, "signal=KILL")
+        grace = SURVIVAL if number % 2 else 0.0
+        if not any(self._was_killed(rank, strace, grace) for _ in range(ATTEMPTS)):
             return None
         name = f"killed-{number}"
         self.keep(name)
-        again = self.save(None, "", traced=False)
+        again = self.save()
         self.keep(f"{name}-again")
-        return Disturbance("kill", call.text, name, again.status, again.detail)
+        return Disturbance("kill", rank, call.text, name, again)
 
-    def fail(self, call: Call, error: str, number: int) -> Disturbance | None:
+    def _was_killed(self, rank: int, strace: list[list[str]], grace: float) -> bool:
+        self.reset()
+        return self.save(strace, grace)[rank].status == "died"
+
+    def fail(self, rank: int, call: Call, error: str, number: int) -> Disturbance | None:
         """Make ``call`` fail once; None when the call did not come this time."""
         self.reset()
-        ended = self.save(call, f"error={error}")
-        if "(INJECTED)" not in self.log.read_text(errors="replace"):
+        ended = self.save(self._disturbing(rank, call, f"error={error}"))
+        if not tracing.was_injected(self.logs[rank], self.output):
             return None
-        name = f"{error}-{number}"
+        name = f"{error}-{rank}-{number}"
         self.keep(name)
-        return Disturbance(error, call.text, name, ended.status, ended.detail)
+        return Disturbance(error, rank, call.text, name, ended)
+
+    def _disturbing(self, rank: int, call: Call, effect: str) -> list[list[str]]:
+        """A command for each rank: strace for ``rank`` alone."""
+        commands: list[list[str]] = [[] for _ in self.logs]
+        commands[rank] = tracing.options(self.logs[rank], call, effect)
+        return commands
 
 
 def files_of(folder: Path, state: str) -> frozenset[str]:

@@ -63,7 +63,7 @@ class Tracers:
         while time.monotonic() < deadline:
             if any(tracer.poll() is not None for tracer in self._running):
                 break
-            if all(map(_is_traced, self._pids)):
+            if all(map(tracing.is_traced, self._pids)):
                 return ""
             time.sleep(0.01)
         self.detach()
@@ -123,8 +123,3 @@ def _whole_lines(trace: str) -> Iterator[str]:
             yield begun.pop(resumed[1], "") + resumed[2]
         else:
             yield line
-
-
-def _is_traced(pid: int) -> bool:
-    statuses = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
-    return all("TracerPid:\t0\n" not in status for status in statuses)

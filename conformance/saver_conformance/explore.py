@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import count
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
@@ -28,12 +28,24 @@ class _BrokenError(Exception):
 class Exploration:
     """Keeps the records of what was drawn, and the smallest case that breaks a MUST."""
 
-    def __init__(self, judge: Callable[[Case], CaseRecord], modes: Sequence[Mode]) -> None:
-        """Explore ``modes``; ``judge`` trains, saves and checks one case."""
+    def __init__(
+        self,
+        judge: Callable[[Case], CaseRecord],
+        modes: Sequence[Mode],
+        waived: Collection[tuple[str, str]] = (),
+    ) -> None:
+        """Explore.
+
+        Args:
+            judge: trains, saves and checks one case.
+            modes: the modes to draw from.
+            waived: clauses that may be broken, each with the name of a mode.
+        """
         self.records: dict[Case, CaseRecord] = {}
         self.smallest: Case | None = None
         self._judge = judge
         self._modes = tuple(modes)
+        self._waived = frozenset(waived)
         self._clause = ""
 
     def run(self, seconds: float | None) -> None:
@@ -73,6 +85,7 @@ class Exploration:
             finding.clause
             for finding in self.records[case].findings
             if SPEC[finding.clause].level == "MUST"
+            and (finding.clause, case.mode.name) not in self._waived
         ]
         if not broken:
             return

@@ -18,7 +18,7 @@ from saver_conformance import checks, preflight
 from saver_conformance.case import Case, Mode
 from saver_conformance.changes import Change
 from saver_conformance.continuation import failed, go_on
-from saver_conformance.crashing import STATES, disturb, files_of
+from saver_conformance.crashing import CRASH_POINTS, STATES, disturb, files_of
 from saver_conformance.deeds import Deed, Tracers
 from saver_conformance.disk.directory import scan
 from saver_conformance.harness import HarnessFailedError
@@ -90,10 +90,16 @@ class Judge:
     """
 
     def __init__(
-        self, saver: str, *, bench: Bench | None = None, save_limit: float = SAVE_LIMIT
+        self,
+        saver: str,
+        *,
+        bench: Bench | None = None,
+        save_limit: float = SAVE_LIMIT,
+        crash_points: int = CRASH_POINTS,
     ) -> None:
         """Judge the saver at the address ``saver``; nothing is started yet."""
         self._saver = saver
+        self._crash_points = crash_points
         self._bench = bench or Bench()
         self._save_limit = save_limit
         self._scratch = Path(tempfile.mkdtemp(prefix="saver-conformance-"))
@@ -151,7 +157,9 @@ class Judge:
         output = folder / "out"
         before, crashes = _scan(output), None
         if case.trial == "crash":
-            crashes = disturb(world, self._saver, self._save_limit, folder)
+            crashes = disturb(
+                world, self._saver, self._save_limit, folder, points=self._crash_points
+            )
         tracers = Tracers(world.pids, folder)
         untraced = tracers.attach() if case.trial == "trace" else "the case asks for no trace"
         outcomes = world.save(self._saver, self._save_limit)

@@ -156,18 +156,35 @@ class Disturbance:
 
     Attributes:
         kind: ``kill``, or the name of the error that a call returned.
+        rank: the rank to which it happened.
         call: the system call at which it happened.
         state: name of the state that it left the output folder in.
-        status: how the save ended; for ``kill``, how the next save in the same folder did, which
-            leaves the state ``STATE-again``.
-        detail: traceback or signal.
+        outcomes: how the save ended on each rank; for ``kill``, how the next save in the same
+            folder did, which leaves the state ``STATE-again``.
     """
 
     kind: str
+    rank: int
     call: str
     state: str
-    status: str
-    detail: str = ""
+    outcomes: tuple[RankOutcome, ...]
+
+    @property
+    def place(self) -> str:
+        """What happened where, in words."""
+        what = "killed" if self.kind == "kill" else self.kind
+        rank = f" of rank {self.rank}" if len(self.outcomes) > 1 else ""
+        return f"{what} at {self.call}{rank}"
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether the save returned on every rank."""
+        return all(outcome.status == "returned" for outcome in self.outcomes)
+
+    @property
+    def has_raised(self) -> bool:
+        """Whether the save raised on some rank."""
+        return any(outcome.status == "raised" for outcome in self.outcomes)
 
 
 @dataclass(frozen=True, slots=True)

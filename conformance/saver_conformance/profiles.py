@@ -57,10 +57,11 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
 def _trials(mode: Mode) -> tuple[Case, ...]:
     """What ``mode`` is tried on in simple cases of their own."""
     twin = make_case(mode, {"trial": "twin"})
-    if mode.engine != "single":
-        return (twin, make_case(mode, {"trial": "trace", "occupied": "sharded"}))
     earlier = "adapter" if mode.is_adapter else "single"
-    return (twin, make_case(mode, {"trial": "crash", "occupied": earlier}))
+    crash = make_case(mode, {"trial": "crash", "occupied": earlier})
+    if mode.engine == "single":
+        return (twin, crash)
+    return (twin, crash, make_case(mode, {"trial": "trace", "occupied": "sharded"}))
 
 
 @cache

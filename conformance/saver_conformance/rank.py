@@ -18,11 +18,13 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from saver_conformance.changes import changes
-from saver_conformance.rehearsal import rehearse
+from saver_conformance.regrouping import connect_again
+from saver_conformance.rehearsal import Rehearsal, rehearse
 
 Saver = Callable[[Any, Any, Any], object]
 Status = Literal["returned", "raised", "unavailable", "died", "hung"]
@@ -162,8 +164,13 @@ class Rank:
     def _step(self, path: str) -> None:
         self._episode.step(Path(path))
 
-    def _rehearse(self, saver: str, strace: list[str], said: str, limit: float) -> str:
-        return json.dumps(asdict(rehearse(lambda: self._save(saver), strace, Path(said), limit)))
+    def _rehearse(
+        self, saver: str, strace: list[list[str]], meeting: str, limit: float, grace: float
+    ) -> str:
+        number = int(os.environ.get("RANK", "0"))
+        how = Rehearsal(strace[number], Path(meeting), number, limit, grace)
+        connect = partial(connect_again, how.meeting) if self._start.group else lambda: None
+        return json.dumps(asdict(rehearse(partial(self._save, saver), how, connect)))
 
     def _close(self) -> None:
         episode, self._episode = self._episode, None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from saver_conformance import checks
 from saver_conformance.case import MODES, Case, Mode
+from saver_conformance.crashing import CRASH_POINTS
 from saver_conformance.explore import Exploration
 from saver_conformance.judge import Bench, Judge
 from saver_conformance.pipeline import Pipeline
@@ -31,6 +32,7 @@ def run_conformance(
     profile: Profile = "gate",
     report: Path | None = None,
     save_limit: float = SAVE_LIMIT,
+    crash_points: int = CRASH_POINTS,
     seconds: float | None = None,
     progress: Progress | None = None,
     bench: Bench | None = None,
@@ -44,6 +46,7 @@ def run_conformance(
         profile: which cases are tried.
         report: folder for ``report.json`` and the cases that failed; None writes nothing.
         save_limit: seconds after which a save counts as hanging.
+        crash_points: system calls at which a save is killed, in the cases that do so.
         seconds: how long ``explore`` draws; None: until Ctrl-C or the first broken MUST.
         progress: told how the run goes on.
         bench: what trains and reloads.
@@ -56,10 +59,10 @@ def run_conformance(
     started = time.monotonic()
     claimed = tuple(modes)
     progress = progress or Silent()
-    with Judge(saver, bench=bench, save_limit=save_limit) as judge:
+    with Judge(saver, bench=bench, save_limit=save_limit, crash_points=crash_points) as judge:
         smallest = None
         if profile == "explore":
-            records, smallest = _explore(judge, claimed, seconds, progress)
+            records, smallest = _explore(judge, claimed, seconds, progress, waivers)
             paces: tuple[Pace, ...] = ()
         else:
             planned = in_order(case for mode in claimed for case in cases_of(mode, profile))
@@ -75,13 +78,15 @@ def replay(
     saver: str = REFERENCE,
     *,
     save_limit: float = SAVE_LIMIT,
+    crash_points: int = CRASH_POINTS,
     bench: Bench | None = None,
+    waivers: Sequence[Waiver] = (),
 ) -> Verdict:
     """Judge a saver by one case; raises as ``run_conformance`` does."""
     started = time.monotonic()
-    with Judge(saver, bench=bench, save_limit=save_limit) as judge:
+    with Judge(saver, bench=bench, save_limit=save_limit, crash_points=crash_points) as judge:
         records, paces = _run_planned(judge, (case,), Silent())
-    return _conclude(saver, "replay", (case.mode,), records, paces, started, None)
+    return _conclude(saver, "replay", (case.mode,), records, paces, started, None, waivers)
 
 
 def _run_planned(
@@ -93,7 +98,11 @@ def _run_planned(
 
 
 def _explore(
-    judge: Judge, modes: Sequence[Mode], seconds: float | None, progress: Progress
+    judge: Judge,
+    modes: Sequence[Mode],
+    seconds: float | None,
+    progress: Progress,
+    waivers: Sequence[Waiver],
 ) -> tuple[tuple[CaseRecord, ...], Case | None]:
     def judge_one(case: Case) -> CaseRecord:
         progress.train(case)
@@ -102,7 +111,8 @@ def _explore(
         return record
 
     progress.plan(0)
-    exploration = Exploration(judge_one, modes)
+    waived = {(waiver.clause, waiver.mode) for waiver in waivers}
+    exploration = Exploration(judge_one, modes, waived)
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it
         exploration.run(seconds)
     return tuple(exploration.records.values()), exploration.smallest
@@ -116,14 +126,16 @@ def _conclude(
     paces: tuple[Pace, ...],
     started: float,
     smallest: Case | None,
-    waivers: Sequence[Waiver] = (),
+    waivers: Sequence[Waiver],
 ) -> Verdict:
     levels = {check.clause: SPEC[check.clause].level for check in checks.checks()}
     applies = {
         clause: tuple(mode for mode in MODES if mode.matches(SPEC[clause].modes))
         for clause in levels
     }
-    rows, faults = apply(aggregate(records, modes, levels, applies), waivers, modes)
+    # A few cases do not tell whether a waiver is needed no more.
+    every = profile not in ("explore", "replay")
+    rows, faults = apply(aggregate(records, modes, levels, applies), waivers, modes, every=every)
     return Verdict(
         saver=saver,
         profile=profile,

@@ -12,6 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MISSING = "strace is not installed; on Debian and Ubuntu: apt-get install strace"
 
@@ -86,13 +89,25 @@ def read_calls(log: Path, folder: Path) -> list[Call]:
     return calls
 
 
-def spread(calls: Sequence[Call], count: int) -> list[Call]:
-    """``count`` of the calls, the first and the last among them, at even distances."""
-    if len(calls) <= count:
-        return list(calls)
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """``count`` of the items, the first and the last among them, at even distances."""
+    if len(items) <= count:
+        return list(items)
     if count < 2:
-        return list(calls[:count])
-    return [calls[index * (len(calls) - 1) // (count - 1)] for index in range(count)]
+        return list(items[:count])
+    return [items[index * (len(items) - 1) // (count - 1)] for index in range(count)]
+
+
+def is_traced(pid: int) -> bool:
+    """Whether every thread of a process has a tracer."""
+    statuses = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return all("TracerPid:\t0\n" not in status for status in statuses)
+
+
+def was_injected(log: Path, folder: Path) -> bool:
+    """Whether the trace shows a call that was made to fail, and that concerns ``folder``."""
+    lines = log.read_text(errors="replace").splitlines()
+    return any("(INJECTED)" in line and _concerns(line, folder) for line in lines)
 
 
 def _concerns(rest: str, folder: Path) -> bool:

@@ -217,10 +217,19 @@ class World:
         """Train one more step and have rank 0 write the weights to ``path``."""
         return self._ask({"do": "step", "path": str(path)}, PREPARE_LIMIT)
 
-    def rehearse(self, saver: str, strace: list[str], said: Path, limit: float) -> Answer:
-        """Save in a forked copy of the only rank; how it ended is JSON in the detail."""
-        request = {"do": "rehearse", "saver": saver, "strace": strace, "said": str(said)}
-        return self._ask({**request, "limit": limit}, limit + REHEARSAL_GRACE)[0]
+    def rehearse(
+        self, saver: str, strace: Sequence[list[str]], meeting: Path, limit: float, grace: float
+    ) -> tuple[Answer, ...]:
+        """Save in forked copies of the ranks; how it ended on each is JSON in the details."""
+        request = {
+            "do": "rehearse",
+            "saver": saver,
+            "strace": strace,
+            "meeting": str(meeting),
+            "limit": limit,
+            "grace": grace,
+        }
+        return self._ask(request, limit + REHEARSAL_GRACE)
 
     def close(self) -> bool:
         """Free what the case holds; False when the world is of no more use."""

@@ -6,6 +6,8 @@ from saver_conformance.judge import Judge
 
 SAVE_LIMIT = 15.0
 """Seconds; enough for a tiny save on a busy machine, and what a mutant that sleeps costs."""
+CRASH_POINTS = 10
+"""Half of what the gate has: whoever leaves a mixture does so at many points."""
 
 
 class SharedJudge(Judge):
@@ -19,5 +21,6 @@ class SharedJudge(Judge):
 
 @pytest.fixture(scope="session")
 def shared_judge():
-    with SharedJudge("canonical_saver:save_trained_model", save_limit=SAVE_LIMIT) as judge:
+    saver = "canonical_saver:save_trained_model"
+    with SharedJudge(saver, save_limit=SAVE_LIMIT, crash_points=CRASH_POINTS) as judge:
         yield judge

@@ -53,8 +53,6 @@ def test_every_mode_has_clauses_of_every_area_that_concerns_it():
     for mode in MODES:
         areas = {clause.area for clause in clauses_for(mode)}
         foreign = set() if mode.is_adapter else {"ADAPTER"}
-        # Only a process without a group can be forked, killed and forgotten.
-        foreign |= set() if mode.engine == "single" else {"CRASH"}
         assert areas == set(AREAS) - foreign
 
 

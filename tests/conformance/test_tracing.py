@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from saver_conformance import crashing, tracing
 from saver_conformance.changes import ABSENT, Change, changes
-from saver_conformance.rehearsal import rehearse
-from saver_conformance.tracing import Call, options, read_calls, spread
+from saver_conformance.rehearsal import Rehearsal, rehearse
+from saver_conformance.tracing import Call, options, read_calls, spread, was_injected
 
 needs_strace = pytest.mark.skipif(not tracing.is_available(), reason=tracing.MISSING)
 
@@ -55,20 +56,30 @@ def write(path: Path, count: int = 3) -> None:
         (path / str(number)).write_text("x")
 
 
+def alone(folder: Path, strace: Sequence[str] = (), limit: float = 10, grace: float = 0):
+    folder.mkdir(exist_ok=True)
+    return Rehearsal(strace, folder, 0, limit, grace)
+
+
 @needs_strace
 def test_a_rehearsal_is_traced_killed_and_failed(tmp_path: Path) -> None:
-    out, log, said = tmp_path / "out", tmp_path / "log", tmp_path / "said"
+    out, log = tmp_path / "out", tmp_path / "log"
     out.mkdir()
-    assert rehearse(lambda: write(out), options(log), said, 10).status == "returned"
+    assert rehearse(lambda: write(out), alone(tmp_path / "1", options(log))).status == "returned"
     calls = read_calls(log, out)
     assert [call.name for call in calls] == ["openat", "write"] * 3
     for path in out.iterdir():
         path.unlink()
-    killed = rehearse(lambda: write(out), options(log, calls[3], "signal=KILL"), said, 10)
+    kill = options(log, calls[3], "signal=KILL")
+    killed = rehearse(lambda: write(out), alone(tmp_path / "2", kill))
     assert (killed.status, killed.detail) == ("died", "killed by SIGKILL")
     assert sorted(path.name for path in out.iterdir()) == ["0", "1"]
-    failed = rehearse(lambda: write(out), options(log, calls[1], "error=ENOSPC"), said, 10)
+    assert not was_injected(log, out)
+    fail = options(log, calls[1], "error=ENOSPC")
+    failed = rehearse(lambda: write(out), alone(tmp_path / "3", fail))
     assert failed.status == "raised"
+    assert was_injected(log, out)
+    assert not was_injected(log, tmp_path / "elsewhere")
     assert "No space left" in failed.detail
 
 
@@ -83,20 +94,39 @@ def test_a_rehearsal_is_traced_killed_and_failed(tmp_path: Path) -> None:
     ],
 )
 def test_every_end_of_a_rehearsal_is_told(save, status, said, tmp_path: Path) -> None:
-    ended = rehearse(save, [], tmp_path / "said", 0.5)
+    ended = rehearse(save, alone(tmp_path, limit=0.5))
     assert ended.status == status
     assert said in ended.detail
+    assert (tmp_path / "failed-0").exists() == (status != "returned")
+
+
+def test_a_rank_gets_some_grace_once_another_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "failed-1").touch()
+    ended = rehearse(lambda: time.sleep(60), alone(tmp_path, grace=0.1))
+    assert (ended.status, ended.detail) == (
+        "hung",
+        "did not return within 0.1 s after another rank failed",
+    )
+    assert rehearse(lambda: time.sleep(0.2), alone(tmp_path, grace=9)).status == "returned"
+
+
+def test_copies_that_do_not_find_each_other_save_nothing(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    ended = rehearse(saved.touch, alone(tmp_path), connect=lambda: 1 / 0)
+    assert ended.status == "unready"
+    assert "ZeroDivisionError" in ended.detail
+    assert not saved.exists()
 
 
 def test_a_tracer_that_does_not_attach_is_told(tmp_path: Path) -> None:
     command = ["sh", "-c", "echo not permitted >&2; exit 1"]
-    ended = rehearse(lambda: None, command, tmp_path / "said", 5)
-    assert (ended.status, ended.detail.strip()) == ("untraced", "not permitted")
+    ended = rehearse(lambda: None, alone(tmp_path, command))
+    assert (ended.status, ended.detail.strip()) == ("unready", "not permitted")
 
 
 def test_without_strace_nothing_is_disturbed(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tracing, "is_available", lambda: False)
-    crashes = crashing.disturb(None, "a:b", 1, tmp_path)
+    crashes = crashing.disturb(None, "a:b", 1, tmp_path, points=1)
     assert "apt-get install strace" in crashes.unavailable
 
 

@@ -3,12 +3,16 @@
 import io
 import json
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests.conformance.test_pytest_plugin import BENCH
 
-from saver_conformance import cli
+from saver_conformance import cli, runner
 from saver_conformance.case import MODES, Case, Mode
+from saver_conformance.explore import Exploration
 from saver_conformance.finding import Finding
 from saver_conformance.report import write_report
 from saver_conformance.terminal import print_verdict
@@ -21,12 +25,12 @@ FINDING = Finding("FILES-001", "a", "b", Case(SINGLE))
 WAIVER = Waiver("FILES-001", "full-single", "[known]", "https://example.org/1")
 
 
-def conclude(*waivers, broken="FILES-001", status="run"):
+def conclude(*waivers, broken="FILES-001", status="run", every=True):
     findings = (replace(FINDING, clause=broken),)
     ran = {clause: findings if clause == broken else () for clause in LEVELS}
     record = CaseRecord(Case(SINGLE), tuple(LEVELS), status, ran=ran if status == "run" else {})
     rows = aggregate([record], (SINGLE,), LEVELS, dict.fromkeys(LEVELS, MODES))
-    rows, faults = apply(rows, waivers, (SINGLE,))
+    rows, faults = apply(rows, waivers, (SINGLE,), every=every)
     return Verdict("pkg:save", "smoke", (SINGLE,), rows, (record,), LEVELS, waiver_faults=faults)
 
 
@@ -72,6 +76,47 @@ def test_a_waiver_that_nothing_needs_is_a_failure(changes, words):
 
 def test_a_mode_that_is_not_claimed_needs_no_waiver():
     assert conclude(WAIVER, replace(WAIVER, mode="full-ddp")).waiver_faults == ()
+
+
+def test_a_few_cases_do_not_tell_that_a_waiver_is_not_needed():
+    spare = replace(WAIVER, clause="FILES-010")
+    assert conclude(WAIVER, spare, every=False).exit_code == 0
+    assert conclude(WAIVER, replace(WAIVER, mode="nowhere"), every=False).exit_code == 1
+
+
+def test_exploring_goes_past_what_is_waived():
+    def judge(case):
+        return CaseRecord(
+            case, ("FILES-001",), "run", ran={"FILES-001": (replace(FINDING, case=case),)}
+        )
+
+    for waived, found in (
+        ([("FILES-001", "full-single")], None),
+        ([], Case(SINGLE, tokenizer="plain")),
+    ):
+        exploration = Exploration(judge, (SINGLE,), waived)
+        exploration.run(0.2)
+        assert exploration.smallest == found
+
+
+def test_replay_honours_waivers(tmp_path, monkeypatch, capsys):
+    saver, case = "tests.conformance.fake_savers:does_nothing", tmp_path / "case.json"
+    case.write_text(Case(SINGLE).to_json())
+    monkeypatch.chdir(Path(__file__).parents[2])
+    fake = partial(runner.replay, bench=BENCH)
+    monkeypatch.setattr(cli, "replay", fake)
+    broken = {row.clause for row in fake(Case(SINGLE), saver).rows if row.status == "fail"}
+    waivers = tmp_path / "waivers.toml"
+    entry = 'reason = "known"\nlink = "https://example.org/1"\n'
+    waivers.write_text("".join(f"[{clause}.full-single]\n{entry}" for clause in sorted(broken)))
+    codes = []
+    for options in ([], ["--waivers", str(waivers)]):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["replay", str(case), "--saver", saver, *options])
+        codes.append(end.value.code)
+    assert codes[0] == 1
+    assert codes[1] != 1
+    assert f"{len(broken)} waived" in capsys.readouterr().out
 
 
 def test_what_did_not_run_cannot_be_waived():

@@ -11,82 +11,94 @@ from saver_conformance.finding import Finding
 from saver_conformance.observation import Crashes, Disturbance
 
 
-def _is_disturbed(case: Case) -> bool:
+def is_disturbed(case: Case) -> bool:
+    """Whether saves are killed and made to fail."""
     return case.trial == "crash"
 
 
-@check("CRASH-001", when=_is_disturbed)
+@check("CRASH-001", when=is_disturbed)
 def leaves_no_mixture(e: Evidence) -> Iterator[Finding]:
     """After a kill a loader gets the old model, or the new one, or refuses."""
-    crashes = _crashes(e)
+    crashes = crashes_of(e)
     allowed = {crashes.models["old"], crashes.models["new"], None}
     for item in _kills(crashes):
         if crashes.models[item.state] not in allowed:
             yield e.finding(
                 "CRASH-001",
-                f"killed at {item.call}: the earlier model, the new one, or none loads",
+                f"{item.place}: the earlier model, the new one, or none loads",
                 "a model loads that is neither",
+                rank=item.rank,
             )
 
 
-@check("CRASH-002", when=_is_disturbed)
+@check("CRASH-002", when=is_disturbed)
 def saves_after_a_kill(e: Evidence) -> Iterator[Finding]:
     """The next save in the same folder returns, and the new model loads."""
-    crashes = _crashes(e)
+    crashes = crashes_of(e)
     for item in _kills(crashes):
-        expected = f"killed at {item.call}: the next save makes the model"
-        if item.status != "returned":
-            yield e.finding("CRASH-002", expected, f"it {item.status}: {item.detail}")
-        elif crashes.models[f"{item.state}-again"] != crashes.models["new"]:
-            yield e.finding("CRASH-002", expected, "another model loads, or none")
+        expected = f"{item.place}: the next save makes the model"
+        for outcome in item.outcomes:
+            if outcome.status != "returned":
+                found = f"it {outcome.status}: {outcome.detail}"
+                yield e.finding("CRASH-002", expected, found, rank=outcome.rank)
+        if item.has_returned and crashes.models[f"{item.state}-again"] != crashes.models["new"]:
+            found = "another model loads, or none"
+            yield e.finding("CRASH-002", expected, found, rank=item.rank)
 
 
-@check("CRASH-003", when=_is_disturbed)
+@check("CRASH-003", when=is_disturbed)
 def reports_failures(e: Evidence) -> Iterator[Finding]:
-    """A save that met a failing call raises, unless it saved the model nevertheless."""
-    crashes = _crashes(e)
-    for item in _failures(crashes):
-        expected = f"{item.kind} at {item.call}: the saver raises, or has saved the model"
-        if item.status == "returned" and crashes.models[item.state] != crashes.models["new"]:
-            yield e.finding("CRASH-003", expected, "it returned, and the model is not there")
-        elif item.status not in ("returned", "raised"):
-            yield e.finding("CRASH-003", expected, f"it {item.status}: {item.detail}")
+    """A save that met a failing call raises, unless it saved the model nevertheless.
+
+    What becomes of the other ranks is a matter of RANKS-005.
+    """
+    crashes = crashes_of(e)
+    for item in failures_of(crashes):
+        expected = f"{item.place}: the saver raises, or has saved the model"
+        ended = item.outcomes[item.rank]
+        if item.has_returned and crashes.models[item.state] != crashes.models["new"]:
+            found = "it returned, and the model is not there"
+            yield e.finding("CRASH-003", expected, found, rank=item.rank)
+        elif ended.status not in ("returned", "raised"):
+            found = f"it {ended.status}: {ended.detail}"
+            yield e.finding("CRASH-003", expected, found, rank=item.rank)
 
 
-@check("CRASH-004", when=_is_disturbed)
+@check("CRASH-004", when=is_disturbed)
 def keeps_the_old_model(e: Evidence) -> Iterator[Finding]:
     """Where a save raised because a call failed, the earlier model loads, or the new one."""
-    crashes = _crashes(e)
+    crashes = crashes_of(e)
     for item in _raised(crashes):
         if crashes.models[item.state] not in (crashes.models["old"], crashes.models["new"]):
             found = "no model" if crashes.models[item.state] is None else "another model"
             yield e.finding(
                 "CRASH-004",
-                f"{item.kind} at {item.call}: the earlier model loads, or the new one",
+                f"{item.place}: the earlier model loads, or the new one",
                 f"{found} loads",
+                rank=item.rank,
             )
 
 
-@check("CRASH-005", when=_is_disturbed)
+@check("CRASH-005", when=is_disturbed)
 def tidies_up_after_failures(e: Evidence) -> Iterator[Finding]:
     """Where a save raised because a call failed, the folder has nothing temporary."""
-    crashes = _crashes(e)
+    crashes = crashes_of(e)
     for item in _raised(crashes):
-        yield from _leftovers(e, "CRASH-005", f"{item.kind} at {item.call}", item.state, crashes)
+        yield from _leftovers(e, "CRASH-005", item.place, item, item.state, crashes)
 
 
-@check("CRASH-006", when=_is_disturbed)
+@check("CRASH-006", when=is_disturbed)
 def tidies_up_after_kills(e: Evidence) -> Iterator[Finding]:
     """After the next save the folder has nothing of the save that was killed."""
-    crashes = _crashes(e)
+    crashes = crashes_of(e)
     for item in _kills(crashes):
-        if item.status == "returned":
-            place = f"killed at {item.call}, then saved again"
-            yield from _leftovers(e, "CRASH-006", place, f"{item.state}-again", crashes)
+        if item.has_returned:
+            place = f"{item.place}, then saved again"
+            yield from _leftovers(e, "CRASH-006", place, item, f"{item.state}-again", crashes)
 
 
 def _leftovers(
-    e: Evidence, clause: str, place: str, state: str, crashes: Crashes
+    e: Evidence, clause: str, place: str, item: Disturbance, state: str, crashes: Crashes
 ) -> Iterator[Finding]:
     known = crashes.files["old"] | crashes.files["new"]
     if strange := sorted(crashes.files[state] - known):
@@ -95,10 +107,16 @@ def _leftovers(
             f"{place}: no file but the earlier and the new model's",
             f"left: {', '.join(strange)}",
             file=strange[0],
+            rank=item.rank,
         )
 
 
-def _crashes(e: Evidence) -> Crashes:
+def crashes_of(e: Evidence) -> Crashes:
+    """What came of the disturbed saves.
+
+    Raises:
+        BlockedError: there are none.
+    """
     crashes = e.observation.crashes
     if crashes is None:
         raise BlockedError("no save was disturbed")
@@ -111,12 +129,17 @@ def _kills(crashes: Crashes) -> tuple[Disturbance, ...]:
     return _some(tuple(item for item in crashes.disturbances if item.kind == "kill"))
 
 
-def _failures(crashes: Crashes) -> tuple[Disturbance, ...]:
+def failures_of(crashes: Crashes) -> tuple[Disturbance, ...]:
+    """The saves in which a call failed.
+
+    Raises:
+        BlockedError: there are none.
+    """
     return _some(tuple(item for item in crashes.disturbances if item.kind != "kill"))
 
 
 def _raised(crashes: Crashes) -> tuple[Disturbance, ...]:
-    return tuple(item for item in _failures(crashes) if item.status == "raised")
+    return tuple(item for item in failures_of(crashes) if item.has_raised)
 
 
 def _some(disturbances: tuple[Disturbance, ...]) -> tuple[Disturbance, ...]:

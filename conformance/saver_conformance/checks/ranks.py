@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from saver_conformance.case import Case
+from saver_conformance.checks.crash import crashes_of, failures_of, is_disturbed
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
 from saver_conformance.finding import Finding
@@ -55,6 +56,24 @@ def has_one_writer(e: Evidence) -> Iterator[Finding]:
                     file=Path(deed.path).relative_to(e.folder).as_posix(),
                     rank=second,
                     offset=deed.start if deed.what == "writes" else None,
+                )
+
+
+@check("RANKS-005", when=is_disturbed)
+def fails_on_all_ranks(e: Evidence) -> Iterator[Finding]:
+    """Where a call failed on one rank, every rank raised, or every rank returned."""
+    for item in failures_of(crashes_of(e)):
+        if item.has_returned:
+            continue
+        for outcome in item.outcomes:
+            if outcome.status != "raised":
+                yield e.finding(
+                    "RANKS-005",
+                    f"{item.place}: every rank raises, or every rank returns",
+                    f"rank {outcome.rank} {outcome.status}: {outcome.detail}"
+                    if outcome.detail
+                    else f"rank {outcome.rank} {outcome.status}, and another rank did not",
+                    rank=outcome.rank,
                 )
 
 
