@@ -52,8 +52,15 @@ def disturb(world: World, saver: str, limit: float, folder: Path, points: int) -
         stage.reset()
 
 
+class _UnreadyError(Exception):
+    """The saver was not called, for reasons of ours."""
+
+
 def _disturb(stage: _Stage, points: int) -> Crashes:
-    whole = stage.save([tracing.options(log) for log in stage.logs])
+    try:
+        whole = stage.save([tracing.options(log) for log in stage.logs])
+    except _UnreadyError as reason:
+        return Crashes(unavailable=str(reason))
     stage.keep("new")
     if failed(whole):
         first = next(outcome for outcome in whole if outcome.status != "returned")
@@ -128,7 +135,7 @@ class _Stage:
                 raise HarnessFailedError(f"a rehearsal {answer.status}\n{answer.detail}")
             ended = Rehearsed(**json.loads(answer.detail))
             if ended.status == "unready":
-                raise HarnessFailedError(f"rank {rank} could not rehearse a save\n{ended.detail}")
+                raise _UnreadyError(f"rank {rank} could not rehearse a save: {ended.detail}")
             outcomes.append(RankOutcome(rank, ended.status, ended.detail, answer.seconds))
         return tuple(outcomes)
 
@@ -139,12 +146,14 @@ class _Stage:
         rest leave the other ranks to themselves.
         """
         strace = self._disturbing(rank, call, "signal=KILL")
-        grace = SURVIVAL if number % 2 else 0.0
-        if not any(self._was_killed(rank, strace, grace) for _ in range(ATTEMPTS)):
+        grace, name = SURVIVAL if number % 2 else 0.0, f"killed-{number}"
+        try:
+            if not any(self._was_killed(rank, strace, grace) for _ in range(ATTEMPTS)):
+                return None
+            self.keep(name)
+            again = self.save()
+        except _UnreadyError:
             return None
-        name = f"killed-{number}"
-        self.keep(name)
-        again = self.save()
         self.keep(f"{name}-again")
         return Disturbance("kill", rank, call.text, name, again)
 
@@ -155,7 +164,10 @@ class _Stage:
     def fail(self, rank: int, call: Call, error: str, number: int) -> Disturbance | None:
         """Make ``call`` fail once; None when the call did not come this time."""
         self.reset()
-        ended = self.save(self._disturbing(rank, call, f"error={error}"))
+        try:
+            ended = self.save(self._disturbing(rank, call, f"error={error}"))
+        except _UnreadyError:
+            return None
         if not tracing.was_injected(self.logs[rank], self.output):
             return None
         name = f"{error}-{rank}-{number}"

@@ -21,7 +21,8 @@ def connect_again(folder: Path) -> None:
     """
     import torch
     import torch.distributed as dist
-    from torch.distributed.distributed_c10d import FileStore, PrefixStore, _world
+    from torch._C._distributed_c10d import FileStore, PrefixStore
+    from torch.distributed.distributed_c10d import _world
 
     store = FileStore(str(folder / "store"), dist.get_world_size())
     # In one order on all ranks, each of which waits for the other members of a group.
