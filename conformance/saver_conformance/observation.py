@@ -42,6 +42,7 @@ class Expectation:
         base: names of the frozen base, none of which belongs in an adapter's file.
         config: fields of ``config.json`` that must be there; empty for adapters.
         adapter: fields of ``adapter_config.json`` that must be there; empty for full training.
+        generation: fields of ``generation_config.json`` that must be there; empty for adapters.
         chat_template: the tokenizer's chat template, if it has one.
         vocabulary: the tokenizer's tokens and ids.
     """
@@ -52,6 +53,7 @@ class Expectation:
     base: frozenset[str] = frozenset()
     config: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] = field(default_factory=dict)
+    generation: Mapping[str, Any] = field(default_factory=dict)
     chat_template: str | None = None
     vocabulary: Mapping[str, int] = field(default_factory=dict)
 

@@ -36,6 +36,9 @@ from saver_conformance.bench.tokenizer import CHAT_TEMPLATE, make_tokenizer
 from saver_conformance.case import Case
 from saver_conformance.observation import Expectation, Tensor
 
+_RUN_SETTINGS = frozenset({"_name_or_path", "transformers_version", "use_cache"})
+"""Fields of a configuration that are about the run, not about the model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Episode:
@@ -144,26 +147,15 @@ def _expectation(
         config = models.make_config(case)
         first = memory[names.parameters[0]].dtype
         fields = {
+            **{key: value for key, value in config.to_dict().items() if key not in _RUN_SETTINGS},
             "architectures": [case.class_name or models.CLASS_NAMES[case.architecture]],
             "dtype": {"F32": "float32", "BF16": "bfloat16"}[first],
-            **{
-                key: getattr(config, key)
-                for key in (
-                    "model_type",
-                    "vocab_size",
-                    "hidden_size",
-                    "intermediate_size",
-                    "num_hidden_layers",
-                    "num_attention_heads",
-                    "num_key_value_heads",
-                    "tie_word_embeddings",
-                )
-            },
         }
         return Expectation(
             tensors=to_hub(case.architecture, memory),
             tied=names.tied,
             config=fields,
+            generation={key: getattr(model.generation_config, key) for key in models.GENERATION},
             chat_template=template,
             vocabulary=vocabulary,
         )

@@ -46,6 +46,10 @@ ADDED_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
 """Special tokens that a resized vocabulary has beside those of the base."""
 
 
+GENERATION = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [2, 3]}
+"""Settings of generation that the base model has, and that no library would choose."""
+
+
 def base_vocabulary_size(case: Case) -> int:
     """Rows of the base model's embedding."""
     return 64 if case.sizes == "even" else 67
@@ -114,6 +118,8 @@ def save_base(case: Case, folder: Path) -> None:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     if case.dtype != "float32":
         model.to(torch.bfloat16)
+    model.generation_config.update(**GENERATION)
+    model.generation_config._from_model_config = False
     model.save_pretrained(folder)
     torch.random.set_rng_state(generator)
 

@@ -21,7 +21,18 @@ from saver_conformance.finding import Finding
 from saver_conformance.shown import shown
 
 # Fields of config.json with a clause of their own.
-_OWN_CLAUSE = frozenset({"model_type", "architectures", "dtype", "vocab_size"})
+_OWN_CLAUSE = frozenset({"model_type", "architectures", "dtype", "torch_dtype", "vocab_size"})
+# Fields that no library has a fitting default for; others may be left out.
+_INDISPENSABLE = frozenset(
+    {
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "tie_word_embeddings",
+    }
+)
 
 
 def _has_chat_template(case: Case) -> bool:
@@ -67,19 +78,24 @@ def vocabulary_size(e: Evidence) -> Iterator[Finding]:
 
 @check("META-005")
 def other_settings(e: Evidence) -> Iterator[Finding]:
-    """All other fields are those of the model."""
+    """All other fields are those of the model; what has a default may be left out."""
     for key in e.expected.config:
-        if key not in _OWN_CLAUSE:
+        if key not in _OWN_CLAUSE and (key in e.config or key in _INDISPENSABLE):
             yield from _field(e, "META-005", e.config, key)
 
 
 @check("META-006", structural=True)
 def generation_config(e: Evidence) -> Iterator[Finding]:
-    """``generation_config.json`` is an object."""
+    """``generation_config.json`` is an object with the settings of the training."""
     try:
-        read_json_object(e.folder / GENERATION_CONFIG)
+        saved = read_json_object(e.folder / GENERATION_CONFIG)
     except UnreadableJsonError as error:
         yield e.finding("META-006", "a JSON object", str(error), file=GENERATION_CONFIG)
+        return
+    for key, wanted in e.expected.generation.items():
+        if saved.get(key) != wanted:
+            found = shown(saved[key]) if key in saved else f"no {key}"
+            yield e.finding("META-006", f"{key} is {wanted!r}", found, file=GENERATION_CONFIG)
 
 
 @check("META-007", structural=True)
