@@ -23,16 +23,15 @@ from canonical_saver.layout import File
 from canonical_saver.publish import CHECKSUMS, STAGING, Staging
 from canonical_saver.ranks import Ranks
 from canonical_saver.request import Request
-from canonical_saver.write import (
-    Progress,
+from canonical_saver.transfers import (
     Range,
-    Writer,
     groups_to_compute,
-    piece_ranges,
+    packed,
     prove_tiling,
     ranges,
     transfers,
 )
+from canonical_saver.write import Progress, Writer, batch_ranges
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
             with ranks.phase("layout"):
                 planned = transfers(files)
         writer = Writer(folder, files, sees, ranks, asked.verify == "full", progress)
-        everyone = ranks.gather(ranges(planned))
+        everyone = ranks.gather(packed(ranges(planned)))
         with ranks.phase("verify the layout"):
             prove_tiling(files, everyone)
             if staging is not None:
@@ -228,7 +227,7 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
                 _write_checkpoint(sets, asked, folder, ranks)
         if not all(sees):
             pieces: list[list[Range]] = ranks.gather(
-                [] if sees[ranks.rank] else piece_ranges(planned)
+                [] if sees[ranks.rank] else batch_ranges(planned)
             )
             with ranks.phase("stream"):
                 writer.stream(planned, pieces)

@@ -5,7 +5,6 @@ Elements are counted in row-major order over the logical shape, from 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -62,33 +61,30 @@ def whole(tensor: torch.Tensor, identity: object = None) -> Source:
     return Source(key, plain.dtype, tuple(plain.shape), (run,), replicated=True)
 
 
-def cut(runs: tuple[Run, ...], start: int, stop: int) -> Iterator[Run]:
-    """Yield the parts of runs inside the elements ``[start, stop)``."""
-    for run in runs:
-        lower, upper = max(run.start, start), min(run.start + run.length, stop)
-        if lower < upper:
-            yield Run(lower, upper - lower, run.data, run.offset + lower - run.start)
-
-
-def read(run: Run, start: int, length: int, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Copy or view some elements of a run as bytes in main memory.
+def elements(run: Run, start: int, length: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Copy or view some elements of a run as bytes, where they are.
 
     Args:
         run: the run.
         start: first element, counted from the run's own first.
         length: how many elements; the memory needed is proportional to it.
-        dtype: cast to this dtype, if given.
+        dtype: cast floating-point elements to this dtype, if given.
 
     Returns:
-        A contiguous CPU tensor of uint8, shape ``[length * itemsize]``.
+        A contiguous tensor of uint8 on the run's device, shape ``[length * itemsize]``.
     """
     first = run.offset + start
     if run.data.is_contiguous():
-        piece = run.data.reshape(-1)[first : first + length]
+        piece = run.data.view(-1)[first : first + length]
     else:
         # reshape would copy the whole tensor; the coordinates of the piece alone are enough.
         numbers = torch.arange(first, first + length, device=run.data.device)
         piece = run.data[torch.unravel_index(numbers, run.data.shape)]
     if dtype is not None and piece.dtype.is_floating_point:
         piece = piece.to(dtype)
-    return piece.to("cpu").contiguous().view(torch.uint8)
+    return piece.contiguous().view(torch.uint8)
+
+
+def read(run: Run, start: int, length: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Copy or view some elements of a run as bytes in main memory, see :func:`elements`."""
+    return elements(run, start, length, dtype).to("cpu")
