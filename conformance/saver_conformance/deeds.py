@@ -17,9 +17,14 @@ ATTACH_LIMIT = 10.0
 
 _UNFINISHED = " <unfinished ...>"
 _RESUMED = re.compile(r"(\d+) +<\.\.\. \w+ resumed>(.*)")
-_CALL = re.compile(r"\d+ +(\w+)\((.*)\) += (?!-1)")
+_CALL = re.compile(r"\d+ +(\w+)\((.*)\) += (\d+)")
 _PLACE = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"([^"]*)"')
-_RANGE = re.compile(r'\d+<([^>]*)>, ""[.]*, (\d+), (\d+)')
+_AT_A_PLACE = {
+    "pwrite64": re.compile(r"\d+<([^>]*)>, .*, (\d+)"),
+    "pwritev": re.compile(r"\d+<([^>]*)>, .*, (\d+)"),
+    "pwritev2": re.compile(r"\d+<([^>]*)>, .*, (\d+), \w+"),
+}
+"""The file and the first byte in the arguments of calls that write at a given place."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,15 +95,15 @@ def read_deeds(trace: str, folder: Path) -> Iterator[Deed]:
         match = _CALL.match(line)
         if match is None:
             continue
-        for deed in _deeds(match[1], match[2]):
+        for deed in _deeds(match[1], match[2], int(match[3])):
             if deed.path.startswith(f"{folder}/"):
                 yield deed
 
 
-def _deeds(name: str, arguments: str) -> Iterator[Deed]:
-    if name == "pwrite64" and (written := _RANGE.match(arguments)):
-        start = int(written[3])
-        yield Deed("writes", written[1], start, start + int(written[2]))
+def _deeds(name: str, arguments: str, result: int) -> Iterator[Deed]:
+    if name in _AT_A_PLACE and (written := _AT_A_PLACE[name].fullmatch(arguments)):
+        start = int(written[2])
+        yield Deed("writes", written[1], start, start + result)
         return
     places = [
         normpath(f"{base or ''}/{path}" if path[:1] != "/" else path)

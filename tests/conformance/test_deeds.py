@@ -16,6 +16,7 @@ TRACE = """\
 7 <... pwrite64 resumed>) = 100
 7 unlinkat(5</out/old>, "index", 0) = 0
 7 unlink("/elsewhere/file") = 0
+7 pwritev2(3</out/a>, [{..., 5000, 0) = 27
 7 write(1</log>, ""..., 9) = 9
 """  # noqa: E501
 
@@ -26,6 +27,7 @@ def test_deeds_are_read_with_their_places() -> None:
         Deed("renames", "/out/b"),
         Deed("writes", "/out/a", 4096, 4196),
         Deed("removes", "/out/old/index"),
+        Deed("writes", "/out/a", 5000, 5027),
     ]
 
 

@@ -35,7 +35,7 @@ def old(tmp_path: Path) -> Path:
 def calls_of_the_file_system() -> Iterator[tuple[Any, str]]:
     for name in (
         "open",
-        "pwrite",
+        "pwritev",
         "fsync",
         "mkdir",
         "rename",
@@ -120,7 +120,7 @@ def test_a_write_error_leaves_the_old_model(old: Path, monkeypatch: pytest.Monke
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwritev", full)
     with pytest.raises(SaveError, match=r"rank 0 .*No space left"):
         save_model(models.llama(), old)
     assert models.contents(old) == before
