@@ -54,7 +54,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(python=PYTHON)
 def lint(session: nox.Session) -> None:
     """Check style, format and types."""
-    install(session, "conformance", "mypy", "ruff", "nox")
+    install(session, "conformance", "mypy", "ruff", "nox", "types-jsonschema")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")

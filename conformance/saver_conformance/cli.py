@@ -19,6 +19,8 @@ from saver_conformance.case import MODES, Case, Mode
 from saver_conformance.crashing import CRASH_POINTS
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.judge import UnknownSaverError
+from saver_conformance.page import site
+from saver_conformance.page.result import ResultError, read_results
 from saver_conformance.report import SMALLEST_CASE_FILE
 from saver_conformance.runner import REFERENCE, replay, run_conformance
 from saver_conformance.savers import list_savers
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = _make_parser().parse_args(arguments)
     try:
         code: int = given.command(given)
-    except (UnknownSaverError, HarnessFailedError, OSError) as error:
+    except (UnknownSaverError, HarnessFailedError, ResultError, OSError) as error:
         print(f"saver-conformance: {error}", file=sys.stderr)
         sys.exit(HARNESS_FAILED)
     except KeyboardInterrupt:
@@ -134,11 +136,36 @@ def _make_parser() -> argparse.ArgumentParser:
         help="smoke: every mode at a glance; gate: all pairs of the axes; explore: random cases "
         "without end, the first failing one is shrunk (default: %(default)s)",
     )
-    run.add_argument("--report", type=Path, metavar="DIR", help="folder for report.json")
+    run.add_argument(
+        "--report", type=Path, metavar="DIR", help="folder for a page, report.json and more"
+    )
     run.add_argument(
         "--seconds", type=_positive, help="how long explore draws (default: until Ctrl-C)"
     )
     run.set_defaults(command=_run)
+
+    compare = commands.add_parser(
+        "site",
+        help="compare the savers of many reports on one page",
+        epilog="Exit codes: 0 written, whatever the verdicts are; 3 a report cannot be read.",
+    )
+    compare.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULTS",
+        help="a report.json, the folder of one, or a folder of such folders",
+    )
+    shape = compare.add_mutually_exclusive_group(required=True)
+    shape.add_argument("--out", type=Path, metavar="DIR", help="folder for the page")
+    shape.add_argument(
+        "--text",
+        choices=tuple(site.TABLES),
+        nargs="?",
+        const="areas",
+        help="print the matrix in Markdown instead, by areas or by modes",
+    )
+    compare.set_defaults(command=_compare)
 
     again = commands.add_parser("replay", parents=[saver], help="judge a saver by one case")
     again.add_argument("case", type=_read_case, metavar="CASE.json", help="a file; - reads stdin")
@@ -187,6 +214,15 @@ def _run(given: argparse.Namespace) -> int:
     print_verdict(console, verdict, given.report)
     _keep_smallest(verdict, given.report)
     return verdict.exit_code
+
+
+def _compare(given: argparse.Namespace) -> int:
+    results = read_results(given.results)
+    if given.text:
+        print(site.TABLES[given.text](results))
+    else:
+        print(f"the page is {site.write(results, given.out)}")
+    return 0
 
 
 def _replay(given: argparse.Namespace) -> int:

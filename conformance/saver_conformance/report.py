@@ -1,4 +1,8 @@
-"""A verdict as ``report.json``, its failing cases as files, and its findings by cause."""
+"""A verdict as a folder: ``report.json``, the cases that failed, and the pages made of them.
+
+``report.json`` has the form that ``page/report.schema.json`` describes. Everything else for people
+and for CI (the page, the summary, JUnit, the badge) is made of it, by ``saver_conformance.page``.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,15 @@ import hashlib
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from saver_conformance.case import Adapter, Case, Mode
 from saver_conformance.finding import Finding
+from saver_conformance.page import VERSION, write_pages
+from saver_conformance.spec import SPEC
+from saver_conformance.surroundings import Surroundings, look_around
 from saver_conformance.verdict import CaseRecord, Row, Verdict
 
 REPORT_FILE = "report.json"
@@ -81,19 +88,22 @@ def case_file(folder: Path, case: Case) -> Path:
 
 
 def write_report(verdict: Verdict, folder: Path) -> None:
-    """Write ``report.json`` and a file for each case with findings into ``folder``."""
+    """Write ``report.json``, a file for each case with findings, and the pages into ``folder``."""
     (folder / CASES_FOLDER).mkdir(parents=True, exist_ok=True)
     for case in {finding.case for finding in verdict.findings}:
         case_file(folder, case).write_text(case.to_json() + "\n")
     if verdict.smallest is not None:
         (folder / SMALLEST_CASE_FILE).write_text(verdict.smallest.to_json() + "\n")
-    text = json.dumps(to_plain(verdict, folder), indent=2)
-    (folder / REPORT_FILE).write_text(text + "\n")
+    plain = to_plain(verdict, folder, look_around(verdict.saver))
+    (folder / REPORT_FILE).write_text(json.dumps(plain, indent=2) + "\n")
+    write_pages(plain, folder)
 
 
-def to_plain(verdict: Verdict, folder: Path) -> dict[str, Any]:
+def to_plain(verdict: Verdict, folder: Path, surroundings: Surroundings) -> dict[str, Any]:
     """The content of ``report.json`` in ``folder``."""
+    seeds = [record.case.seed for record in verdict.records]
     return {
+        "version": VERSION,
         "saver": verdict.saver,
         "profile": verdict.profile,
         "modes": [mode.name for mode in verdict.modes],
@@ -104,11 +114,27 @@ def to_plain(verdict: Verdict, folder: Path) -> dict[str, Any]:
             "findings": len(verdict.findings),
             "seconds": round(verdict.seconds, 1),
         },
+        "surroundings": asdict(surroundings),
+        "seeds": {"smallest": min(seeds), "largest": max(seeds)} if seeds else None,
         "cases_a_minute": {pace.engine: round(pace.per_minute, 1) for pace in verdict.paces},
+        "spec": {clause: _plain_clause(clause) for clause in verdict.levels},
         "clauses": [_plain_row(row, verdict, folder) for row in verdict.rows],
+        "causes": [_plain_cause(cause, verdict, folder) for cause in group_by_cause(verdict.rows)],
         "waiver_faults": list(verdict.waiver_faults),
         "not_run": [_plain_record(item) for item in verdict.records if item.status != "run"],
         "smallest_case": json.loads(verdict.smallest.to_json()) if verdict.smallest else None,
+    }
+
+
+def _plain_clause(clause: str) -> dict[str, Any]:
+    """The sentence at the time of the run; the spec goes on."""
+    item = SPEC[clause]
+    return {
+        "level": item.level,
+        "modes": list(item.modes),
+        "title": item.title,
+        "text": item.text,
+        "reason": item.reason,
     }
 
 
@@ -121,7 +147,20 @@ def _plain_row(row: Row, verdict: Verdict, folder: Path) -> dict[str, Any]:
         "cases": row.cases,
         "planned": row.planned,
         "reason": row.reason,
-        "findings": [_plain_finding(item, verdict.saver, folder) for item in row.findings],
+        "findings": [
+            _plain_finding(item, verdict.saver, folder)
+            for item in sorted(row.findings, key=lambda item: complexity(item.case))
+        ],
+    }
+
+
+def _plain_cause(cause: Cause, verdict: Verdict, folder: Path) -> dict[str, Any]:
+    return {
+        "clause": cause.clause,
+        "modes": [mode.name for mode in cause.modes],
+        "cases": cause.cases,
+        "findings": cause.findings,
+        "example": _plain_finding(cause.example, verdict.saver, folder),
     }
 
 

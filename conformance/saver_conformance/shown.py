@@ -26,6 +26,21 @@ def printable(text: str) -> str:
     return clean if len(cut) == len(text) else f"{clean}... {len(text)} characters"
 
 
+def excerpt(text: str, lines: int) -> str:
+    """``text`` as ``lines`` printable lines; the ends of a traceback say most, its middle goes."""
+    split = [printable(line) for line in text.splitlines()]
+    if len(split) <= lines:
+        return "\n".join(split)
+    half = lines // 2
+    left_out = f"... {len(split) - 2 * half} lines ..."
+    return "\n".join([*split[:half], left_out, *split[-half:]])
+
+
+def count(number: int, noun: str) -> str:
+    """``number`` things of the name ``noun``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _escaped(character: str) -> str:
     if character.isprintable() or character == "\n":
         return character

@@ -1,0 +1,71 @@
+"""A result as JUnit's XML: one suite for each mode, one test for each clause.
+
+What is a failure on the command line is a failure or an error here, and nothing else is: a
+deviation and a waived clause are skipped, with their reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from xml.etree import ElementTree as ET
+
+from saver_conformance.page.conclusion import sentence
+from saver_conformance.page.result import Result, Row
+from saver_conformance.verdict import BROKEN, CONFORMS
+
+
+def render(result: Result) -> str:
+    """The content of ``junit.xml``."""
+    root = ET.Element("testsuites", name="saver-conformance", time=f"{result.seconds:.1f}")
+    for mode in result.modes:
+        rows = [row for row in result.rows if row.mode == mode]
+        _add_suite(root, result, mode, [_test(result, row) for row in rows])
+    _add_suite(root, result, "verdict", [_verdict_test(result)])
+    for name in ("tests", "failures", "errors", "skipped"):
+        root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _add_suite(root: ET.Element, result: Result, name: str, tests: Iterable[ET.Element]) -> None:
+    suite = ET.SubElement(root, "testsuite", name=name, timestamp=result.time.rstrip("Z"))
+    suite.extend(tests)
+    suite.set("tests", str(len(suite)))
+    for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(attribute, str(len(suite.findall(f"testcase/{tag}"))))
+
+
+def _test(result: Result, row: Row) -> ET.Element:
+    test = ET.Element("testcase", classname=f"{result.saver}.{row.mode}", name=row.clause)
+    clause = result.clauses[row.clause]
+    if row.status == "fail":
+        _add(test, "failure", clause.text, _tell(row))
+    elif row.status in ("deviation", "waived"):
+        _add(test, "skipped", f"{row.status}: {clause.text} {row.reason}".strip(), _tell(row))
+    elif row.status in ("unavailable", "error"):
+        tag = "error" if clause.level == "MUST" else "skipped"
+        _add(test, tag, f"{row.status}: {clause.text}", row.reason)
+    return test
+
+
+def _verdict_test(result: Result) -> ET.Element:
+    """Fails where the run does: for a wrong waiver or a missing case too."""
+    test = ET.Element("testcase", classname=result.saver, name="verdict")
+    if result.exit_code != CONFORMS:
+        tag = "failure" if result.exit_code == BROKEN else "error"
+        _add(test, tag, sentence(result), "\n".join(result.waiver_faults))
+    return test
+
+
+def _add(test: ET.Element, tag: str, message: str, text: str) -> None:
+    ET.SubElement(test, tag, message=message).text = text
+
+
+def _tell(row: Row) -> str:
+    if row.evidence is None:
+        return ""
+    where = ", ".join(f"{name} {value}" for name, value in row.evidence.where)
+    return (
+        f"{where}\nexpected: {row.evidence.expected}\nfound: {row.evidence.found}\n"
+        f"replay: {row.evidence.replay}"
+    )
