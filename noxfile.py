@@ -25,7 +25,8 @@ def install(session: nox.Session, extras: str, *tools: str) -> None:
 @nox.session(python=PYTHON)
 def tests(session: nox.Session) -> None:
     """Run the tests of both packages."""
-    install(session, LIBRARIES, "hatchling")  # the wheel is built with what is installed
+    # hatchling: the wheel is built with what is installed; the rest drives a browser.
+    install(session, LIBRARIES, "hatchling", "selenium", "axe-core-python")
     session.run("pytest", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 

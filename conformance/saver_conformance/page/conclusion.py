@@ -65,8 +65,7 @@ def worst(statuses: Iterable[Shown]) -> Shown:
 
 def status_of(rows: Iterable[Row], applies: bool, claimed: bool) -> Shown:
     """What ``rows`` come to, of clauses that apply and modes that are claimed, or not."""
-    statuses = [row.status for row in rows if row.status != "not claimed"]
-    if statuses:
+    if statuses := [row.status for row in rows]:
         return worst(statuses)
     if not claimed:
         return "not claimed"

@@ -155,7 +155,7 @@ class Result:
         machine: what it ran on, in words.
         seeds: of the cases, in words; empty without cases.
         clauses: by id, in the order of the spec.
-        rows: by clause and mode, in that order.
+        rows: by clause and claimed mode, in that order.
         causes: by clause, the simplest first.
         waiver_faults: what is wrong with the waivers.
         not_run: the cases that were not run.
@@ -260,7 +260,9 @@ def parse(report: Mapping[str, Any]) -> Result:
         machine=_describe_machine(around),
         seeds=f"{seeds['smallest']} to {seeds['largest']}" if seeds else "",
         clauses={clause: _parse_clause(clause, item) for clause, item in report["spec"].items()},
-        rows=tuple(_parse_row(item) for item in report["clauses"]),
+        rows=tuple(
+            _parse_row(item) for item in report["clauses"] if item["status"] != "not claimed"
+        ),
         causes={item["clause"]: _parse_cause(item) for item in report["causes"]},
         waiver_faults=tuple(printable(fault) for fault in report["waiver_faults"]),
         not_run=tuple(_parse_not_run(report["not_run"])),

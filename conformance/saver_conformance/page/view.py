@@ -273,7 +273,7 @@ def _groups(result: Result, key: str, mode: str) -> Iterator[Group]:
 
 
 def _entry(result: Result, key: str, clause: Clause) -> Entry:
-    rows = [row for row in result.rows if row.clause == clause.id and row.status != "not claimed"]
+    rows = [row for row in result.rows if row.clause == clause.id]
     applies = clause.applies_to(result.modes)
     cause = result.causes.get(clause.id)
     return Entry(
