@@ -6,7 +6,10 @@ rank: the message names the rank on which it first happened.
 
 
 class SaveError(RuntimeError):
-    """The model was not saved; what lay in the output folder before is whole."""
+    """The model was not saved; what lay in the output folder before is whole.
+
+    Or else the new model is whole and was not put in its place: the message says so, and how to.
+    """
 
 
 class RequestError(SaveError, ValueError):

@@ -3,7 +3,8 @@
 Everything is made in a hidden folder inside the output folder and flushed to disk. Then a record of
 what is to happen is put beside it: this is the commit. Only then is the output folder changed, by
 steps that can be done again from the record, whenever they were cut off: the files without which
-nothing loads go first and come last, so a half-changed folder refuses to load.
+nothing loads go first and come last, so a half-changed folder refuses to load. Each step is on disk
+before the next begins. ``docs/crash-safety.md`` has what a reader sees after each.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from canonical_saver.errors import RequestError, WriteError
+from canonical_saver.errors import RequestError, SaveError, WriteError, describe
 
 STAGING = ".canonical-saver-staging"
 RECORD = "COMMIT.json"
 CHECKSUMS = "SHA256SUMS"
+
+_VERSION = 1
 
 _WEIGHTS = re.compile(
     r"(model|pytorch_model|adapter_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index\.json)?"
@@ -29,6 +34,8 @@ _GATES = re.compile(
     r".*\.index\.json|config\.json|adapter_config\.json|tokenizer_config\.json"
     r"|(pre)?processor_config\.json|\.metadata"
 )
+_MAIN = frozenset({"config.json", "adapter_config.json"})
+"""Without one of these no model loads from a folder, whatever else is there."""
 _TOKENIZER = frozenset(
     {
         "added_tokens.json",
@@ -54,8 +61,15 @@ _TOKENIZER = frozenset(
 class Staging:
     """The hidden folder of one save; for rank 0.
 
+    Its name is new for each save: a process that hangs on after its job was started anew must not
+    find the new job's files where its own had been.
+
     Args:
         output_dir: the folder that becomes the saved model; made if it does not exist.
+
+    Attributes:
+        name: of the folder that files are staged in, relative to the output folder.
+        folder: the same, with the output folder.
 
     Raises:
         RequestError: ``output_dir`` or the staging path is something else than a folder.
@@ -64,11 +78,21 @@ class Staging:
     def __init__(self, output_dir: Path) -> None:
         if output_dir.exists() and not output_dir.is_dir():
             raise RequestError(f"output_dir: expected a folder, found a file: {output_dir}")
+        missing = [path for path in (output_dir, *output_dir.parents) if not path.exists()]
         output_dir.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            _flush(path.parent)
         recover(output_dir)
         self.output_dir = output_dir
-        self.folder = output_dir / STAGING
-        self.folder.mkdir()
+        self.name = f"{STAGING}/{secrets.token_hex(8)}"
+        self.folder = output_dir / self.name
+        # For this user alone: nobody else can plant a link where a file will be opened.
+        (output_dir / STAGING).mkdir(mode=0o700)
+        try:
+            self.folder.mkdir()
+        except OSError:
+            self.abandon()
+            raise
 
     def stale(self, *, adapter: bool, tokenizer: bool, folders: Iterable[str]) -> list[str]:
         """Name what an earlier save left and this one does not replace.
@@ -78,7 +102,7 @@ class Staging:
             tokenizer: whether this save brings a tokenizer or processor.
             folders: relative folders of adapters that are saved now, beside the output folder.
         """
-        staged = set(_files(self.folder))
+        staged = set(_staged(self.folder))
         found = []
         for folder in ("", *folders):
             place = self.output_dir / folder
@@ -112,36 +136,64 @@ class Staging:
             The files of the model, relative to the output folder.
 
         Raises:
-            WriteError: a folder is in the way of a file.
+            WriteError: something is in the way of a file; or the new model is whole and committed,
+                but could not be put in its place.
         """
-        names = sorted(_files(self.folder))
+        names = sorted(_staged(self.folder))
+        self._check_places(names)
         for name in names:
-            if (self.output_dir / name).is_dir():
-                raise WriteError(f"expected to put a file there, found a folder: {name}")
             path = self.folder / name
             path.chmod(mode)
             _flush(path)
+        staging = self.output_dir / STAGING
         for folder in {self.folder, *((self.folder / name).parent for name in names)}:
             _flush(folder)
-        draft = self.folder / f"{RECORD}.draft"
-        draft.write_text(json.dumps({"version": 1, "files": names, "remove": stale}, indent=2))
-        _flush(draft)
-        draft.rename(self.folder / RECORD)
-        _flush(self.folder)
+        _flush(staging)
         _flush(self.output_dir)
-        recover(self.output_dir)
+        draft = self.folder / f"{RECORD}.draft"
+        record = {"version": _VERSION, "folder": self.folder.name, "files": names, "remove": stale}
+        draft.write_text(json.dumps(record, indent=2))
+        _flush(draft)
+        draft.rename(staging / RECORD)
+        try:
+            _flush(staging)
+            recover(self.output_dir)
+        except (OSError, SaveError) as error:
+            raise WriteError(
+                f"the new model is complete in {staging}, but could not be put in its place "
+                f"({describe(error)}); remove the cause, then save again or run: "
+                f"canonical-saver recover {self.output_dir}"
+            ) from error
         return names
 
     def abandon(self) -> None:
         """Remove what was staged, unless it is committed; never raises."""
-        if not (self.folder / RECORD).exists():
+        staging = self.output_dir / STAGING
+        if not os.path.lexists(staging / RECORD):
             shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):
+                staging.rmdir()
+
+    def _check_places(self, names: Sequence[str]) -> None:
+        """Find out before the commit what could not be undone after it."""
+        device = self.folder.stat().st_dev
+        for name in names:
+            place = self.output_dir / name
+            if place.is_dir():
+                raise WriteError(f"expected to put a file there, found a folder: {place}")
+            if place.parent == self.output_dir or not os.path.lexists(place.parent):
+                continue
+            if place.parent.is_symlink() or not place.parent.is_dir():
+                raise WriteError(f"expected a folder, found a file or a link: {place.parent}")
+            if place.parent.stat().st_dev != device:
+                raise WriteError(f"expected one file system, found another in {place.parent}")
 
 
 def recover(output_dir: str | Path) -> bool:
     """Finish or undo a save that was cut off.
 
-    A save that was committed is finished; one that was not leaves the folder as it was before.
+    A save that was committed is finished; one that was not leaves the folder as it was before. Not
+    to be called while a save into the folder is running.
 
     Args:
         output_dir: the folder of the saved model.
@@ -157,20 +209,20 @@ def recover(output_dir: str | Path) -> bool:
     if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
         raise RequestError(f"expected a folder, found something else, please remove: {staging}")
     record = staging / RECORD
-    if not record.is_file():
+    if not os.path.lexists(record):
         if staging.exists():
             shutil.rmtree(staging)
         return False
-    plan = json.loads(record.read_text())
-    names, stale = list(map(_inside, plan["files"])), list(map(_inside, plan["remove"]))
-    gates = [name for name in names if _GATES.fullmatch(name.rpartition("/")[2])]
+    folder, names, stale = _read(record)
+    staged = [name for name in names if os.path.lexists(folder / name)]
     # A gate that is no longer staged is the new one already.
-    closing = [n for n in gates if (staging / n).exists()]
-    closing += [n for n in stale if _GATES.fullmatch(n.rpartition("/")[2])]
-    _remove(output, closing)
-    _remove(output, [name for name in stale if name not in closing])
-    _move(staging, output, [name for name in names if name not in gates])
-    _move(staging, output, gates)
+    closing = [*staged, *stale]
+    for depth in (0, 1, 2):
+        _remove(output, [name for name in closing if _gate(name) == depth])
+    _remove(output, [name for name in stale if _gate(name) is None])
+    _move(folder, output, [name for name in staged if _gate(name) is None])
+    for depth in (2, 1, 0):
+        _move(folder, output, [name for name in staged if _gate(name) == depth])
     templates = output / "additional_chat_templates"
     if templates.is_dir() and not any(templates.iterdir()):
         templates.rmdir()
@@ -180,18 +232,53 @@ def recover(output_dir: str | Path) -> bool:
     return True
 
 
-def _files(folder: Path) -> list[str]:
-    return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+def _gate(name: str) -> int | None:
+    """How far inside a gate is: the one at 0 closes first and opens last; None is no gate."""
+    folder, _, last = name.rpartition("/")
+    if last in _MAIN:
+        return 1 if folder else 0
+    return 2 if _GATES.fullmatch(last) else None
 
 
-def _inside(name: str) -> str:
-    """Refuse a name that would lead out of the output folder."""
-    if name.startswith("/") or ".." in name.split("/"):
-        raise RequestError(f"the commit record names a file outside of the folder: {name}")
-    return name
+def _read(record: Path) -> tuple[Path, list[str], list[str]]:
+    """Read a commit record: where the files are staged, which come, and which go."""
+    try:
+        plan = json.loads(record.read_text())
+        version, names, stale = plan["version"], plan["files"], plan["remove"]
+        folder = record.parent / plan["folder"]
+        inside = all(_is_inside(name) for name in (plan["folder"], *names, *stale))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RequestError(
+            f"expected a commit record, found something else ({describe(error)}): {record}; a save "
+            "was cut off while its files were put in their place, and the rest of them are beside "
+            "the record: move them by hand, or remove the folder and save again"
+        ) from error
+    if version != _VERSION:
+        raise RequestError(
+            f"expected a commit record of version {_VERSION}, found {version}: {record}; recover "
+            "with the canonical-saver that wrote it"
+        )
+    if not inside:
+        raise RequestError(f"the commit record names a file outside of the folder: {record}")
+    return folder, names, stale
 
 
-def _remove(output: Path, names: list[str]) -> None:
+def _staged(folder: Path) -> list[str]:
+    """Name the files of a staging folder; nothing else than files and folders may be there."""
+    names = []
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise WriteError(f"expected only files of this save, found something else: {path}")
+        if path.is_file():
+            names.append(path.relative_to(folder).as_posix())
+    return names
+
+
+def _is_inside(name: str) -> bool:
+    return not name.startswith("/") and ".." not in name.split("/")
+
+
+def _remove(output: Path, names: Sequence[str]) -> None:
     for name in names:
         (output / name).unlink(missing_ok=True)
     for folder in {(output / name).parent for name in names}:
@@ -199,14 +286,14 @@ def _remove(output: Path, names: list[str]) -> None:
             _flush(folder)
 
 
-def _move(staging: Path, output: Path, names: list[str]) -> None:
+def _move(staged: Path, output: Path, names: Sequence[str]) -> None:
     for name in names:
-        if (staging / name).exists():
-            (output / name).parent.mkdir(exist_ok=True)
-            (staging / name).replace(output / name)
-    for folder in {output, *((output / name).parent for name in names)}:
-        if folder.is_dir():
-            _flush(folder)
+        (output / name).parent.mkdir(exist_ok=True)
+        (staged / name).replace(output / name)
+    for folder in {(output / name).parent for name in names}:
+        _flush(folder)
+        if folder != output:
+            _flush(output)
 
 
 def _flush(path: Path) -> None:

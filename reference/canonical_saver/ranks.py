@@ -44,7 +44,10 @@ class Ranks:
         if "cpu" not in {device.type for device in group._device_types}:
             # Objects and pieces of files are CPU tensors, which NCCL does not carry.
             if id(group) not in _cpu_groups:
-                _cpu_groups[id(group)] = dist.new_group(backend="gloo")
+                # Without a timeout of its own, a gloo group has one of 30 minutes, whatever the
+                # default group was given.
+                timeout = min(group._get_backend(d).options._timeout for d in group._device_types)
+                _cpu_groups[id(group)] = dist.new_group(backend="gloo", timeout=timeout)
             group = _cpu_groups[id(group)]
         return cls(dist.get_rank(), dist.get_world_size(), group)
 
@@ -53,13 +56,8 @@ class Ranks:
         if self.group is None:
             return [value]
         values: list[Any] = [None] * self.world_size
-        try:
+        with self._together():
             dist.all_gather_object(values, value, group=self.group)
-        except RuntimeError as error:
-            raise SaveError(
-                f"rank {self.rank} lost the other ranks in the middle of the save; one of them has "
-                f"probably died, see its log: {error}"
-            ) from error
         return values
 
     def share(self, value: Any) -> Any:
@@ -79,6 +77,8 @@ class Ranks:
         failure: Exception | None = None
         try:
             yield
+        except _LostError:
+            raise  # a last word would wait for the lost until the timeout, again
         except Exception as error:
             failure = error
         told = None
@@ -106,10 +106,14 @@ class Ranks:
         """
         try:
             for piece in pieces:
-                dist.send(torch.ones(1, dtype=torch.uint8), to, group=self.group)
-                dist.send(piece, to, group=self.group)
+                with self._together():
+                    dist.send(torch.ones(1, dtype=torch.uint8), to, group=self.group)
+                    dist.send(piece, to, group=self.group)
+        except _LostError:
+            raise
         except Exception:
-            dist.send(torch.zeros(1, dtype=torch.uint8), to, group=self.group)
+            with self._together():
+                dist.send(torch.zeros(1, dtype=torch.uint8), to, group=self.group)
             raise
 
     def receive(self, sizes: Iterable[int], source: int) -> Iterator[torch.Tensor]:
@@ -120,9 +124,25 @@ class Ranks:
         """
         for size in sizes:
             announced = torch.empty(1, dtype=torch.uint8)
-            dist.recv(announced, source, group=self.group)
-            if not announced.item():
-                return
             piece = torch.empty(size, dtype=torch.uint8)
-            dist.recv(piece, source, group=self.group)
+            with self._together():
+                dist.recv(announced, source, group=self.group)
+                if not announced.item():
+                    return
+                dist.recv(piece, source, group=self.group)
             yield piece
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Say what it means when the process group fails."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise _LostError(
+                f"rank {self.rank} lost the other ranks in the middle of the save; one of them has "
+                f"probably died, see its log: {error}"
+            ) from error
+
+
+class _LostError(SaveError):
+    """The ranks can no longer agree on anything."""

@@ -20,7 +20,7 @@ from canonical_saver import companions, dcp, formats, request, weights
 from canonical_saver.engines import Engines
 from canonical_saver.errors import VerifyError, WriteError
 from canonical_saver.layout import File
-from canonical_saver.publish import CHECKSUMS, STAGING, Staging
+from canonical_saver.publish import CHECKSUMS, Staging
 from canonical_saver.ranks import Ranks
 from canonical_saver.request import Request
 from canonical_saver.transfers import (
@@ -187,6 +187,7 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
     staging: Staging | None = None
     try:
         token = secrets.token_hex(16)
+        staged_in = ""
         with ranks.phase("stage"):
             if ranks.rank == 0:
                 staging = Staging(asked.output_dir)
@@ -194,8 +195,9 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
                     model, sets, asked.tokenizer, staging.folder, asked.output_dir, asked.dtype
                 )
                 (staging.folder / "probe").write_text(token)
-        folder = asked.output_dir / STAGING
-        token = ranks.share(token)
+                staged_in = staging.name
+        token, staged_in = ranks.share((token, staged_in))
+        folder = asked.output_dir / staged_in
         sees = ranks.gather(ranks.rank == 0 or _sees(folder / "probe", token))
         mode = 0o644
         with ranks.phase("create"):
@@ -237,7 +239,7 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
         with ranks.phase("verify"):
             writer.compare(planned)
             if staging is not None:
-                _check_sizes(folder, files)
+                _check_files(folder, files)
         names: list[str] = []
         with ranks.phase("publish"):
             if staging is not None:
@@ -273,11 +275,17 @@ def _sees(probe: Path, token: str) -> bool:
         return False
 
 
-def _check_sizes(folder: Path, files: list[File]) -> None:
+def _check_files(folder: Path, files: list[File]) -> None:
     for file in files:
-        found = (folder / file.name).stat().st_size
-        if found != file.size:
+        path = folder / file.name
+        if (found := path.stat().st_size) != file.size:
             raise VerifyError(f"{file.name}: expected {file.size} bytes, found {found}")
+        with path.open("rb") as stream:
+            if stream.read(len(file.header)) != file.header:
+                raise VerifyError(
+                    f"{file.name}: the header reads back differently than it was written; check "
+                    "the disk"
+                )
 
 
 def _write_checksums(folder: Path) -> None:

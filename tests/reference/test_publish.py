@@ -148,7 +148,7 @@ def test_planted_link(tmp_path: Path) -> None:
 def test_record_cannot_lead_out(tmp_path: Path) -> None:
     staging = tmp_path / "model" / publish.STAGING
     staging.mkdir(parents=True)
-    record = {"version": 1, "files": [], "remove": ["../precious"]}
+    record = {"version": 1, "folder": "staged", "files": [], "remove": ["../precious"]}
     (staging / publish.RECORD).write_text(json.dumps(record))
     (tmp_path / "precious").write_text("")
     with pytest.raises(RequestError, match="outside"):
