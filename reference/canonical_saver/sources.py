@@ -74,12 +74,7 @@ def elements(run: Run, start: int, length: int, dtype: torch.dtype | None = None
         A contiguous tensor of uint8 on the run's device, shape ``[length * itemsize]``.
     """
     first = run.offset + start
-    if run.data.is_contiguous():
-        piece = run.data.view(-1)[first : first + length]
-    else:
-        # reshape would copy the whole tensor; the coordinates of the piece alone are enough.
-        numbers = torch.arange(first, first + length, device=run.data.device)
-        piece = run.data[torch.unravel_index(numbers, run.data.shape)]
+    piece = _flat(run.data, first, first + length)
     if dtype is not None and piece.dtype.is_floating_point:
         piece = piece.to(dtype)
     return piece.contiguous().view(torch.uint8)
@@ -88,3 +83,24 @@ def elements(run: Run, start: int, length: int, dtype: torch.dtype | None = None
 def read(run: Run, start: int, length: int, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Copy or view some elements of a run as bytes in main memory, see :func:`elements`."""
     return elements(run, start, length, dtype).to("cpu")
+
+
+def _flat(data: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """The elements ``[start, stop)`` in row-major order; copies no others, and no coordinates.
+
+    ``reshape(-1)`` would copy the whole of a tensor that does not lie in this order.
+    """
+    if data.is_contiguous():
+        return data.view(-1)[start:stop]
+    if data.dim() == 1:
+        return data[start:stop]
+    row = data.numel() // data.shape[0]
+    first, last = -(-start // row), stop // row  # the whole rows among them
+    if first > last:
+        return _flat(data[last], start - last * row, stop - last * row)
+    parts = [data[first:last].reshape(-1)]
+    if start < first * row:
+        parts.insert(0, _flat(data[first - 1], start - (first - 1) * row, row))
+    if stop > last * row:
+        parts.append(_flat(data[last], 0, stop - last * row))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -49,12 +49,13 @@ fchmodat 268 53 f0p1    utimensat 280 88 f0p1   truncate 76 45 p0       ftruncat
 fallocate 285 47 f0     fsync 74 82 f0          fdatasync 75 83 f0      read 0 63 f0
 readv 19 65 f0          pread64 17 67 f0        preadv 295 69 f0        write 1 64 f0
 writev 20 66 f0         pwrite64 18 68 f0       pwritev 296 70 f0       sendfile 40 71 f0,f1
-copy_file_range 326 285 f0,f2
+copy_file_range 326 285 f0,f2                   preadv2 327 286 f0      pwritev2 328 287 f0
 """
 _READING = frozenset(
     (
         *("stat", "lstat", "newfstatat", "statx", "fstat", "access", "faccessat", "faccessat2"),
-        *("readlink", "readlinkat", "getdents64", "close", "read", "readv", "pread64", "preadv"),
+        *("readlink", "readlinkat", "getdents64", "close", "read", "readv", "pread64"),
+        *("preadv", "preadv2"),
     )
 )
 _OPENING = {"open": 1, "openat": 2}
@@ -327,7 +328,7 @@ def _live(body: Callable[[Watch], Any], parent: socket.socket, said: Path) -> No
         os.write(1, f"{type(error).__name__}: {error}".encode())
         code = 1
     except BaseException:
-        traceback.print_exc()
+        os.write(1, traceback.format_exc().encode())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
