@@ -45,6 +45,13 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+def crash(session: nox.Session) -> None:
+    """Kill saves at every file-system call, make every call fail, and save large models."""
+    install(session, LIBRARIES)
+    session.run("pytest", "-m", "crash", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(python=PYTHON)
 def fuzz(session: nox.Session) -> None:
     """Fuzz `check DIR` with a million inputs; arguments are those of libFuzzer."""
     install(session, "conformance", "atheris")

@@ -90,6 +90,14 @@ def test_checksums(tmp_path: Path) -> None:
         ["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "SHA256SUMS").read_text().splitlines()
+    found = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    files = models.contents(tmp_path)
+    del files["SHA256SUMS"]
+    # The hub's ids of large files are the digests of their bytes.
+    assert found == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    save_model(models.llama(), tmp_path)
+    assert not (tmp_path / "SHA256SUMS").exists(), "it would be that of the earlier save"
 
 
 def test_plan_is_what_is_written(tmp_path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
-from signal import SIGKILL
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ import torch.distributed as dist
 from tests.reference import models, worlds
 from tests.reference.engines_under_test import wrap
 
-from canonical_saver import SaveError, publish, recover, save_model
+from canonical_saver import SaveError, save_model
 from canonical_saver import engines as engines_module
 
 
@@ -155,35 +153,6 @@ def test_other_formats(tmp_path: Path) -> None:
             found |= torch.load(path, weights_only=True)
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], expected[key]) for key in expected)
-
-
-def die_in_the_write(rank: int, folder: str) -> str:
-    model = wrap("fsdp2", models.llama())
-    save_model(model, f"{folder}/m")
-    if rank == 1:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("canonical_saver.write.read", lambda *_: os.kill(os.getpid(), SIGKILL))
-            save_model(model, f"{folder}/m")
-    error = error_of(model, f"{folder}/m")
-    torch.save((error, None), f"{folder}/told.pt")
-    os._exit(0)
-
-
-def test_a_rank_that_dies(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="SIGKILL"):
-        worlds.run(2, die_in_the_write, str(tmp_path))
-    names = {path.name for path in (tmp_path / "m").iterdir()}
-    assert names - {publish.STAGING} == {
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-    }
-    golden: Any = models.llama()
-    golden.save_pretrained(tmp_path / "golden")
-    found = (tmp_path / "m" / "model.safetensors").read_bytes()
-    assert found == (tmp_path / "golden" / "model.safetensors").read_bytes()
-    recover(tmp_path / "m")
-    assert not (tmp_path / "m" / publish.STAGING).exists()
 
 
 def save_drifted_replicas(rank: int, folder: str) -> None:

@@ -15,7 +15,7 @@ from tests.reference import models
 from tests.reference.crash import isolation
 from tests.reference.crash.enumeration import Stage, join
 from tests.reference.crash.reading import Reader, Snapshot, snapshot
-from tests.reference.crash.scenarios import SCENARIOS, Scenario
+from tests.reference.crash.scenarios import SCENARIOS, Saving, Scenario
 from tests.reference.crash.syscalls import Disturbance, Watch, run, why_unavailable
 from tests.reference.engines_under_test import wrap
 
@@ -46,9 +46,9 @@ def check(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
 
 @watched
 def test_every_call_that_fails_once(
-    tmp_path: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
+    room: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = Stage(SHARDED_TO_SINGLE, 1, tmp_path, reader)
+    stage = Stage(SHARDED_TO_SINGLE, 1, room, reader)
     for number, point in enumerate(p for p in stage.points() if p[2].changes):
         stage.fail(*point, ERRORS[number % len(ERRORS)])
     check(stage, capsys)
@@ -61,11 +61,11 @@ def test_every_call_that_fails_once(
 def test_every_call_that_fails_with_every_error(
     scenario: Scenario,
     error: str,
-    tmp_path: Path,
+    room: Path,
     reader: Reader,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stage = Stage(scenario, 1, tmp_path, reader)
+    stage = Stage(scenario, 1, room, reader)
     for rank, number, call in stage.points():
         if call.changes:
             stage.fail(rank, number, call, error)
@@ -76,9 +76,9 @@ def test_every_call_that_fails_with_every_error(
 @pytest.mark.crash
 @pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])
 def test_every_call_that_fails_on_two_ranks(
-    error: str, tmp_path: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
+    error: str, room: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = Stage(SHARDED_TO_SINGLE, 2, tmp_path, reader)
+    stage = Stage(SHARDED_TO_SINGLE, 2, room, reader)
     for rank, number, call in stage.points():
         if call.changes:
             stage.fail(rank, number, call, error)
@@ -267,9 +267,9 @@ def test_nothing_is_written_through_links_that_were_left(tmp_path: Path) -> None
 
 
 @watched
-def test_nothing_is_written_through_links_that_are_planted(tmp_path: Path, reader: Reader) -> None:
-    stage = Stage(SHARDED_TO_SINGLE, 1, tmp_path, reader)
-    precious = tmp_path / "precious"
+def test_nothing_is_written_through_links_that_are_planted(room: Path, reader: Reader) -> None:
+    stage = Stage(SHARDED_TO_SINGLE, 1, room, reader)
+    precious = room / "precious"
     precious.write_text("precious")
     names = [call.path for call in stage.calls[0]]
     weights = next(n for n, name in enumerate(names) if name.endswith("/model.safetensors"))
@@ -356,3 +356,72 @@ def test_a_record_that_is_none_changes_nothing(record: str, tmp_path: Path) -> N
         with pytest.raises(SaveError, match="expected a commit record"):
             act()
     assert snapshot(tmp_path) == before
+
+
+@watched
+@pytest.mark.parametrize(
+    ("verify", "position", "text"),
+    [("layout", 20, "header reads back differently"), ("full", -20, "read back differently")],
+)
+def test_a_disk_that_changes_a_byte(
+    verify: str, position: int, text: str, room: Path, reader: Reader
+) -> None:
+    new = Saving(SHARDED_TO_SINGLE.new.make, {"verify": verify})
+    stage = Stage(Scenario("spoiled", SHARDED_TO_SINGLE.old, new), 1, room, reader)
+    names = [(call.name, Path(call.path).name) for call in stage.calls[0]]
+
+    def spoil() -> None:
+        (path,) = stage.folder.glob(f"{publish.STAGING}/*/model.safetensors")
+        data = bytearray(path.read_bytes())
+        data[position] ^= 1
+        path.write_bytes(data)
+
+    flushed = names.index(("fsync", "model.safetensors"))
+    (ended,) = stage.attempt(Disturbance(0, flushed, spoil))
+    assert ended.status == "refused", ended
+    assert text in ended.detail
+    assert snapshot(stage.folder) == stage.before
+
+
+@watched
+def test_each_step_is_on_disk_before_the_next(room: Path, reader: Reader) -> None:
+    stage = Stage(SHARDED_TO_SINGLE, 1, room, reader)
+    unflushed: set[str] = set()
+    steps: list[str] = []
+    drafted = committed = False
+    token = next(Path(c.path).parent.name for c in stage.calls[0] if c.path.endswith("/probe"))
+    for call in stage.calls[0]:
+        path, parent = call.path, str(Path(call.path).parent)
+        if path.endswith(f"{publish.RECORD}.draft") and not drafted:
+            drafted = True
+            assert not unflushed, "not all that is to be committed is on disk"
+        if call.name in ("fsync", "fdatasync"):
+            unflushed.discard(path)
+            if path == "." and committed and steps and steps[-1] != "flush":
+                steps.append("flush")
+        elif call.name.startswith("rename") and path.endswith(publish.RECORD):
+            assert {Path(name).name for name in unflushed} == {token}, "the draft alone is younger"
+            committed = True
+        elif call.name.startswith(("rename", "unlink")) and not path.startswith(publish.STAGING):
+            steps.append(path)
+        elif call.name.startswith("unlink") and path.endswith(publish.RECORD):
+            assert not {p for p in unflushed if not p.startswith(publish.STAGING)}
+            assert steps[-1] == "flush"
+        if call.changes and call.name not in ("fsync", "fdatasync", "chmod"):
+            unflushed |= {parent} if call.name.startswith(("rename", "unlink")) else {path, parent}
+            if call.name.startswith(("unlink", "rmdir")):
+                unflushed.discard(path)
+    gate = steps.index("flush")
+    assert steps[:gate] == ["config.json"]
+    assert steps[-3:] == ["flush", "config.json", "flush"]
+
+
+@watched
+def test_a_new_folder_is_on_disk_with_its_parents(tmp_path: Path) -> None:
+    def save(watch: Watch) -> None:
+        watch()
+        save_model(models.llama(), tmp_path / "runs" / "first" / "model")
+
+    (ended,) = run([save], tmp_path, tmp_path)
+    flushed = [call.path for call in ended.calls if call.name == "fsync"]
+    assert {".", "runs", "runs/first", "runs/first/model"} <= set(flushed)

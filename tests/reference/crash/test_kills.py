@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.reference.crash.enumeration import Stage
+import torch.distributed as dist
+from tests.reference import models
+from tests.reference.crash.enumeration import GRACE, Stage
 from tests.reference.crash.reading import Reader, digest, snapshot
 from tests.reference.crash.scenarios import NEW_SINGLE, OLD_SHARDED, SCENARIOS, Scenario
 from tests.reference.crash.syscalls import Disturbance, Watch, run, why_unavailable
 
-from canonical_saver import recover
+from canonical_saver import recover, save_model
 from canonical_saver.publish import RECORD, STAGING
+from canonical_saver.ranks import Ranks
 
 WHY = why_unavailable()
 pytestmark = pytest.mark.skipif(bool(WHY), reason=WHY)
@@ -42,11 +48,11 @@ def check(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
 def test_killed_at_every_call(
     scenario: Scenario,
     ranks: int,
-    tmp_path: Path,
+    room: Path,
     reader: Reader,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stage = Stage(scenario, ranks, tmp_path, reader)
+    stage = Stage(scenario, ranks, room, reader)
     for point in stage.points():
         stage.kill(*point)
     check(stage, capsys)
@@ -54,9 +60,9 @@ def test_killed_at_every_call(
 
 
 def test_killed_at_every_call_that_changes_something(
-    tmp_path: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
+    room: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = Stage(BY_NAME["sharded to single"], 1, tmp_path, reader)
+    stage = Stage(BY_NAME["sharded to single"], 1, room, reader)
     for rank, number, call in stage.points():
         if call.changes:
             stage.kill(rank, number, call)
@@ -65,9 +71,9 @@ def test_killed_at_every_call_that_changes_something(
 
 
 def test_one_of_two_ranks_killed(
-    tmp_path: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
+    room: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = Stage(BY_NAME["single to sharded"], 2, tmp_path, reader)
+    stage = Stage(BY_NAME["single to sharded"], 2, room, reader)
     points = [point for point in stage.points() if point[2].changes]
     for point in points[::8]:
         stage.kill(*point)
@@ -76,9 +82,9 @@ def test_one_of_two_ranks_killed(
 
 @pytest.mark.crash
 def test_recovery_killed_at_every_call(
-    tmp_path: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
+    room: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = Stage(BY_NAME["sharded to single"], 1, tmp_path, reader)
+    stage = Stage(BY_NAME["sharded to single"], 1, room, reader)
     states: list[Any] = []
     points = 0
 
@@ -94,13 +100,13 @@ def test_recovery_killed_at_every_call(
         if RECORD not in staged or state in states:
             continue
         states.append(state)
-        shutil.copytree(stage.folder, tmp_path / "crashed", symlinks=True)
-        (whole,) = run([recovery], stage.folder, tmp_path)
+        shutil.copytree(stage.folder, room / "crashed", symlinks=True)
+        (whole,) = run([recovery], stage.folder, room)
         assert whole.status == "returned", whole.detail
         for second in range(len(whole.calls)):
             shutil.rmtree(stage.folder)
-            shutil.copytree(tmp_path / "crashed", stage.folder, symlinks=True)
-            (ended,) = run([recovery], stage.folder, tmp_path, Disturbance(0, second, "KILL"))
+            shutil.copytree(room / "crashed", stage.folder, symlinks=True)
+            (ended,) = run([recovery], stage.folder, room, Disturbance(0, second, "KILL"))
             assert ended.status == "killed"
             loaded = reader.load(stage.folder)
             whole_model = loaded in (stage.loaded_before, stage.loaded_after)
@@ -108,7 +114,7 @@ def test_recovery_killed_at_every_call(
             recover(stage.folder)
             assert snapshot(stage.folder) == stage.after
             points += 1
-        shutil.rmtree(tmp_path / "crashed")
+        shutil.rmtree(room / "crashed")
     with capsys.disabled():
         print(f"\nrecovery: {points} points from {len(states)} states of a crash, no violation")
     assert len(states) > 10
@@ -127,8 +133,8 @@ def save_in_place(model: Any, folder: Path, tokenizer: Any) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def test_a_saver_that_writes_in_place_is_caught(tmp_path: Path, reader: Reader) -> None:
-    stage = Stage(Scenario("in place", OLD_SHARDED, NEW_SINGLE, save_in_place), 1, tmp_path, reader)
+def test_a_saver_that_writes_in_place_is_caught(room: Path, reader: Reader) -> None:
+    stage = Stage(Scenario("in place", OLD_SHARDED, NEW_SINGLE, save_in_place), 1, room, reader)
     for rank, number, call in stage.points():
         if call.changes:
             stage.kill(rank, number, call)
@@ -137,9 +143,9 @@ def test_a_saver_that_writes_in_place_is_caught(tmp_path: Path, reader: Reader) 
 
 
 def test_three_ranks_of_which_one_dies_or_hangs(
-    tmp_path: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
+    room: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = Stage(BY_NAME["sharded to single"], 3, tmp_path, reader, timeout=3.0)
+    stage = Stage(BY_NAME["sharded to single"], 3, room, reader, timeout=3.0)
     calls = stage.tally.calls
     for rank, number, effect in (
         (0, calls[0] // 2, "KILL"),
@@ -152,12 +158,39 @@ def test_three_ranks_of_which_one_dies_or_hangs(
     check(stage, capsys)
 
 
+def test_the_group_for_main_memory_waits_no_longer_than_the_default_group(tmp_path: Path) -> None:
+    """As under NCCL: the default group carries no CPU tensors, so the saver makes one that does."""
+    timeout = timedelta(seconds=2)
+
+    def body(rank: int) -> Callable[[Watch], Any]:
+        def save(_: Watch) -> None:
+            store = f"file://{tmp_path}/store"
+            dist.init_process_group(
+                "cuda:gloo", init_method=store, rank=rank, world_size=2, timeout=timeout
+            )
+            assert Ranks.current().gather(rank) == [0, 1]
+            begun = time.monotonic()
+            if rank == 1:
+                time.sleep(2 * timeout.seconds)
+                return
+            try:
+                save_model(models.llama(), tmp_path / "m")
+            finally:
+                assert time.monotonic() - begun < timeout.seconds + GRACE
+
+        return save
+
+    first, _ = run([body(0), body(1)], tmp_path, tmp_path)
+    assert first.status == "refused", first
+    assert "lost the other ranks" in first.detail
+
+
 @pytest.mark.crash
 @pytest.mark.parametrize("effect", ["KILL", "STOP"])
 def test_three_ranks_of_which_one_dies_or_hangs_at_any_call(
-    effect: str, tmp_path: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
+    effect: str, room: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = Stage(BY_NAME["sharded to single"], 3, tmp_path, reader, timeout=3.0)
+    stage = Stage(BY_NAME["sharded to single"], 3, room, reader, timeout=3.0)
     points = list(stage.points())
     for point in points if effect == "KILL" else points[:: len(points) // 30]:
         stage.kill(*point, effect)
