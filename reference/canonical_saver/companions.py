@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
+from canonical_saver.entries import Weights
 from canonical_saver.errors import RequestError
-from canonical_saver.weights import Weights, is_peft
+from canonical_saver.modules import original_class
+from canonical_saver.weights import is_peft
 
 CARD_MARK = "<!-- Written by canonical-saver; remove this line to keep your own text. -->"
 
@@ -56,18 +57,6 @@ def write(
         _write_config(model, sets[0], folder, dtype)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-
-
-def original_class(model: nn.Module) -> type[nn.Module]:
-    """The class that a model was made as; FSDP2 puts a class of its own, ``FSDP...``, before it."""
-    kind = type(model)
-    if isinstance(model, FSDPModule) and kind.__name__.startswith("FSDP"):
-        return next(
-            base
-            for base in kind.__mro__[1:]
-            if issubclass(base, nn.Module) and not issubclass(base, FSDPModule)
-        )
-    return kind
 
 
 def _generates(model: Any) -> bool:

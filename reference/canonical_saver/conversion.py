@@ -10,59 +10,21 @@ gathered for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
+from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
+from canonical_saver.entries import Entry, Span
+from canonical_saver.modules import bare
 from canonical_saver.sources import Source
 
 
-@dataclass(frozen=True, eq=False)
-class Span:
-    """Elements of a saved tensor that are a flat range of one source.
-
-    Attributes:
-        start: first element in the saved tensor.
-        length: how many elements.
-        source: where they come from.
-        offset: first element in the source.
-    """
-
-    start: int
-    length: int
-    source: Source
-    offset: int
-
-
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """One tensor of a save.
-
-    Attributes:
-        name: its key in the file.
-        dtype: its dtype in the model.
-        shape: its shape in the file.
-        spans: where its elements come from; None if they must be computed.
-        needs: for a computed tensor, the names in memory that it is computed from.
-    """
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    spans: tuple[Span, ...] | None
-    needs: frozenset[str] = frozenset()
-
-
-def direct(name: str, source: Source) -> Entry:
-    """Save a source as it is."""
-    span = Span(0, source.numel, source, 0)
-    return Entry(name, source.dtype, source.shape, (span,))
-
-
-def to_hub(model: Any, sources: Mapping[str, Source]) -> list[Entry]:
+def to_hub(model: nn.Module, sources: Mapping[str, Source]) -> list[Entry]:
     """Name and shape the tensors of a model as on the hub.
 
     Args:
@@ -72,13 +34,6 @@ def to_hub(model: Any, sources: Mapping[str, Source]) -> list[Entry]:
     Returns:
         The tensors to save, in the order in which ``save_pretrained`` fills files.
     """
-    try:
-        from transformers.core_model_loading import revert_weight_conversion
-        from transformers.modeling_utils import PreTrainedModel
-    except ImportError:  # a transformers without conversions has nothing to revert
-        return [direct(name, source) for name, source in sources.items()]
-    if not isinstance(model, PreTrainedModel):
-        return [direct(name, source) for name, source in sources.items()]
     shadows = {
         name: torch.empty(source.shape, dtype=source.dtype, device="meta")
         for name, source in sources.items()
@@ -87,32 +42,28 @@ def to_hub(model: Any, sources: Mapping[str, Source]) -> list[Entry]:
     for name, source in sources.items():
         watch.know(shadows[name], name, source)
     with watch:
-        converted = revert_weight_conversion(model, shadows)
-    return [
-        Entry(
-            name,
-            shadow.dtype,
-            tuple(shadow.shape),
-            spans := watch.spans(shadow),
-            frozenset() if spans is not None else watch.origins(shadow),
-        )
-        for name, shadow in converted.items()
-    ]
+        converted = revert(model, shadows)
+    entries = []
+    for name, shadow in converted.items():
+        spans = watch.spans(shadow)
+        needs = frozenset[str]()
+        if spans is None or any(span.source.needs for span in spans):
+            spans = None
+            needs = needs.union(*(sources[n].needs or {n} for n in watch.origins(shadow)))
+        entries.append(Entry(name, shadow.dtype, tuple(shadow.shape), spans, needs))
+    return entries
 
 
-def compute(model: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Revert the conversion of some gathered tensors.
+def revert(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Turn tensors by their names in memory into those of the hub.
 
     Args:
         model: the unwrapped model.
-        tensors: complete tensors by their names in memory.
-
-    Returns:
-        The tensors of the hub by their names.
+        tensors: some of its tensors, complete; each conversion has all that it needs, or nothing.
     """
-    from transformers.core_model_loading import revert_weight_conversion
-
-    converted: dict[str, torch.Tensor] = revert_weight_conversion(model, tensors)
+    if not isinstance(model, PreTrainedModel):
+        return tensors
+    converted: dict[str, torch.Tensor] = revert_weight_conversion(bare(model), tensors)
     return converted
 
 

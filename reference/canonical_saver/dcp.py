@@ -28,11 +28,11 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from canonical_saver.conversion import Entry, direct
+from canonical_saver.entries import Entry, Weights, direct
+from canonical_saver.errors import WeightsError
 from canonical_saver.layout import stored_dtype
 from canonical_saver.ranks import Ranks
 from canonical_saver.sources import Run, read
-from canonical_saver.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,20 @@ class _Part:
 
 
 def entries(weights: Weights) -> tuple[Entry, ...]:
-    """The tensors of a save under their names in memory."""
-    if weights.adapter is not None:
-        return weights.entries
-    return tuple(direct(name, source) for name, source in weights.memory.items())
+    """The tensors of a save under their names in memory.
+
+    Raises:
+        WeightsError: one of an adapter is in no rank's memory.
+    """
+    if weights.adapter is None:
+        return tuple(direct(name, source) for name, source in weights.memory.items())
+    for entry in weights.entries:
+        if entry.spans is None:
+            raise WeightsError(
+                f"'{entry.name}' has to be computed, which the dcp format cannot hold; save as "
+                "safetensors"
+            )
+    return weights.entries
 
 
 def write(

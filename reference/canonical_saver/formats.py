@@ -15,10 +15,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from canonical_saver import layout
+from canonical_saver.entries import Weights
 from canonical_saver.layout import File, Placed
 from canonical_saver.ranks import Ranks
 from canonical_saver.request import Request
-from canonical_saver.weights import Weights
 
 _TORCH_STEMS = {"model": "pytorch_model", "adapter_model": "adapter_model"}
 

@@ -13,7 +13,7 @@ from math import prod
 
 import torch
 
-from canonical_saver.conversion import Entry
+from canonical_saver.entries import Entry
 from canonical_saver.errors import WeightsError
 
 DTYPE_NAMES: dict[torch.dtype, str] = {

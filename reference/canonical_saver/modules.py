@@ -6,11 +6,14 @@ called ``module`` or ``default``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import ActivationWrapper
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 
@@ -60,3 +63,61 @@ def _walk(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             "torchao.quantization.qat.fake"
         ):
             yield from _walk(f"{name}.{child_name}" if name else child_name, child)
+
+
+def original_class(module: nn.Module) -> type[nn.Module]:
+    """The class that a module was made as; FSDP2 puts one of its own, ``FSDP...``, before it."""
+    kind = type(module)
+    if isinstance(module, FSDPModule) and kind.__name__.startswith("FSDP"):
+        return next(
+            base
+            for base in kind.__mro__[1:]
+            if issubclass(base, nn.Module) and not issubclass(base, FSDPModule)
+        )
+    return kind
+
+
+def bare(model: nn.Module) -> Any:
+    """Copy a model's modules, of their original classes and without wrappers, but no tensor.
+
+    This is for the rules of other libraries, which read the names and classes of modules. What they
+    change in the copy does not change the model, except the data of a tensor.
+    """
+    copies: dict[int, nn.Module] = {}
+
+    def copied(module: nn.Module) -> nn.Module:
+        module = unwrap(module)
+        if id(module) not in copies:
+            kind = original_class(module)
+            copies[id(module)] = made = nn.Module.__new__(kind)
+            for key, value in vars(module).items():
+                made.__dict__[key] = copy.copy(value) if isinstance(value, dict | list) else value
+            made.__dict__["_modules"] = {
+                name: None if child is None else copied(child)
+                for name, child in module._modules.items()
+            }
+            made.__dict__["_parameters"] = dict(module._parameters)
+            for hooks in ("_forward_hooks", "_forward_pre_hooks"):  # of an engine that shards
+                made.__dict__[hooks] = type(vars(module)[hooks])()
+        return copies[id(module)]
+
+    return copied(model)
+
+
+def holding(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """Copy a module, letting the copy hold other tensors.
+
+    Args:
+        module: the module, wrapped and sharded in any way.
+        tensors: the copy's parameters and buffers by their names in the module.
+    """
+    made = bare(module)
+    for name, tensor in tensors.items():
+        path, _, own = name.rpartition(".")
+        owner = made.get_submodule(path)
+        vars(owner).pop(own, None)  # FSDP1 keeps views of its flat parameter there
+        if own in owner._buffers:
+            owner._buffers[own] = tensor
+        else:
+            owner._parameters[own] = nn.Parameter(tensor, requires_grad=False)
+    return made

@@ -18,8 +18,10 @@ from torch import nn
 
 from canonical_saver import companions, dcp, formats, request, weights
 from canonical_saver.engines import Engines
-from canonical_saver.errors import VerifyError, WriteError
-from canonical_saver.layout import File
+from canonical_saver.entries import Weights
+from canonical_saver.errors import RequestError, VerifyError, WriteError
+from canonical_saver.layout import File, Placed
+from canonical_saver.modules import unwrap
 from canonical_saver.publish import CHECKSUMS, Staging
 from canonical_saver.ranks import Ranks
 from canonical_saver.request import Request
@@ -168,10 +170,16 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
     with ranks.phase("weights"):
         model = weights.find_model(asked.roots)
         engines = Engines(asked.roots, ranks.rank)
-        if asked.merge and weights.is_peft(model):
-            model = weights.merged(model, engines)
+        merge = asked.merge and weights.can_merge(model)
+        if merge and asked.format == "dcp":
+            raise RequestError(
+                "relora: the merged weights are in no rank's memory, which the dcp format wants; "
+                "save as safetensors"
+            )
+        sets = weights.collect(model, engines, merge=merge)
+        if merge:
+            model = unwrap(model.get_base_model())
         companions.validate(model)
-        sets = weights.collect(model, engines)
     with ranks.phase("layout"):
         files = formats.lay_out(sets, asked)
         planned = transfers(files)
@@ -235,7 +243,7 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
                 writer.stream(planned, pieces)
         for turn, group in enumerate(groups_to_compute(files)):
             with ranks.phase("convert"):
-                writer.compute(turn, model, sets[0].memory, group)
+                writer.compute(turn, _set_of(group, sets), group)
         with ranks.phase("verify"):
             writer.compare(planned)
             if staging is not None:
@@ -259,12 +267,16 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
     return Report(asked.output_dir, tuple(names), size, time.monotonic() - begun, ranks.world_size)
 
 
-def _write_checkpoint(
-    sets: list[weights.Weights], asked: Request, folder: Path, ranks: Ranks
-) -> None:
+def _write_checkpoint(sets: list[Weights], asked: Request, folder: Path, ranks: Ranks) -> None:
     for one in sets:
         entries = dcp.entries(one)
         dcp.write(folder / one.folder, entries, asked.dtype, ranks)
+
+
+def _set_of(group: list[tuple[int, Placed]], sets: list[Weights]) -> Weights:
+    """The set of weights that a group of computed tensors belongs to."""
+    _, placed = group[0]
+    return next(one for one in sets if any(entry is placed.entry for entry in one.entries))
 
 
 def _sees(probe: Path, token: str) -> bool:

@@ -39,6 +39,8 @@ class Source:
         runs: what this rank is to write; the runs of all ranks tile the tensor exactly.
         replicated: every rank holds the whole tensor. Rank 0 writes it: replicas are equal only
             until something drifts, and a file must never be put together from two of them.
+        needs: where the tensor is yet to be computed, the names of the sources for it; no rank has
+            runs of it then.
     """
 
     identity: object
@@ -46,6 +48,7 @@ class Source:
     shape: tuple[int, ...]
     runs: tuple[Run, ...]
     replicated: bool = False
+    needs: frozenset[str] = frozenset()
 
     @property
     def numel(self) -> int:

@@ -11,17 +11,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import tee
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from canonical_saver import conversion
 from canonical_saver.disk import put, reserve, view
+from canonical_saver.entries import Weights
 from canonical_saver.errors import VerifyError, WriteError
 from canonical_saver.layout import File, Placed
 from canonical_saver.pinned import PIECE, to_host
 from canonical_saver.ranks import Ranks
-from canonical_saver.sources import Source, read, whole
+from canonical_saver.sources import read, whole
 from canonical_saver.transfers import Batch, Range, Transfer, batches
 
 Progress = Callable[[int], None]
@@ -103,18 +102,15 @@ class Writer:
         if failure is not None:
             raise failure
 
-    def compute(
-        self, turn: int, model: Any, memory: dict[str, Source], group: Sequence[tuple[int, Placed]]
-    ) -> None:
+    def compute(self, turn: int, weights: Weights, group: Sequence[tuple[int, Placed]]) -> None:
         """Gather one group of sources on one rank, convert them there and write the result.
 
         Args:
             turn: number of the group, which chooses the rank.
-            model: the unwrapped model.
-            memory: its sources by their names in memory.
+            weights: what the group is a part of.
             group: file numbers and places of the tensors that are computed together.
         """
-        ranks = self._ranks
+        ranks, memory = self._ranks, weights.memory
         seeing = [rank for rank, sees in enumerate(self._sees) if sees]
         chosen = seeing[turn % len(seeing)]
         needed = {n for _, placed in group for n in placed.entry.needs}
@@ -148,7 +144,7 @@ class Writer:
         if ranks.rank != chosen:
             return
         shaped = {name: gathered.pop(name).view(memory[name].shape) for name in names}
-        converted = conversion.compute(model, shaped)
+        converted = weights.compute(shaped)
         with _Open(self._folder, self._files) as handles:
             for file, placed in group:
                 tensor = converted.pop(placed.entry.name).contiguous()

@@ -12,8 +12,9 @@ ENGINES = ("ddp", "fsdp1", "fsdp1-flat", "fsdp2", "hsdp", "zero1", "zero2", "zer
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
-    kinds = ("LlamaDecoderLayer", "MixtralDecoderLayer")
-    return [module for module in model.modules() if type(module).__name__ in kinds]
+    """The blocks of a transformer."""
+    names = ("DecoderLayer", "EncoderLayer", "T5Block")
+    return [module for module in model.modules() if type(module).__name__.endswith(names)]
 
 
 def wrap(engine: str, model: nn.Module) -> Any:

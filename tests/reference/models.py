@@ -24,9 +24,12 @@ SIZES: dict[str, Any] = {
 }
 
 
-def llama(*, tied: bool = False, seed: int = 0) -> PreTrainedModel:
+def llama(*, tied: bool = False, biases: bool = False, seed: int = 0) -> PreTrainedModel:
     torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied))
+    config = LlamaConfig(
+        **SIZES, tie_word_embeddings=tied, attention_bias=biases, mlp_bias=biases
+    )
+    return LlamaForCausalLM(config)
 
 
 def mixtral(seed: int = 0) -> PreTrainedModel:

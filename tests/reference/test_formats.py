@@ -18,7 +18,7 @@ from tests.reference import models
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from canonical_saver import RequestError, SaveError, layout, plan, save_model, save_trained_model
-from canonical_saver.conversion import direct
+from canonical_saver.entries import direct
 from canonical_saver.request import DEFAULT_SHARD_SIZE, from_training, parse_size
 from canonical_saver.sources import whole
 

@@ -1,0 +1,76 @@
+"""The tensors of a save: their names and shapes in the file, and where their elements come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from canonical_saver.sources import Source
+
+Compute = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+"""Turns complete tensors by their names in memory into tensors by their names in the file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """Elements of a saved tensor that are a flat range of one source.
+
+    Attributes:
+        start: first element in the saved tensor.
+        length: how many elements.
+        source: where they come from.
+        offset: first element in the source.
+    """
+
+    start: int
+    length: int
+    source: Source
+    offset: int
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One tensor of a save.
+
+    Attributes:
+        name: its key in the file.
+        dtype: its dtype in the model.
+        shape: its shape in the file.
+        spans: where its elements come from; None if they must be computed.
+        needs: for a computed tensor, the names in memory that it is computed from.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    spans: tuple[Span, ...] | None
+    needs: frozenset[str] = frozenset()
+
+
+def direct(name: str, source: Source) -> Entry:
+    """Save a source as it is."""
+    span = Span(0, source.numel, source, 0)
+    return Entry(name, source.dtype, source.shape, (span,))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of one weight file, or of one set of shards.
+
+    Attributes:
+        folder: where they go, relative to the output folder; "" is the folder itself.
+        stem: file name without its ending.
+        entries: the tensors in the order in which files are filled.
+        memory: the sources of computed tensors, by their names in memory.
+        compute: computes those of some groups of entries whose sources it is given.
+        adapter: the name of the PEFT adapter, None for a full save.
+    """
+
+    folder: str
+    stem: str
+    entries: tuple[Entry, ...]
+    memory: dict[str, Source]
+    compute: Compute
+    adapter: str | None = None

@@ -1,0 +1,61 @@
+"""What belongs in the save of a whole model: its persistent tensors, tied ones once."""
+
+from __future__ import annotations
+
+import re
+
+from torch import nn
+
+from canonical_saver import conversion
+from canonical_saver.entries import Compute, Weights
+from canonical_saver.modules import named_modules
+from canonical_saver.sources import Source
+
+
+def weights(
+    model: nn.Module, sources: dict[str, Source], memory: dict[str, Source], compute: Compute
+) -> Weights:
+    """Find all that a save of a whole model holds.
+
+    Args:
+        model: the unwrapped model.
+        sources: its tensors by their names in memory.
+        memory: the sources of those among them that are yet to be computed, and all others.
+        compute: computes them, under their names on the hub.
+    """
+    for key in getattr(model, "_keys_to_ignore_on_save", None) or ():
+        sources.pop(key, None)
+    for target, origin in _reloaded_ties(model, sources):
+        if (
+            target in sources
+            and origin in sources
+            and sources[target].identity == sources[origin].identity
+        ):
+            del sources[target]
+    entries = tuple(conversion.to_hub(model, sources))
+    return Weights("", "model", entries, memory, compute)
+
+
+def _reloaded_ties(model: nn.Module, sources: dict[str, Source]) -> list[tuple[str, str]]:
+    """Pairs (target, origin) that loading will tie again, by each submodel's own declaration.
+
+    What is tied in memory only, against the configuration, has to be saved twice: loading gives a
+    target that is neither tied nor in the file random values.
+    """
+    ties: list[tuple[str, str]] = []
+    for prefix, module in named_modules(model):
+        declared = getattr(module, "_tied_weights_keys", None)
+        config = getattr(module, "config", None)
+        if not isinstance(declared, dict) or not getattr(config, "tie_word_embeddings", False):
+            continue
+        inside = f"{prefix}." if prefix else ""
+        names = sorted(n.removeprefix(inside) for n in sources if n.startswith(inside))
+        for target, origin in declared.items():
+            targets = [n for n in names if re.search(f"^{target}", n)]
+            origins = [n for n in names if re.search(f"^{origin}", n)]
+            ties += [
+                (inside + name, inside + origins[number % len(origins)])
+                for number, name in enumerate(targets)
+                if origins
+            ]
+    return ties
