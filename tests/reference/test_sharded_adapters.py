@@ -68,7 +68,7 @@ KINDS: dict[str, Callable[[], Any]] = {
 }
 
 # What ReLoRA trains; DoRA and experts are merged by other rules of PEFT.
-MERGED = ("lora", "rslora", "dora", "modules", "tokens", "embedding", "experts")
+MERGED = ("lora", "dora", "modules", "tokens", "experts")
 
 
 def make(kind: str) -> Any:
