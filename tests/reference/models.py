@@ -26,9 +26,7 @@ SIZES: dict[str, Any] = {
 
 def llama(*, tied: bool = False, biases: bool = False, seed: int = 0) -> PreTrainedModel:
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        **SIZES, tie_word_embeddings=tied, attention_bias=biases, mlp_bias=biases
-    )
+    config = LlamaConfig(**SIZES, tie_word_embeddings=tied, attention_bias=biases, mlp_bias=biases)
     return LlamaForCausalLM(config)
 
 

@@ -34,7 +34,7 @@ def fail_on_rank_one(rank: int, folder: str) -> list[str]:
         errors.append(error_of(model, f"{folder}/m"))
     with pytest.MonkeyPatch.context() as patch:
         if rank == 1:
-            patch.setattr("canonical_saver.write.read", lambda *_: 1 / 0)
+            patch.setattr("canonical_saver.pinned.elements", lambda *_: 1 / 0)
         errors.append(error_of(model, f"{folder}/m"))
     other = models.llama() if rank else models.mixtral()
     errors.append(error_of(other, f"{folder}/m"))
@@ -52,7 +52,7 @@ def test_an_error_on_one_is_an_error_on_all(tmp_path: Path) -> None:
 def save_on_two_disks(rank: int, folder: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if rank == 1:
-            patch.setattr("canonical_saver.write.read", lambda *_: 1 / 0)
+            patch.setattr("canonical_saver.pinned.elements", lambda *_: 1 / 0)
         error = error_of(wrap("fsdp2", models.llama()), f"{folder}/disk{rank}/failed")
     assert "rank 1 failed in phase 'stream'" in error
     for engine in ("ddp", "fsdp2", "zero3"):

@@ -154,7 +154,9 @@ def test_merged_when_relora(tmp_path: Path) -> None:
     worlds.run(2, save_merged, str(tmp_path))
     for kind in MERGED:
         model = make(kind)
-        save_trained_model({"output_dir": str(tmp_path / "one" / kind), "relora": True}, None, model)
+        save_trained_model(
+            {"output_dir": str(tmp_path / "one" / kind), "relora": True}, None, model
+        )
         copy.deepcopy(model).merge_and_unload().save_pretrained(tmp_path / "golden" / kind)
         expected = models.contents(tmp_path / "golden" / kind)
         for engine in ("one", "ddp", *SHARDED):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canonical_saver import transfers as planning
-from canonical_saver.conversion import Entry, Span
+from canonical_saver.entries import Entry, Span
 from canonical_saver.errors import VerifyError
 from canonical_saver.layout import File, Placed, safetensors_file
 from canonical_saver.pinned import PIECE
