@@ -1,4 +1,8 @@
-"""One judge for all tests that run savers on the real bench."""
+"""One judge for all tests that run savers on the real bench, and one wheel."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +28,16 @@ def shared_judge():
     saver = "canonical_saver:save_trained_model"
     with SharedJudge(saver, save_limit=SAVE_LIMIT, crash_points=CRASH_POINTS) as judge:
         yield judge
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The wheel of this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    # The build backend that is installed: no download for each test run.
+    subprocess.run(
+        [*command, "--no-build-isolation", "-w", folder, Path(__file__).parents[2]], check=True
+    )
+    [built] = folder.iterdir()
+    return built

@@ -15,16 +15,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {"canonical_saver": ROOT / "reference", "saver_conformance": ROOT / "conformance"}
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    # The build backend that is installed: no download for each test run.
-    subprocess.run([*command, "--no-build-isolation", "-w", folder, ROOT], check=True)
-    [built] = folder.iterdir()
-    return built
-
-
 def test_the_wheel_holds_both_packages_and_the_spec(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
