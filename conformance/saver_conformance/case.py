@@ -58,15 +58,29 @@ class Mode:
 
 MODES: tuple[Mode, ...] = tuple(Mode(method, engine) for method in METHODS for engine in ENGINES)
 
-Architecture = Literal["llama", "llama-tied", "qwen2", "mixtral", "phi3"]
+Architecture = Literal["llama", "llama-tied", "qwen2", "mixtral", "phi3", "custom"]
 Sizes = Literal["even", "odd"]
 Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
-Occupied = Literal["empty", "single", "sharded", "adapter", "strangers"]
+Occupied = Literal["empty", "single", "sharded", "adapter", "another"]
+Guests = Literal["none", "strangers", "readonly"]
 Trial = Literal["none", "twin", "crash", "trace"]
 Vocabulary = Literal["same", "resized"]
+Head = Literal["declared", "contrary"]
 Handover = Literal["trained", "base"]
 Wrapper = Literal["none", "checkpointing", "compile", "regional"]
+
+CUSTOM_LAYERS = (
+    "lora_head",
+    "default",
+    "module",
+    "base_model",
+    "modules_to_save",
+    "_orig_mod",
+    "my_fsdp_wrapped_module",
+    "my_checkpoint_wrapped_module",
+)
+"""Linear layers of the architecture ``custom``: named like parts of PEFT and of wrappers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,8 @@ class Adapter:
         modules_to_save: names of modules trained whole.
         bias: which biases are trained.
         dora: whether magnitudes are trained too.
+        names: the adapters that the model carries; the first is trained, the others, of another
+            rank, are not. PEFT puts ``default`` into the folder itself, others into subfolders.
     """
 
     r: int = 4
@@ -88,6 +104,7 @@ class Adapter:
     modules_to_save: tuple[str, ...] = ()
     bias: Literal["none", "all", "lora_only"] = "none"
     dora: bool = False
+    names: tuple[str, ...] = ("default",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +121,16 @@ class Case:
         tokenizer: with or without a chat template.
         planted: whether NaN payloads, -0.0, subnormals and infinities stand in the weights.
         persist: ZeRO-3 only: keep DeepSpeed's default persistence threshold instead of 0.
-        occupied: what lies in the output folder before the save.
+        occupied: which earlier save lies in the output folder: of the same model, or ``another``
+            architecture's as older libraries wrote it.
+        guests: what else lies there: files that belong to no save, or, besides, write protection
+            of everything that lies there.
         trial: what is done besides one save; ``twin`` saves again, trains on, and does the same
             training once more without a save; ``crash`` first kills the save at many points,
             and makes its system calls fail; ``trace`` records the system calls of every rank.
         vocabulary: ``resized`` adds special tokens to the tokenizer and rows to the embeddings.
+        head: full training only: ``contrary`` ties what the configuration declares to be untied,
+            and unties what it declares to be tied.
         handover: what the saver gets as ``model``: the model that was trained, or, as preference
             tuning does, the base model inside of it, which is not what ``trainer.model`` is.
         class_name: name of a class that the model is made a subclass as; empty keeps its own.
@@ -129,8 +151,10 @@ class Case:
     planted: bool = False
     persist: bool = False
     occupied: Occupied = "empty"
+    guests: Guests = "none"
     trial: Trial = "none"
     vocabulary: Vocabulary = "same"
+    head: Head = "declared"
     handover: Handover = "trained"
     class_name: str = ""
     wrapper: Wrapper = "none"
@@ -147,10 +171,22 @@ class Case:
             raise ValueError(f"{self.mode}: {self.world_size} ranks on {self.nodes} nodes")
         if self.handover == "base" and self.adapter is None:
             raise ValueError(f"{self.mode}: only a model with an adapter has a base inside of it")
+        if self.head == "contrary" and self.adapter is not None:
+            raise ValueError(f"{self.mode}: an adapter's save does not bring the head's tie")
         if self.class_name and self.adapter is not None:
             raise ValueError(f"{self.mode}: an adapter's save does not name the model's class")
         if self.persist and self.mode.engine != "zero3":
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
+
+    @property
+    def declares_tie(self) -> bool:
+        """Whether the configuration says that the head is the input embedding."""
+        return self.architecture.endswith("-tied")
+
+    @property
+    def reloads_tied(self) -> bool:
+        """Whether the head is the input embedding, and loading makes it so again."""
+        return self.declares_tie and self.head == "declared"
 
     def to_json(self) -> str:
         """The case as one line of JSON, keys in the order of the fields."""
@@ -183,5 +219,5 @@ class Case:
 
 
 def _adapter(plain: Mapping[str, Any]) -> Adapter:
-    tuples = {key: tuple(plain[key]) for key in ("targets", "modules_to_save") if key in plain}
+    tuples = {key: tuple(plain[key]) for key in ("targets", "modules_to_save", "names") if key in plain}
     return Adapter(**{**plain, **tuples})

@@ -45,6 +45,8 @@ class Expectation:
         generation: fields of ``generation_config.json`` that must be there; empty for adapters.
         chat_template: the tokenizer's chat template, if it has one.
         vocabulary: the tokenizer's tokens and ids.
+        folder: where the weights lie, relative to the output folder; empty for the folder itself.
+        others: further adapters of the same save, each with a folder, tensors and configuration.
     """
 
     tensors: Mapping[str, Tensor]
@@ -56,6 +58,8 @@ class Expectation:
     generation: Mapping[str, Any] = field(default_factory=dict)
     chat_template: str | None = None
     vocabulary: Mapping[str, int] = field(default_factory=dict)
+    folder: str = ""
+    others: tuple[Expectation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,13 +29,13 @@ GATE_SPREAD_DRAWS = 2
 _SMOKE_FULL: tuple[dict[str, Any], ...] = (
     {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded", "trial": "twin"},
     {"architecture": "mixtral", "sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
-    | {"planted": True, "occupied": "strangers"},
+    | {"planted": True, "guests": "strangers"},
 )
 _SMOKE_ADAPTER: tuple[dict[str, Any], ...] = (
     {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"}
     | {"trial": "twin"},
     {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "planted": True}
-    | {"modules_to_save": ("lm_head",), "occupied": "strangers"},
+    | {"modules_to_save": ("lm_head",), "guests": "strangers"},
 )
 
 

@@ -11,17 +11,18 @@ from typing import Any
 from hypothesis import strategies as st
 
 from saver_conformance.bench.limits import why_untrainable
-from saver_conformance.case import MODES, Adapter, Architecture, Case, Mode
+from saver_conformance.case import CUSTOM_LAYERS, MODES, Adapter, Architecture, Case, Mode
 from saver_conformance.class_names import causal_lm_class_names, one_for_each_letter
 
 AXES: Mapping[str, Sequence[Any]] = {
-    "architecture": ("llama", "llama-tied", "qwen2", "mixtral", "phi3"),
+    "architecture": ("llama", "llama-tied", "qwen2", "mixtral", "phi3", "custom"),
     "sizes": ("even", "odd"),
     "dtype": ("float32", "bfloat16", "mixed"),
     "max_shard_size": (None, 20_000, 4_000),
     "tokenizer": ("plain", "chat"),
     "planted": (False, True),
-    "occupied": ("empty", "single", "sharded", "adapter", "strangers"),
+    "occupied": ("empty", "single", "sharded", "adapter", "another"),
+    "guests": ("none", "strangers", "readonly"),
     "vocabulary": ("same", "resized"),
     "wrapper": ("none", "checkpointing", "compile", "regional"),
 }
@@ -33,6 +34,7 @@ ADAPTER_AXES: Mapping[str, Sequence[Any]] = {
     "modules_to_save": ((), ("lm_head",), ("embed_tokens", "lm_head")),
     "bias": ("none", "all", "lora_only"),
     "dora": (False, True),
+    "names": (("default",), ("style",), ("default", "style")),
 }
 """The axes of an adapter; ``targets`` is a selection, resolved for each architecture."""
 
@@ -46,6 +48,7 @@ _TARGETS: dict[Architecture, dict[str, tuple[str, ...]]] = {
         "attention": ("qkv_proj",),
         "all": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
     },
+    "custom": {"attention": ("q_proj", "v_proj"), "all": (*_LLAMA, *CUSTOM_LAYERS)},
 }
 
 WORLD_SIZES = (2, 3, 4)
@@ -86,6 +89,7 @@ def _all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
     axes = {**AXES, **(ADAPTER_AXES if mode.is_adapter else {})}
     if not mode.is_adapter:
         # Removing a prefix is easily confused with removing any of its letters.
+        axes["head"] = ("declared", "contrary")
         axes["class_name"] = ("", *one_for_each_letter("FSDP"))
     if mode.is_adapter:
         axes["handover"] = ("trained", "base")
@@ -122,6 +126,9 @@ def is_valid(values: Mapping[str, Any], mode: Mode | None = None) -> bool:
     trained = values.get("modules_to_save") or ()
     embeddings_targeted = values.get("targets") == "embeddings"
     if values.get("architecture") == "llama-tied" and (trained or embeddings_targeted):
+        return False
+    several = len(values.get("names") or ()) > 1
+    if several and values.get("bias", "none") != "none":  # PEFT trains biases of one adapter only
         return False
     if embeddings_targeted and "embed_tokens" in trained:  # a module is adapted or trained whole
         return False

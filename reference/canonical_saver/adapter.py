@@ -165,6 +165,8 @@ def _vocabulary_changed(model: Any, config: Any) -> bool:
     """Whether the embeddings have another number of rows than those of the base on disk."""
     now = getattr(getattr(model, "config", None), "vocab_size", None)
     base = getattr(config, "base_model_name_or_path", None)
+    # PEFT does not tell a second adapter what its base is.
+    base = base or getattr(model.get_base_model(), "name_or_path", None)
     if not now or not base:
         return False
     try:

@@ -239,7 +239,7 @@ def test_what_lay_there_before_is_no_leftover(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     before = scan(tmp_path)
     expected = save_full(tmp_path)
-    results = run(observe(replace(FULL, occupied="strangers"), expected, tmp_path, before))
+    results = run(observe(replace(FULL, guests="strangers"), expected, tmp_path, before))
     assert musts(results) == set()
 
 

@@ -8,7 +8,7 @@ import random
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ from saver_conformance.bench import (
     training,
 )
 from saver_conformance.bench.config import Config, make_config
-from saver_conformance.bench.hub_names import adapter_key, embedding_keys, to_hub
+from saver_conformance.bench.hub_names import adapter_folder, adapter_key, embedding_keys, to_hub
 from saver_conformance.bench.tokenizer import CHAT_TEMPLATE, make_tokenizer
-from saver_conformance.case import Case
+from saver_conformance.case import Adapter, Case
 from saver_conformance.observation import Expectation, Tensor
 
 _RUN_SETTINGS = frozenset({"_name_or_path", "transformers_version", "use_cache"})
@@ -107,10 +107,17 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
         oracle.plant(case.mode.engine, root)
     wanted = frozenset(names.parameters + names.buffers)
     if case.adapter:
-        wanted = names.trainable
+        wanted = names.trainable | frozenset(
+            name
+            for name in names.parameters
+            for adapter in case.adapter.names
+            if adapter_key(name, adapter) != name
+        )
         if case.vocabulary == "resized":  # the base on disk does not have these embeddings
             wanted |= names.embeddings
     memory = oracle.snapshot(case.mode.engine, root, names, wanted)
+    if case.head == "contrary":  # loading does not know of the tie: both names need the value
+        memory |= {name: memory[first] for name, first in names.tied.items()}
     if rank == 0:
         expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab())
         expectation.write(folder, expected, memory)
@@ -146,23 +153,55 @@ def _expectation(
     if case.adapter is None:
         config = models.make_config(case)
         first = memory[names.parameters[0]].dtype
+        undeclared = frozenset(name for name in names.tied if name in memory)
         fields = {
             **{key: value for key, value in config.to_dict().items() if key not in _RUN_SETTINGS},
             "architectures": [case.class_name or models.CLASS_NAMES[case.architecture]],
             "dtype": {"F32": "float32", "BF16": "bfloat16"}[first],
         }
+        if undeclared:  # a saver may declare the tie instead of saving both
+            del fields["tie_word_embeddings"]
+        owned = {name: tensor for name, tensor in memory.items() if name not in undeclared}
         return Expectation(
-            tensors=to_hub(case.architecture, memory),
-            tied=names.tied,
+            tensors=to_hub(case.architecture, owned),
+            tied={} if undeclared else names.tied,
+            optional=undeclared,
             config=fields,
             generation={key: getattr(model.generation_config, key) for key in models.GENERATION},
             chat_template=template,
             vocabulary=vocabulary,
         )
+    first, *others = [
+        _adapter_expectation(case, case.adapter, index, base, names, memory)
+        for index in range(len(case.adapter.names))
+    ]
+    return replace(
+        first, others=tuple(others), chat_template=template, vocabulary=vocabulary
+    )
+
+
+def _adapter_expectation(
+    case: Case,
+    adapter: Adapter,
+    index: int,
+    base: Path,
+    names: oracle.Names,
+    memory: Mapping[str, Tensor],
+) -> Expectation:
+    """What belongs into the folder of the adapter with this number."""
+    own = adapter.names[index]
+    foreign = [
+        name
+        for name in memory
+        for other in adapter.names
+        if other != own and adapter_key(name, other) != name
+    ]
     frozen = [name for name in names.parameters if name not in memory]
-    touched = case.vocabulary == "resized" or "embed_tokens" in case.adapter.targets
-    spare = embedding_keys((*names.parameters, *names.tied)) if touched else frozenset[str]()
-    tensors = {adapter_key(name): tensor for name, tensor in memory.items()}
+    touched = case.vocabulary == "resized" or "embed_tokens" in adapter.targets
+    spare = embedding_keys((*names.parameters, *names.tied), own) if touched else frozenset[str]()
+    tensors = {
+        adapter_key(name, own): tensor for name, tensor in memory.items() if name not in foreign
+    }
     return Expectation(
         tensors=tensors,
         optional=spare.difference(tensors),
@@ -170,17 +209,16 @@ def _expectation(
         adapter={
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
-            "r": case.adapter.r,
-            "lora_alpha": case.adapter.alpha,
-            "target_modules": sorted(case.adapter.targets),
-            "modules_to_save": sorted(case.adapter.modules_to_save) or None,
-            "bias": case.adapter.bias,
-            "use_dora": case.adapter.dora,
+            "r": adapter.r + index,
+            "lora_alpha": adapter.alpha,
+            "target_modules": sorted(adapter.targets),
+            "modules_to_save": sorted(adapter.modules_to_save) or None,
+            "bias": adapter.bias,
+            "use_dora": adapter.dora,
             "inference_mode": True,
             "base_model_name_or_path": str(base),
         },
-        chat_template=template,
-        vocabulary=vocabulary,
+        folder=adapter_folder(own),
     )
 
 

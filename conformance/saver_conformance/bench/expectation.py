@@ -14,26 +14,34 @@ from saver_conformance.observation import Expectation, Tensor
 MEMORY_FILE = "memory.safetensors"
 """The snapshot under the names that the tensors have in memory."""
 
-_DISK_FILE = "expected.safetensors"
+_DISK_FILE = "expected-{number}.safetensors"
 _PLAIN_FILE = "expected.json"
+_SETS = ("base", "optional")
 
 
 def write(folder: Path, expectation: Expectation, memory: dict[str, Tensor]) -> None:
     """Write the expectation and the snapshot in memory's names into the case's folder."""
-    write_tensors(folder / _DISK_FILE, expectation.tensors)
     write_tensors(folder / MEMORY_FILE, memory)
-    plain = asdict(replace(expectation, tensors={}))
-    for key in ("base", "optional"):
-        plain[key] = sorted(plain[key])
+    plain = []
+    for number, one in enumerate((expectation, *expectation.others)):
+        write_tensors(folder / _DISK_FILE.format(number=number), one.tensors)
+        fields = asdict(replace(one, tensors={}, others=()))
+        plain.append(fields | {key: sorted(fields[key]) for key in _SETS})
     (folder / _PLAIN_FILE).write_text(json.dumps(plain))
 
 
 def read(folder: Path) -> Expectation:
     """The expectation that :func:`write` left in the case's folder."""
-    plain: dict[str, Any] = json.loads((folder / _PLAIN_FILE).read_text())
-    for key in ("base", "optional"):
-        plain[key] = frozenset(plain[key])
-    return Expectation(**{**plain, "tensors": read_tensors(folder / _DISK_FILE)})
+    plain: list[dict[str, Any]] = json.loads((folder / _PLAIN_FILE).read_text())
+    first, *others = [
+        Expectation(
+            **fields
+            | {key: frozenset(fields[key]) for key in _SETS}
+            | {"tensors": read_tensors(folder / _DISK_FILE.format(number=number)), "others": ()}
+        )
+        for number, fields in enumerate(plain)
+    ]
+    return replace(first, others=tuple(others))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -54,7 +54,12 @@ def _halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def embedding_keys(names: Iterable[str]) -> frozenset[str]:
+def adapter_folder(adapter: str) -> str:
+    """Where PEFT puts an adapter of this name, relative to the output folder."""
+    return "" if adapter == "default" else adapter
+
+
+def embedding_keys(names: Iterable[str], adapter: str = "default") -> frozenset[str]:
     """Keys of embeddings that an adapter's save may have, although its reload does not need them.
 
     PEFT adds the embeddings when it adapts them or their size has changed, once for each name that
@@ -66,7 +71,9 @@ def embedding_keys(names: Iterable[str]) -> frozenset[str]:
         if name.endswith(".weight") and {"embed_tokens", "lm_head"}.intersection(name.split("."))
     ]
     return frozenset(
-        key for name in embeddings for key in (adapter_key(name), name.replace(".default.", "."))
+        key
+        for name in embeddings
+        for key in (adapter_key(name, adapter), name.replace(f".{adapter}.", "."))
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saver_conformance.case import Case
+from saver_conformance.case import Case, Engine
 
 
 def why_untrainable(case: Case) -> str:
@@ -19,4 +19,16 @@ def why_untrainable(case: Case) -> str:
         return "DoRA reads base weights outside of the wrapped forward, where they are flat shards"
     if case.mode.name == "qlora-zero3" and dora:
         return "DeepSpeed gathers 4-bit weights for DoRA as if it had partitioned them"
+    return ""
+
+
+def why_no_odd_parameters(engine: Engine) -> str:
+    """Why ``engine`` takes no parameters of 0 dimensions or elements; empty when it does.
+
+    All engines take buffers of these shapes.
+    """
+    if engine in ("fsdp1", "fsdp2"):
+        return "FSDP refuses scalar parameters; FSDP2 fails to gather empty ones (_chunk_cat)"
+    if engine.startswith("zero"):
+        return "DeepSpeed broadcasts views that scalar parameters do not have (engine.py)"
     return ""

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from saver_conformance.bench import custom
+from saver_conformance.bench.limits import why_no_odd_parameters
 from saver_conformance.case import Architecture, Case
 
 CLASS_NAMES: dict[Architecture, str] = {
@@ -20,6 +22,7 @@ CLASS_NAMES: dict[Architecture, str] = {
     "qwen2": "Qwen2ForCausalLM",
     "mixtral": "MixtralForCausalLM",
     "phi3": "Phi3ForCausalLM",
+    "custom": "CustomForCausalLM",
 }
 """Class name that belongs into ``config.json``."""
 
@@ -29,18 +32,9 @@ DECODER_LAYERS: dict[Architecture, str] = {
     "qwen2": "Qwen2DecoderLayer",
     "mixtral": "MixtralDecoderLayer",
     "phi3": "Phi3DecoderLayer",
+    "custom": "LlamaDecoderLayer",
 }
 """Class name of the layer that FSDP wraps."""
-
-LINEARS: dict[Architecture, tuple[str, ...]] = {
-    "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-    "llama-tied": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-    "qwen2": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-    "mixtral": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
-}
-"""Names of the linear layers that an adapter can target."""
-
 
 ADDED_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
 """Special tokens that a resized vocabulary has beside those of the base."""
@@ -78,6 +72,8 @@ def make_config(case: Case) -> PretrainedConfig:
     special: dict[str, Any] = {}
     if model_type == "mixtral":
         special = {"num_local_experts": 3 if odd else 4, "num_experts_per_tok": 2}
+    if model_type == custom.MODEL_TYPE:
+        special = {"odd_parameters": not why_no_odd_parameters(case.mode.engine)}
     return AutoConfig.for_model(
         model_type,
         vocab_size=vocabulary_size(case),
@@ -87,7 +83,7 @@ def make_config(case: Case) -> PretrainedConfig:
         num_attention_heads=heads,
         num_key_value_heads=groups,
         max_position_embeddings=64,
-        tie_word_embeddings=case.architecture == "llama-tied",
+        tie_word_embeddings=case.declares_tie,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
@@ -99,6 +95,7 @@ def base_folder(case: Case, folder: Path) -> Path:
     """Where the base model of ``case`` lies, shared by the cases that start from the same one."""
     kind = "q" if case.mode.method == "qlora" else "p"
     half = "fp32" if case.dtype == "float32" else "bf16"
+    kind += "-odd" if make_config(case).to_dict().get("odd_parameters") else ""
     name = f"{case.architecture}-{case.sizes}-{half}-{kind}-{case.tokenizer}-{case.seed}"
     bases = folder.parent / "bases"
     bases.mkdir(exist_ok=True)
@@ -114,7 +111,7 @@ def save_base(case: Case, folder: Path) -> None:
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1:  # norms and biases start at one value; tell elements apart
+            if parameter.ndim == 1 and parameter.is_floating_point():  # norms and biases start at one value; tell elements apart
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     if case.dtype != "float32":
         model.to(torch.bfloat16)
@@ -132,6 +129,15 @@ def rename_class(model: Any, case: Case) -> None:
     kind = type(model)
     if case.class_name and kind.__name__ == CLASS_NAMES[case.architecture]:
         model.__class__ = type(case.class_name, (kind,), {"__module__": kind.__module__})
+
+
+def set_head(model: Any, case: Case) -> None:
+    """Tie or untie the head against the configuration, if the case asks for it."""
+    if case.head == "declared":
+        return
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    apart = torch.nn.Parameter(embedding.weight.detach().clone())
+    head.weight = apart if case.declares_tie else embedding.weight
 
 
 def load_base(case: Case, folder: Path) -> PreTrainedModel:
@@ -162,6 +168,10 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
                 module.float()
     if case.vocabulary == "resized":
         model.resize_token_embeddings(vocabulary_size(case), mean_resizing=False)
+    for module in model.modules():
+        if isinstance(module, custom.Ledger):
+            module.share()
+    set_head(model, case)
     model.config.use_cache = False
     rename_class(model, case)
     return model

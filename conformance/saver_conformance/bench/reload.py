@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from saver_conformance.bench import expectation, models, training
-from saver_conformance.bench.oracle import bits
+from saver_conformance.bench.hub_names import adapter_folder
+from saver_conformance.bench.oracle import DTYPE_NAMES, bits
 from saver_conformance.bench.tokenizer import make_tokenizer
-from saver_conformance.case import Case
+from saver_conformance.case import Adapter, Case
 from saver_conformance.observation import Difference, Expectation, Reload, Tensor
 
 _VOLATILE = frozenset(
@@ -29,8 +30,8 @@ _VOLATILE = frozenset(
 )
 """Settings that name the folder or the library, show in the tensors too, or have no order."""
 
-TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
-"""Floating-point types of the bench, by safetensors' name."""
+TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+"""Types of the bench, by safetensors' name."""
 
 
 def reload(case: Case, folder: Path) -> Reload:
@@ -69,17 +70,37 @@ def _identity(case: Case, folder: Path, saved: Path) -> str:
         settings = model.config.to_dict()
     else:
         base = models.load_base(case, models.base_folder(case, folder))
-        model = PeftModel.from_pretrained(base, saved)
-        settings = model.peft_config["default"].to_dict()
+        model = _load_adapters(case.adapter, base, saved)
+        settings = {name: config.to_dict() for name, config in model.peft_config.items()}
     digest = hashlib.blake2b(digest_size=16)
-    for key in sorted(settings, key=str):
-        if key not in _VOLATILE:
-            digest.update(f"{key}={settings[key]!r};".encode())
+    for key, value in _leaves(settings):
+        digest.update(f"{key}={value!r};".encode())
     for name, value in sorted(model.state_dict().items()):
         if case.adapter is None or "lora_" in name or "modules_to_save" in name:
             digest.update(name.encode())
             digest.update(bits(value).data)
     return digest.hexdigest()
+
+
+def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key in sorted(settings, key=str):
+        if isinstance(settings[key], dict) and settings[key]:
+            yield from _leaves(settings[key])
+        elif key not in _VOLATILE:
+            yield key, settings[key]
+
+
+def _load_adapters(adapter: Adapter, base: Any, saved: Path, *, upcast: bool = True) -> Any:
+    """The base with all of the case's adapters, each from where PEFT puts it."""
+    first, *others = adapter.names
+    model = PeftModel.from_pretrained(
+        base, saved / adapter_folder(first), first, autocast_adapter_dtype=upcast
+    )
+    for name in others:
+        model.load_adapter(
+            saved / adapter_folder(name), name, autocast_adapter_dtype=upcast
+        )
+    return model
 
 
 def _reload_full(
@@ -95,21 +116,24 @@ def _reload_full(
         for name, kept in expected.tied.items()
         if state[name].data_ptr() != state[kept].data_ptr()
     )
+    differences = tuple(_differences(memory, state))  # a call may change buffers
     logits = None
-    types = {tensor.dtype for tensor in memory.values()}
+    floating = {name for name, p in model.named_parameters() if p.is_floating_point()}
+    types = {tensor.dtype for name, tensor in memory.items() if name in floating}
     if not case.planted and len(types) == 1:
         twin = AutoModelForCausalLM.from_config(
             models.make_config(case),
             dtype=TORCH_DTYPES[types.pop()],
             experts_implementation="eager",
         )
+        models.set_head(twin, case)
         twin.load_state_dict({**_tensors(memory), **_aliases(expected, memory)})
         logits = _same_logits(case, model, twin)
     return Reload(
         class_name=type(model).__name__,
         missing=tuple(sorted(info["missing_keys"])),
         unexpected=tuple(sorted(info["unexpected_keys"])),
-        differences=tuple(_differences(memory, state)),
+        differences=differences,
         untied=untied,
         logits=logits,
         tokenizer_error=_tokenizer_error(case, folder, expected),
@@ -119,24 +143,27 @@ def _reload_full(
 def _reload_adapter(
     case: Case, folder: Path, expected: Expectation, memory: Mapping[str, Tensor]
 ) -> Reload:
+    assert case.adapter is not None
     base = models.base_folder(case, folder)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        model = PeftModel.from_pretrained(
+        model = _load_adapters(
+            case.adapter,
             models.load_base(case, base),
             folder / "out",
             # The adapter takes the base's type, or float32 with autocast: ask for what was trained.
-            autocast_adapter_dtype=any(tensor.dtype == "F32" for tensor in memory.values()),
+            upcast=any(tensor.dtype == "F32" for tensor in memory.values()),
         )
     missing = tuple(str(w.message) for w in said if "missing adapter keys" in str(w.message))
     state = model.state_dict()
+    differences = tuple(_differences(memory, state))  # a call may change buffers
     logits = None
     if not case.planted and not missing:
         logits = _same_logits(case, model, _twin(case, base, memory, state))
     return Reload(
         class_name=type(model).__name__,
         missing=missing,
-        differences=tuple(_differences(memory, state)),
+        differences=differences,
         logits=logits,
         tokenizer_error=_tokenizer_error(case, folder, expected),
     )
@@ -151,7 +178,7 @@ def _twin(
     not for the modules trained whole.
     """
     assert case.adapter is not None
-    twin = get_peft_model(models.load_base(case, base), training.lora_config(case.adapter))
+    twin = training.add_adapters(models.load_base(case, base), case.adapter)
     values = {
         name: value.to(state[name].dtype) if name in state else value
         for name, value in _tensors(memory).items()
@@ -164,12 +191,14 @@ def _twin(
 
 
 def _tensors(memory: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        name: torch.frombuffer(bytearray(tensor.data), dtype=TORCH_DTYPES[tensor.dtype]).reshape(
-            tensor.shape
-        )
-        for name, tensor in memory.items()
-    }
+    return {name: _tensor(tensor) for name, tensor in memory.items()}
+
+
+def _tensor(tensor: Tensor) -> torch.Tensor:
+    dtype = TORCH_DTYPES[tensor.dtype]
+    if not tensor.data:
+        return torch.empty(tensor.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(tensor.data), dtype=dtype).reshape(tensor.shape)
 
 
 def _aliases(expected: Expectation, memory: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
@@ -201,8 +230,8 @@ def _differences(
         found = bits(state[name])
         if found == tensor:
             continue
-        if found.dtype != tensor.dtype and found.dtype in TORCH_DTYPES:
-            cast = _tensors({name: tensor})[name].to(TORCH_DTYPES[found.dtype])
+        if found.dtype != tensor.dtype:
+            cast = _tensor(tensor).to(TORCH_DTYPES[found.dtype])
             if bits(cast) == found:
                 continue
         if found.shape != tensor.shape:

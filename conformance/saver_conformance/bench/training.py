@@ -69,16 +69,16 @@ def deepspeed_config(case: Case) -> dict[str, Any] | None:
     }
 
 
-def lora_config(adapter: Adapter) -> LoraConfig:
-    """The ``LoraConfig`` of the case's adapter."""
+def lora_config(adapter: Adapter, index: int = 0) -> LoraConfig:
+    """The ``LoraConfig`` of the adapter with this number; each has another rank."""
     return LoraConfig(
-        r=adapter.r,
+        r=adapter.r + index,
         lora_alpha=adapter.alpha,
         target_modules=list(adapter.targets),
         modules_to_save=list(adapter.modules_to_save) or None,
         bias=adapter.bias,
         use_dora=adapter.dora,
-        init_lora_weights=True,
+        init_lora_weights=index == 0,  # what is not trained would be zero, and easily lost
         task_type="CAUSAL_LM",
     )
 
@@ -91,7 +91,23 @@ def adapt(model: Any, case: Case) -> Any:
     if case.mode.method == "qlora" and replicated:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     # Flat parameters and DeepSpeed's bf16 engine want one dtype: no fp32 adapter on a bf16 base.
-    return get_peft_model(model, lora_config(case.adapter), autocast_adapter_dtype=replicated)
+    return add_adapters(model, case.adapter, upcast=replicated)
+
+
+def add_adapters(model: Any, adapter: Adapter, *, upcast: bool = True) -> Any:
+    """The model with all adapters that ``adapter`` names, the first of them active.
+
+    Args:
+        model: the base.
+        adapter: the adapters' names and shape.
+        upcast: whether half-precision adapters are made float32.
+    """
+    first, *others = adapter.names
+    model = get_peft_model(model, lora_config(adapter), first, autocast_adapter_dtype=upcast)
+    for index, name in enumerate(others, start=1):
+        model.add_adapter(name, lora_config(adapter, index), autocast_adapter_dtype=upcast)
+    model.set_adapter(first)
+    return model
 
 
 def make_trainer(

@@ -32,8 +32,19 @@ class Evidence:
     A check is bound to one clause; ``finding`` fills in what all findings of a case share.
     """
 
-    def __init__(self, observation: Observation) -> None:
+    def __init__(self, observation: Observation, expected: Expectation | None = None) -> None:
+        """Look at the whole output folder, or at the folder of the weights ``expected``."""
         self.observation = observation
+        self._place = expected.folder if expected else ""
+        self._expected = expected or observation.expected
+
+    @cached_property
+    def places(self) -> tuple[Evidence, ...]:
+        """The same for each folder that weights are expected in; one but for named adapters."""
+        expected = self.observation.expected
+        if not (expected.folder or expected.others):
+            return (self,)
+        return tuple(Evidence(self.observation, one) for one in (expected, *expected.others))
 
     @property
     def case(self) -> Case:
@@ -43,22 +54,22 @@ class Evidence:
     @property
     def expected(self) -> Expectation:
         """What the oracle saw before the save."""
-        return self.observation.expected
+        return self._expected
 
     @property
     def folder(self) -> Path:
-        """The output folder."""
-        return self.observation.folder
+        """The output folder, or that of the weights."""
+        return self.observation.folder / self._place
 
-    @property
+    @cached_property
     def before(self) -> Mapping[str, Entry]:
         """What lay in the folder before the save."""
-        return self.observation.before
+        return self._inside(self.observation.before)
 
-    @property
+    @cached_property
     def after(self) -> Mapping[str, Entry]:
         """What lies in the folder now."""
-        return self.observation.after
+        return self._inside(self.observation.after)
 
     @cached_property
     def written(self) -> Mapping[str, Entry]:
@@ -81,6 +92,8 @@ class Evidence:
         A layout that the save has written counts; when it has written none, whatever lies there
         does, since the save may have left equal bytes in place.
         """
+        if self._expected.folder != self._place:
+            return ()
         layouts = ("adapter",) if self.case.mode.is_adapter else ("single", "sharded")
         present = [path for path in self.after if layout_of(path) in layouts]
         written = [path for path in present if path in self.written]
@@ -183,12 +196,26 @@ class Evidence:
             expected=expected,
             found=found,
             case=self.case,
-            file=file,
+            file=file and self.path_of(file),
             tensor=tensor,
             rank=rank,
             offset=offset,
             differing=differing,
         )
+
+    def path_of(self, file: str) -> str:
+        """The path of a file here, relative to the output folder."""
+        return f"{self._place}/{file}" if self._place else file
+
+    def _inside(self, entries: Mapping[str, Entry]) -> Mapping[str, Entry]:
+        if not self._place:
+            return entries
+        prefix = f"{self._place}/"
+        return {
+            path.removeprefix(prefix): entry
+            for path, entry in entries.items()
+            if path.startswith(prefix)
+        }
 
     def _json_object(self, name: str) -> Mapping[str, Any]:
         try:

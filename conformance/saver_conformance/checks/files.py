@@ -51,7 +51,7 @@ _LEFTOVERS = (
 
 
 def _has_earlier_weights(case: Case) -> bool:
-    return case.occupied in ("single", "sharded", "adapter")
+    return case.occupied != "empty"
 
 
 def _has_earlier_adapter(case: Case) -> bool:
@@ -59,7 +59,7 @@ def _has_earlier_adapter(case: Case) -> bool:
 
 
 def _has_strangers(case: Case) -> bool:
-    return case.occupied == "strangers"
+    return case.guests != "none"
 
 
 @check("FILES-001", structural=True)

@@ -97,6 +97,11 @@ def applicable(case: Case) -> tuple[str, ...]:
     return tuple(item.clause for item in checks() if item.applies_to(case))
 
 
+def _is_about_weights(clause: str) -> bool:
+    """Whether the clause is about each folder of weights, not about the whole output folder."""
+    return SPEC[clause].area in ("FORMAT", "TENSOR", "ADAPTER") or clause == "FILES-002"
+
+
 def run(observation: Observation) -> Results:
     """Make every check that applies to the observation's case.
 
@@ -114,7 +119,11 @@ def run(observation: Observation) -> Results:
             blocked[item.clause] = f"rank {failed[0].rank} {failed[0].status}"
             continue
         try:
-            ran[item.clause] = tuple(item.function(evidence))
+            ran[item.clause] = tuple(
+                finding
+                for place in (evidence.places if _is_about_weights(item.clause) else (evidence,))
+                for finding in item.function(place)
+            )
         except BlockedError as reason:
             blocked[item.clause] = str(reason)
     return Results(ran=ran, blocked=blocked)

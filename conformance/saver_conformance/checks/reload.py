@@ -11,7 +11,7 @@ from saver_conformance.finding import Finding
 
 
 def _is_tied(case: Case) -> bool:
-    return case.architecture.endswith("-tied")
+    return case.reloads_tied
 
 
 def _compares_logits(case: Case) -> bool:

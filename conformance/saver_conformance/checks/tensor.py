@@ -15,7 +15,7 @@ _SHOWN_BYTES = 16
 
 
 def _is_tied(case: Case) -> bool:
-    return case.architecture.endswith("-tied")
+    return case.reloads_tied
 
 
 @check("TENSOR-001")
@@ -27,7 +27,7 @@ def nothing_missing(e: Evidence) -> Iterator[Finding]:
             yield e.finding(
                 "TENSOR-001",
                 f"{tensor.dtype}{list(tensor.shape)}",
-                f"missing from {', '.join(e.headers)}",
+                f"missing from {', '.join(map(e.path_of, e.headers))}",
                 tensor=name,
             )
 
@@ -136,5 +136,8 @@ def _wrapped(e: Evidence) -> dict[str, str]:
     return {
         name: canonical[plain]
         for name in e.file_of
-        if name not in wanted and (plain := without_wrappers(name)) in canonical
+        if name not in wanted
+        and (plain := without_wrappers(name)) in canonical
+        # A model's own module may be called like a wrapper's; a name that lacks it has no wrapper.
+        and len(name) > len(canonical[plain])
     }
