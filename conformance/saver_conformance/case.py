@@ -137,6 +137,8 @@ class Case:
         wrapper: what stands around the model or its layers besides the engine: activation
             checkpointing, ``torch.compile`` of the whole or of each layer.
         world_size: number of ranks; 1 for the engine ``single``.
+        replicas: FSDP2 only: number of groups of ranks that each hold the whole model among them
+            (hybrid sharding); 1 shards over all ranks.
         nodes: number of machines that the ranks pretend to run on, with one file system.
         seed: seed of weights, data and training.
     """
@@ -159,6 +161,7 @@ class Case:
     class_name: str = ""
     wrapper: Wrapper = "none"
     world_size: int = 1
+    replicas: int = 1
     nodes: int = 1
     seed: int = 0
 
@@ -169,6 +172,11 @@ class Case:
             raise ValueError(f"{self.mode}: world size {self.world_size}; only single has 1 rank")
         if not 1 <= self.nodes <= self.world_size:
             raise ValueError(f"{self.mode}: {self.world_size} ranks on {self.nodes} nodes")
+        if self.replicas > 1 and self.mode.engine != "fsdp2":
+            raise ValueError(f"{self.mode}: only FSDP2 shards within replicas here")
+        shards, rest = divmod(self.world_size, self.replicas)
+        if rest or (self.replicas > 1 and shards < 2):
+            raise ValueError(f"{self.mode}: {self.replicas} replicas of {self.world_size} ranks")
         if self.handover == "base" and self.adapter is None:
             raise ValueError(f"{self.mode}: only a model with an adapter has a base inside of it")
         if self.head == "contrary" and self.adapter is not None:

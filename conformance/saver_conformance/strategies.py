@@ -74,15 +74,22 @@ def axes_of(mode: Mode) -> Mapping[str, Sequence[Any]]:
 
 
 def make_case(
-    mode: Mode, values: Mapping[str, Any], *, world_size: int = 2, nodes: int = 1, seed: int = 0
+    mode: Mode,
+    values: Mapping[str, Any],
+    *,
+    world_size: int = 2,
+    nodes: int = 1,
+    replicas: int = 1,
+    seed: int = 0,
 ) -> Case:
     """The case with ``values`` on the axes; an axis that is not named takes its simplest value.
 
-    ``world_size`` and ``nodes`` are those of the modes that have several ranks.
+    ``world_size`` and ``nodes`` are those of the modes that have several ranks, ``replicas`` those
+    of the modes that shard within replicas.
     """
     row = {name: values.get(name, options[0]) for name, options in _all_axes(mode).items()}
     row["trial"] = values.get("trial", "none")  # no axis: trials are planned apart
-    return _case(mode, row, world_size=world_size, nodes=nodes, seed=seed)
+    return _case(mode, row, world_size, nodes, replicas, seed)
 
 
 def _all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
@@ -99,13 +106,22 @@ def _all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
 
 
 def _case(
-    mode: Mode, row: Mapping[str, Any], *, world_size: int = 2, nodes: int = 1, seed: int = 0
+    mode: Mode,
+    row: Mapping[str, Any],
+    world_size: int = 2,
+    nodes: int = 1,
+    replicas: int = 1,
+    seed: int = 0,
 ) -> Case:
     shape = {name: value for name, value in row.items() if name in ADAPTER_AXES}
     plain = {name: value for name, value in row.items() if name not in ADAPTER_AXES}
     adapter = _adapter(row["architecture"], shape) if mode.is_adapter else None
-    size, nodes = (1, 1) if mode.engine == "single" else (world_size, nodes)
-    return Case(mode, adapter=adapter, world_size=size, nodes=nodes, seed=seed, **plain)
+    if mode.engine == "single":
+        world_size, nodes = 1, 1
+    if mode.engine != "fsdp2":
+        replicas = 1
+    plain |= {"world_size": world_size, "nodes": nodes, "replicas": replicas, "seed": seed}
+    return Case(mode, adapter=adapter, **plain)
 
 
 def _adapter(architecture: Architecture, shape: Mapping[str, Any]) -> Adapter:

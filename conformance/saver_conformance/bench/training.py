@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.parallelism_config import ParallelismConfig
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
@@ -115,6 +116,10 @@ def make_trainer(
 ) -> Trainer:
     """A trainer for :data:`STEPS` steps; accelerate and the engine start inside."""
     fsdp = fsdp_config(case)
+    mesh = None
+    if case.replicas > 1:
+        shards = case.world_size // case.replicas
+        mesh = ParallelismConfig(dp_replicate_size=case.replicas, dp_shard_size=shards)
     compiled = case.wrapper in ("compile", "regional")
     if case.wrapper == "regional":  # TrainingArguments has no word for it
         os.environ["ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION"] = "true"
@@ -141,6 +146,7 @@ def make_trainer(
         gradient_checkpointing_kwargs={"use_reentrant": False},
         torch_compile=compiled,
         torch_compile_backend="eager" if compiled else None,
+        parallelism_config=mesh,
     )
     return Trainer(
         model=model,
