@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, Self
 
@@ -141,6 +141,7 @@ class Case:
             (hybrid sharding); 1 shards over all ranks.
         nodes: number of machines that the ranks pretend to run on, with one file system.
         seed: seed of weights, data and training.
+        after: what was trained and saved into the same folder before; None for the first save.
     """
 
     mode: Mode
@@ -164,6 +165,7 @@ class Case:
     replicas: int = 1
     nodes: int = 1
     seed: int = 0
+    after: Case | None = None
 
     def __post_init__(self) -> None:
         if self.mode.is_adapter != (self.adapter is not None):
@@ -183,6 +185,8 @@ class Case:
             raise ValueError(f"{self.mode}: an adapter's save does not bring the head's tie")
         if self.class_name and self.adapter is not None:
             raise ValueError(f"{self.mode}: an adapter's save does not name the model's class")
+        if self.after and (self.occupied, self.guests) != ("empty", "none"):
+            raise ValueError(f"{self.mode}: what the folder holds is what the save before left")
         if self.persist and self.mode.engine != "zero3":
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
 
@@ -198,8 +202,11 @@ class Case:
 
     def to_json(self) -> str:
         """The case as one line of JSON, keys in the order of the fields."""
-        plain = {**asdict(self), "mode": self.mode.name}
-        return json.dumps(plain)
+        return json.dumps(self._to_plain())
+
+    def _to_plain(self) -> dict[str, Any]:
+        after = self.after._to_plain() if self.after else None
+        return {**asdict(replace(self, after=None)), "mode": self.mode.name, "after": after}
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -208,7 +215,10 @@ class Case:
         Raises:
             ValueError: the text is no case.
         """
-        plain: Any = json.loads(text)
+        return cls._from_plain(json.loads(text))
+
+    @classmethod
+    def _from_plain(cls, plain: Any) -> Self:
         if not isinstance(plain, Mapping):
             raise ValueError("a case is a JSON object")
         known = {item.name for item in fields(cls)}
@@ -216,12 +226,13 @@ class Case:
             raise ValueError(f"unknown keys in a case: {', '.join(unknown)}")
         if "mode" not in plain:
             raise ValueError("a case needs a mode")
-        adapter = plain.get("adapter")
+        adapter, after = plain.get("adapter"), plain.get("after")
         return cls(
             **{
                 **plain,
                 "mode": Mode.parse(plain["mode"]),
                 "adapter": None if adapter is None else _adapter(adapter),
+                "after": None if after is None else cls._from_plain(after),
             }
         )
 

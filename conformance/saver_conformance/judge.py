@@ -30,6 +30,10 @@ from saver_conformance.verdict import CaseRecord
 from saver_conformance.world import SAVE_LIMIT, World, WorldKey
 
 
+MAX_RANKS = 16
+"""Processes that are kept up; worlds that came first are stopped when there would be more."""
+
+
 class UnknownSaverError(Exception):
     """The saver's address leads to no function."""
 
@@ -67,6 +71,7 @@ class Saved:
         crashes: None when the case asks for none.
         untraced: why the ranks were not traced.
         deeds: for each rank what it did to files.
+        earlier: the save into the same folder before this one, if the case has one.
     """
 
     case: Case
@@ -80,6 +85,7 @@ class Saved:
     crashes: Crashes | None
     untraced: str = ""
     deeds: tuple[tuple[Deed, ...], ...] = ()
+    earlier: Saved | None = None
 
 
 class Judge:
@@ -137,6 +143,8 @@ class Judge:
         key = WorldKey.of(case.mode, case.world_size, case.nodes)
         if key in self._worlds:
             return
+        while self._worlds and sum(k.size for k in self._worlds) + key.size > MAX_RANKS:
+            self._discard(next(iter(self._worlds)))
         world = World(key, episode=self._bench.episode, process_group=self._bench.process_group)
         self._worlds[key] = world
         world.join()
@@ -146,10 +154,30 @@ class Judge:
             self._proven.add(key)
 
     def save(self, case: Case) -> Saved | CaseRecord:
-        """Train ``case`` and call the saver; a record when it did not come to that."""
+        """Train ``case`` and call the saver; a record when it did not come to that.
+
+        The saves that the case comes after are made first, into the same folder.
+        """
+        if case.after is None:
+            return self.save_onto(None, case)
+        earlier = self.save(case.after)
+        if isinstance(earlier, Saved) and failed(earlier.outcomes):
+            earlier = self.inspect(earlier)
+        if isinstance(earlier, CaseRecord):
+            return replace(earlier, case=case, clauses=checks.applicable(case))
+        saved = self.save_onto(earlier.folder / "out", case)
+        if isinstance(saved, CaseRecord):
+            _forget(earlier)
+            return saved
+        return replace(saved, earlier=earlier)
+
+    def save_onto(self, left: Path | None, case: Case) -> Saved | CaseRecord:
+        """As ``save``, into a copy of the folder that an earlier save ``left``, if there is one."""
         self.make_ready(case)
         key = WorldKey.of(case.mode, case.world_size, case.nodes)
         world, folder, started = self._worlds[key], self._make_folder(), time.monotonic()
+        if left is not None:
+            shutil.copytree(left, folder / "out", symlinks=True)
         answers = world.prepare(case, folder)
         if any(answer.status != "returned" for answer in answers):
             shutil.rmtree(folder, ignore_errors=True)
@@ -183,7 +211,16 @@ class Judge:
         )
 
     def inspect(self, saved: Saved) -> CaseRecord:
-        """Reload and check what was saved; thread-safe."""
+        """Reload and check what was saved, the earlier saves of its mode too; thread-safe."""
+        record = self._inspect(saved)
+        if saved.earlier is None:
+            return record
+        if saved.earlier.case.mode != saved.case.mode:  # its findings are not this mode's
+            _forget(saved.earlier)
+            return record
+        return _together(self.inspect(saved.earlier), record)
+
+    def _inspect(self, saved: Saved) -> CaseRecord:
         case = saved.case
         try:
             observation = Observation(
@@ -273,6 +310,32 @@ class Judge:
         folder = self._scratch / f"case-{self._count}"
         folder.mkdir()
         return folder
+
+
+def _forget(saved: Saved) -> None:
+    """Remove what a save and those before it left."""
+    shutil.rmtree(saved.folder, ignore_errors=True)
+    if saved.earlier is not None:
+        _forget(saved.earlier)
+
+
+def _together(earlier: CaseRecord, last: CaseRecord) -> CaseRecord:
+    """The record of ``last``'s case, with what an earlier save of the same mode showed."""
+    if earlier.status != "run":
+        return replace(earlier, case=last.case, clauses=last.clauses)
+    ran = {
+        clause: (*earlier.ran.get(clause, ()), *last.ran.get(clause, ()))
+        for clause in (*last.ran, *earlier.ran)
+    }
+    blocked = {**earlier.blocked, **last.blocked}
+    return replace(
+        last,
+        clauses=tuple(dict.fromkeys((*last.clauses, *earlier.clauses))),
+        # Checked means checked at both saves; a finding at one of them is a finding.
+        ran={c: findings for c, findings in ran.items() if findings or c not in blocked},
+        blocked=blocked,
+        seconds=earlier.seconds + last.seconds,
+    )
 
 
 def _expect_loaded(answers: tuple[Answer, ...], saver: str) -> None:

@@ -51,11 +51,11 @@ _LEFTOVERS = (
 
 
 def _has_earlier_weights(case: Case) -> bool:
-    return case.occupied != "empty"
+    return case.occupied != "empty" or case.after is not None
 
 
 def _has_earlier_adapter(case: Case) -> bool:
-    return case.occupied == "adapter"
+    return case.occupied == "adapter" or (case.after is not None and case.after.mode.is_adapter)
 
 
 def _has_strangers(case: Case) -> bool:
