@@ -238,5 +238,7 @@ class Case:
 
 
 def _adapter(plain: Mapping[str, Any]) -> Adapter:
-    tuples = {key: tuple(plain[key]) for key in ("targets", "modules_to_save", "names") if key in plain}
+    tuples = {
+        key: tuple(plain[key]) for key in ("targets", "modules_to_save", "names") if key in plain
+    }
     return Adapter(**{**plain, **tuples})

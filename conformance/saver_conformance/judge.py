@@ -29,7 +29,6 @@ from saver_conformance.strategies import make_case
 from saver_conformance.verdict import CaseRecord
 from saver_conformance.world import SAVE_LIMIT, World, WorldKey
 
-
 MAX_RANKS = 16
 """Processes that are kept up; worlds that came first are stopped when there would be more."""
 

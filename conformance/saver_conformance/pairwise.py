@@ -59,10 +59,10 @@ def cover_pairs(axes: Mapping[str, Sequence[Any]], valid: Valid = lambda row: Tr
             del uncovered[pair]
             continue
         rows.append(row)
-        for found in _pairs(row):
+        for found in pairs_in(row):
             uncovered.pop(found, None)
     possible = len(wanted) - impossible
-    covered = {pair for row in rows for pair in _pairs(row)}
+    covered = {pair for row in rows for pair in pairs_in(row)}
     return Table(tuple(rows), len(covered), possible)
 
 
@@ -86,5 +86,6 @@ def _complete(
     return None
 
 
-def _pairs(row: Row) -> Iterator[Pair]:
+def pairs_in(row: Row) -> Iterator[Pair]:
+    """All pairs of values that stand together in ``row``."""
     return map(frozenset, combinations(row.items(), 2))

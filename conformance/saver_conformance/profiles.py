@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
@@ -29,28 +30,44 @@ GATE_SPREAD_DRAWS = 2
 _SMOKE_FULL: tuple[dict[str, Any], ...] = (
     {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded", "trial": "twin"},
     {"architecture": "mixtral", "sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
-    | {"planted": True, "guests": "strangers"},
+    | {"planted": True, "guests": "strangers", "wrapper": "compile"},
+    {"architecture": "custom", "head": "contrary", "wrapper": "checkpointing"}
+    | {"vocabulary": "resized", "occupied": "another"},
 )
 _SMOKE_ADAPTER: tuple[dict[str, Any], ...] = (
     {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"}
     | {"trial": "twin"},
     {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "planted": True}
-    | {"modules_to_save": ("lm_head",), "guests": "strangers"},
+    | {"modules_to_save": ("lm_head",), "guests": "strangers", "wrapper": "compile"},
+    {"architecture": "custom", "targets": "all", "names": ("default", "style")}
+    | {"handover": "base", "wrapper": "checkpointing", "vocabulary": "resized"}
+    | {"occupied": "another"},
 )
+SMOKE_NODES = (1, 2, 1)
+"""Number of machines that the ranks of each row of ``smoke`` pretend to run on."""
+
+_FOUR_RANKS: dict[str, Any] = {"sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
+_FOUR_RANKS |= {"planted": True}
+_SHARDED = ("fsdp1", "fsdp2", "zero3")
 
 
 def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
     """The cases of ``mode`` that ``profile`` plans; none for ``explore``, which plans nothing."""
     if profile == "smoke":
         rows = _SMOKE_ADAPTER if mode.is_adapter else _SMOKE_FULL
-        return tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
+        return tuple(
+            make_case(mode, row, nodes=nodes, seed=seed)
+            for seed, (row, nodes) in enumerate(zip(rows, SMOKE_NODES, strict=True))
+        )
     if profile == "gate":
         rows_of_pairs = enumerate(pairs_of(mode).rows)
         table = (make_case(mode, row, seed=seed) for seed, row in rows_of_pairs)
         draws = _draw(cases(mode, world_size=2, nodes=1), GATE_DRAWS)
         if mode.engine != "single":
             draws += _draw(cases(mode, world_size=3, nodes=2), GATE_SPREAD_DRAWS)
-        return tuple(dict.fromkeys((*table, *draws, *_trials(mode))))
+        if mode.engine in _SHARDED:  # FSDP2 shards within two replicas
+            draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
+        return tuple(dict.fromkeys((*table, *draws, *_trials(mode), _sequence(mode))))
     return ()
 
 
@@ -62,6 +79,19 @@ def _trials(mode: Mode) -> tuple[Case, ...]:
     if mode.engine == "single":
         return (twin, crash)
     return (twin, crash, make_case(mode, {"trial": "trace", "occupied": "sharded"}))
+
+
+def _sequence(mode: Mode) -> Case:
+    """The last of three saves into one folder: the first by another method, then other shapes."""
+    if mode.is_adapter:
+        first = make_case(Mode("full", mode.engine), {"tokenizer": "chat", "max_shard_size": 4_000})
+        second = make_case(mode, {"names": ("default", "style")})
+        third = make_case(mode, {"r": 7, "targets": "all"})
+    else:
+        first = make_case(Mode("lora", mode.engine), {"tokenizer": "chat"})
+        second = make_case(mode, {"max_shard_size": 4_000})
+        third = make_case(mode, {"tokenizer": "chat"})
+    return replace(third, after=replace(second, after=first))
 
 
 @cache

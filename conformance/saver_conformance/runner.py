@@ -9,6 +9,7 @@ from pathlib import Path
 
 from saver_conformance import checks
 from saver_conformance.case import MODES, Case, Mode
+from saver_conformance.coverage import measure
 from saver_conformance.crashing import CRASH_POINTS
 from saver_conformance.explore import Exploration
 from saver_conformance.judge import Bench, Judge
@@ -135,6 +136,7 @@ def _conclude(
     }
     # A few cases do not tell whether a waiver is needed no more.
     every = profile not in ("explore", "replay")
+    run = [record.case for record in records if record.status == "run"]
     rows, faults = apply(aggregate(records, modes, levels, applies), waivers, modes, every=every)
     return Verdict(
         saver=saver,
@@ -147,4 +149,5 @@ def _conclude(
         paces=paces,
         smallest=smallest,
         waiver_faults=faults,
+        pairs=None if profile == "replay" else measure(modes, run),
     )

@@ -6,12 +6,22 @@ Every axis lists its simplest value first, which is where shrinking ends.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
 from saver_conformance.bench.limits import why_untrainable
-from saver_conformance.case import CUSTOM_LAYERS, MODES, Adapter, Architecture, Case, Mode
+from saver_conformance.case import (
+    CUSTOM_LAYERS,
+    METHODS,
+    MODES,
+    Adapter,
+    Architecture,
+    Case,
+    Mode,
+    Trial,
+)
 from saver_conformance.class_names import causal_lm_class_names, one_for_each_letter
 
 AXES: Mapping[str, Sequence[Any]] = {
@@ -57,13 +67,19 @@ WORLD_SIZES = (2, 3, 4)
 NODES = (1, 2)
 """Numbers of machines that the ranks are spread over, the simplest first."""
 
+REPLICAS = (1, 2)
+"""Numbers of replicas that four ranks shard within, under FSDP2; the simplest first."""
+
+ORDINARY = 9
+"""Draws without a trial for one with each: a trial makes many saves."""
+
 LARGEST_SEED = 99
 """Seeds are small, so that a case stays easy to read."""
 
 
 def axes_of(mode: Mode) -> Mapping[str, Sequence[Any]]:
     """The axes of ``mode``'s cases, with the values that its engine can train."""
-    axes = _all_axes(mode)
+    axes = all_axes(mode)
     simplest = {name: values[0] for name, values in axes.items()}
     return {
         name: tuple(
@@ -87,12 +103,13 @@ def make_case(
     ``world_size`` and ``nodes`` are those of the modes that have several ranks, ``replicas`` those
     of the modes that shard within replicas.
     """
-    row = {name: values.get(name, options[0]) for name, options in _all_axes(mode).items()}
+    row = {name: values.get(name, options[0]) for name, options in all_axes(mode).items()}
     row["trial"] = values.get("trial", "none")  # no axis: trials are planned apart
     return _case(mode, row, world_size, nodes, replicas, seed)
 
 
-def _all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
+def all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
+    """The axes of ``mode``'s cases, with the values that its engine cannot train too."""
     axes = {**AXES, **(ADAPTER_AXES if mode.is_adapter else {})}
     if not mode.is_adapter:
         # Removing a prefix is easily confused with removing any of its letters.
@@ -124,31 +141,56 @@ def _case(
     return Case(mode, adapter=adapter, **plain)
 
 
-def _adapter(architecture: Architecture, shape: Mapping[str, Any]) -> Adapter:
-    chosen = shape["targets"]
+def row_of(case: Case) -> dict[str, Any]:
+    """The values of ``case`` on the axes of its mode; what ``make_case`` was given."""
+    row = {
+        name: getattr(case.adapter if name in ADAPTER_AXES else case, name)
+        for name in all_axes(case.mode)
+        if name != "targets"
+    }
+    if case.adapter is not None:
+        selections = (*_TARGETS[case.architecture], "embeddings")
+        row["targets"] = next(
+            (
+                chosen
+                for chosen in selections
+                if _targets(case.architecture, chosen) == case.adapter.targets
+            ),
+            case.adapter.targets,
+        )
+    return row
+
+
+def _targets(architecture: Architecture, chosen: str) -> tuple[str, ...]:
     if chosen == "embeddings":
-        targets = (*_TARGETS[architecture]["attention"], "embed_tokens")
-    else:
-        targets = _TARGETS[architecture][chosen]
+        return (*_TARGETS[architecture]["attention"], "embed_tokens")
+    return _TARGETS[architecture][chosen]
+
+
+def _adapter(architecture: Architecture, shape: Mapping[str, Any]) -> Adapter:
+    targets = _targets(architecture, shape["targets"])
     return Adapter(alpha=2 * shape["r"], **{**shape, "targets": targets})
 
 
-def is_valid(values: Mapping[str, Any], mode: Mode | None = None) -> bool:
-    """Whether a case with ``values`` on some of the axes makes sense, and ``mode`` can train it.
+def why_invalid(values: Mapping[str, Any], mode: Mode | None = None) -> str:
+    """Why no case has ``values`` on some of the axes; empty when one has, and ``mode`` trains it.
 
     The simplest value of an axis goes with everything, so a part of the axes is enough to tell.
     """
-    # Training one half of a tied pair apart is a question of its own.
     trained = values.get("modules_to_save") or ()
     embeddings_targeted = values.get("targets") == "embeddings"
     if values.get("architecture") == "llama-tied" and (trained or embeddings_targeted):
-        return False
-    several = len(values.get("names") or ()) > 1
-    if several and values.get("bias", "none") != "none":  # PEFT trains biases of one adapter only
-        return False
-    if embeddings_targeted and "embed_tokens" in trained:  # a module is adapted or trained whole
-        return False
-    return mode is None or not why_untrainable(make_case(mode, values))
+        return "training one half of a tied pair apart is a question of its own"
+    if embeddings_targeted and "embed_tokens" in trained:
+        return "a module is adapted or trained whole"
+    if len(values.get("names") or ()) > 1 and values.get("bias", "none") != "none":
+        return "PEFT trains biases where there is one adapter only (peft/tuners/lora/model.py)"
+    return "" if mode is None else why_untrainable(make_case(mode, values))
+
+
+def is_valid(values: Mapping[str, Any], mode: Mode | None = None) -> bool:
+    """Whether a case with ``values`` on some of the axes makes sense, and ``mode`` can train it."""
+    return not why_invalid(values, mode)
 
 
 @st.composite
@@ -168,6 +210,9 @@ def cases(
     mode: Mode | None = None,
     world_size: int | None = None,
     nodes: int | None = None,
+    *,
+    earlier: int = 0,
+    trials: bool = False,
 ) -> Case:
     """Draw a case that can be trained, of ``mode`` or of any.
 
@@ -176,15 +221,33 @@ def cases(
         mode: the mode, an object or None for all.
         world_size: number of ranks of the modes that have several; None for any.
         nodes: number of machines that they are spread over; None for any.
+        earlier: how many saves into the same folder may come before it.
+        trials: whether more than one save may be made of it.
     """
     chosen = draw(st.sampled_from(MODES)) if mode is None else mode
+    after = None
+    if draw(st.integers(0, earlier)):
+        method = draw(st.sampled_from(METHODS))
+        before = Mode(method, chosen.engine)
+        after = draw(cases(before, world_size, nodes, earlier=earlier - 1))
     row: dict[str, Any] = {}
     for name, values in axes_of(chosen).items():
         if name == "class_name":
             values = ("", *causal_lm_class_names())
+        if after is not None and name in ("occupied", "guests"):
+            values = values[:1]
         fitting = [value for value in values if is_valid({**row, name: value}, chosen)]
         row[name] = draw(st.sampled_from(fitting))
+    if trials:
+        row["trial"] = draw(st.sampled_from((*["none"] * ORDINARY, *_trials(chosen))))
     seed = draw(st.integers(0, LARGEST_SEED))
     size = draw(st.sampled_from(WORLD_SIZES)) if world_size is None else world_size
     spread = draw(st.sampled_from(NODES)) if nodes is None else nodes
-    return make_case(chosen, row, world_size=size, nodes=spread, seed=seed)
+    hybrid = chosen.engine == "fsdp2" and size == 4
+    replicas = draw(st.sampled_from(REPLICAS)) if hybrid else 1
+    case = make_case(chosen, row, world_size=size, nodes=spread, replicas=replicas, seed=seed)
+    return replace(case, after=after)
+
+
+def _trials(mode: Mode) -> tuple[Trial, ...]:
+    return ("twin", "crash") if mode.engine == "single" else ("twin", "crash", "trace")

@@ -130,6 +130,7 @@ def print_verdict(console: Console, verdict: Verdict, report: Path | None = None
     """Print the table, what was not checked, the findings by cause, and the verdict."""
     console.print(_make_table(verdict))
     _print_pace(console, verdict)
+    _print_pairs(console, verdict)
     _print_not_run(console, verdict)
     causes: Sequence[Cause] = group_by_cause(
         [row for row in verdict.rows if row.status != "waived"]
@@ -185,6 +186,18 @@ def _print_pace(console: Console, verdict: Verdict) -> None:
     if verdict.paces:
         paces = ", ".join(f"{pace.engine} {pace.per_minute:.0f}" for pace in verdict.paces)
         console.print(f"cases trained, saved, read back and reloaded a minute: {paces}")
+
+
+def _print_pairs(console: Console, verdict: Verdict) -> None:
+    pairs = verdict.pairs
+    if pairs is None:
+        return
+    console.print(f"pairs of values of the axes covered: {pairs.covered} of {pairs.possible}")
+    if pairs.unreachable:
+        total = sum(pairs.unreachable.values())
+        console.print(f"not reachable, and not counted: {_count(total, 'pair')}")
+        for reason, number in pairs.unreachable.items():
+            console.print(f"  {number}: {reason}", markup=False)
 
 
 def _print_not_run(console: Console, verdict: Verdict) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from saver_conformance.case import MODES, Case, Mode
+from saver_conformance.coverage import Coverage
 from saver_conformance.finding import Finding
 from saver_conformance.spec import Level
 
@@ -115,6 +116,7 @@ class Verdict:
         paces: speed by engine.
         smallest: the case that ``explore`` shrank a broken MUST to.
         waiver_faults: waivers that match nothing, or that nothing needs.
+        pairs: which pairs of values of the axes were tried; None for a replay.
     """
 
     saver: str
@@ -127,6 +129,7 @@ class Verdict:
     paces: tuple[Pace, ...] = ()
     smallest: Case | None = None
     waiver_faults: tuple[str, ...] = ()
+    pairs: Coverage | None = None
 
     @property
     def executed(self) -> int:

@@ -24,7 +24,7 @@ MODEL_TYPE = "custom"
 """``model_type`` of its configuration."""
 
 
-class CustomConfig(LlamaConfig):
+class CustomConfig(LlamaConfig):  # type: ignore[misc]
     """A Llama's configuration under a name of its own."""
 
     model_type = MODEL_TYPE
@@ -34,8 +34,9 @@ class CustomConfig(LlamaConfig):
 class Ledger(nn.Module):
     """Tensors of every kind that a state dict can hold: none of them is a matrix."""
 
-    whole: torch.Tensor
+    scale: torch.Tensor
     count: torch.Tensor
+    whole: torch.Tensor
 
     def __init__(self, *, odd_parameters: bool) -> None:
         super().__init__()
@@ -78,11 +79,11 @@ class Residuals(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Add what each layer makes of the states."""
         for name in CUSTOM_LAYERS:
-            states = states + self._modules[name](states)
+            states = states + self.get_submodule(name)(states)
         return states
 
 
-class CustomModel(LlamaModel):
+class CustomModel(LlamaModel):  # type: ignore[misc]
     """The decoder, with more behind it."""
 
     config_class = CustomConfig
@@ -100,7 +101,7 @@ class CustomModel(LlamaModel):
         return output
 
 
-class CustomForCausalLM(LlamaForCausalLM):
+class CustomForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
     """The decoder with a head."""
 
     config_class = CustomConfig

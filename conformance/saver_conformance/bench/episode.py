@@ -171,13 +171,11 @@ def _expectation(
             chat_template=template,
             vocabulary=vocabulary,
         )
-    first, *others = [
+    expected, *others = [
         _adapter_expectation(case, case.adapter, index, base, names, memory)
         for index in range(len(case.adapter.names))
     ]
-    return replace(
-        first, others=tuple(others), chat_template=template, vocabulary=vocabulary
-    )
+    return replace(expected, others=tuple(others), chat_template=template, vocabulary=vocabulary)
 
 
 def _adapter_expectation(

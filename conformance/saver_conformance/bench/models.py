@@ -111,7 +111,9 @@ def save_base(case: Case, folder: Path) -> None:
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1 and parameter.is_floating_point():  # norms and biases start at one value; tell elements apart
+            if (
+                parameter.ndim == 1 and parameter.is_floating_point()
+            ):  # norms and biases start at one value; tell elements apart
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     if case.dtype != "float32":
         model.to(torch.bfloat16)

@@ -97,9 +97,7 @@ def _load_adapters(adapter: Adapter, base: Any, saved: Path, *, upcast: bool = T
         base, saved / adapter_folder(first), first, autocast_adapter_dtype=upcast
     )
     for name in others:
-        model.load_adapter(
-            saved / adapter_folder(name), name, autocast_adapter_dtype=upcast
-        )
+        model.load_adapter(saved / adapter_folder(name), name, autocast_adapter_dtype=upcast)
     return model
 
 
