@@ -120,6 +120,7 @@ class Case:
         max_shard_size: the limit in bytes of a weight file; None is the library's default.
         tokenizer: with or without a chat template.
         planted: whether NaN payloads, -0.0, subnormals and infinities stand in the weights.
+        views: ``custom`` only: whether two of its buffers are overlapping views of one storage.
         persist: ZeRO-3 only: keep DeepSpeed's default persistence threshold instead of 0.
         occupied: which earlier save lies in the output folder: of the same model, or ``another``
             architecture's as older libraries wrote it.
@@ -152,6 +153,7 @@ class Case:
     max_shard_size: int | None = None
     tokenizer: Tokenizer = "chat"
     planted: bool = False
+    views: bool = False
     persist: bool = False
     occupied: Occupied = "empty"
     guests: Guests = "none"

@@ -31,8 +31,8 @@ _SMOKE_FULL: tuple[dict[str, Any], ...] = (
     {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded", "trial": "twin"},
     {"architecture": "mixtral", "sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
     | {"planted": True, "guests": "strangers", "wrapper": "compile"},
-    {"architecture": "custom", "head": "contrary", "wrapper": "checkpointing"}
-    | {"vocabulary": "resized", "occupied": "another"},
+    {"architecture": "custom", "wrapper": "checkpointing", "vocabulary": "resized"}
+    | {"occupied": "another"},
 )
 _SMOKE_ADAPTER: tuple[dict[str, Any], ...] = (
     {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"}

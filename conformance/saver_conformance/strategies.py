@@ -31,6 +31,7 @@ AXES: Mapping[str, Sequence[Any]] = {
     "max_shard_size": (None, 20_000, 4_000),
     "tokenizer": ("plain", "chat"),
     "planted": (False, True),
+    "views": (False, True),
     "occupied": ("empty", "single", "sharded", "adapter", "another"),
     "guests": ("none", "strangers", "readonly"),
     "vocabulary": ("same", "resized"),
@@ -177,6 +178,8 @@ def why_invalid(values: Mapping[str, Any], mode: Mode | None = None) -> str:
 
     The simplest value of an axis goes with everything, so a part of the axes is enough to tell.
     """
+    if values.get("views") and values.get("architecture", "custom") != "custom":
+        return "only the custom architecture has buffers that could share a storage"
     trained = values.get("modules_to_save") or ()
     embeddings_targeted = values.get("targets") == "embeddings"
     if values.get("architecture") == "llama-tied" and (trained or embeddings_targeted):

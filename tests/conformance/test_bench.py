@@ -10,10 +10,15 @@ from hypothesis import given
 
 from saver_conformance.bench import models, occupants, oracle, training
 from saver_conformance.bench.config import CFG_KEYS, Config, make_config
-from saver_conformance.bench.hub_names import adapter_key, embedding_keys, to_hub
-from saver_conformance.bench.limits import why_untrainable
+from saver_conformance.bench.hub_names import (
+    adapter_folder,
+    adapter_key,
+    embedding_keys,
+    to_hub,
+)
+from saver_conformance.bench.limits import why_no_odd_parameters, why_untrainable
 from saver_conformance.bench.tokenizer import make_tokenizer
-from saver_conformance.case import MODES, Adapter, Case, Mode
+from saver_conformance.case import CUSTOM_LAYERS, ENGINES, MODES, Adapter, Case, Mode
 from saver_conformance.disk.directory import scan
 from saver_conformance.disk.safetensors import read_header
 from saver_conformance.profiles import cases_of
@@ -26,6 +31,8 @@ ADAPTERS = [
     Adapter(dora=True, bias="lora_only", r=1),
     Adapter(targets=("q_proj", "embed_tokens")),
     Adapter(targets=("q_proj", "embed_tokens"), modules_to_save=("lm_head",)),
+    Adapter(names=("style",)),
+    Adapter(names=("default", "style"), modules_to_save=("lm_head",), dora=True),
 ]
 
 
@@ -66,15 +73,19 @@ def test_adapter_keys_are_those_of_peft(tmp_path, architecture, adapter, vocabul
     model = training.adapt(models.load_base(case, _base(tmp_path, case)), case)
     names = oracle.read_names(model)
     model.save_pretrained(tmp_path / "saved")
-    header = read_header(tmp_path / "saved" / "adapter_model.safetensors")
-    needed = {adapter_key(name) for name in names.trainable}
-    optional = embedding_keys((*names.parameters, *names.tied))
-    if vocabulary == "resized":
-        needed |= {adapter_key(name) for name in names.embeddings}
-    # PEFT saves no embedding beside one that it adapts, so that resized rows of lm_head are lost.
-    lost = {adapter_key("base_model.model.lm_head.weight")}
-    forgotten = lost if "embed_tokens" in adapter.targets else set()
-    assert needed - forgotten <= set(header.tensors) <= needed | optional
+    for own in adapter.names:
+        folder = tmp_path / "saved" / adapter_folder(own)
+        header = read_header(folder / "adapter_model.safetensors")
+        needed = {adapter_key(name, own) for name in names.trainable if own == adapter.names[0]}
+        needed |= {k for n in names.parameters if (k := adapter_key(n, own)) != n}
+        optional = embedding_keys((*names.parameters, *names.tied), own)
+        # PEFT does not tell a second adapter its base, and so finds no other vocabulary there.
+        if vocabulary == "resized" and own == adapter.names[0]:
+            needed |= {adapter_key(name, own) for name in names.embeddings}
+        # PEFT saves no embedding beside one it adapts, so that resized rows of lm_head are lost.
+        lost = {adapter_key("base_model.model.lm_head.weight")}
+        forgotten = lost if "embed_tokens" in adapter.targets else set()
+        assert needed - forgotten <= set(header.tensors) <= needed | optional
 
 
 @pytest.mark.parametrize(
@@ -165,15 +176,54 @@ def test_what_is_no_case_is_refused(text):
         Case.from_json(text)
 
 
-@pytest.mark.parametrize("occupied", ["empty", "single", "sharded", "adapter", "strangers"])
-def test_occupants_are_what_the_case_says(tmp_path, occupied):
-    case = Case(Mode("full", "single"), occupied=occupied)
+@pytest.mark.parametrize("guests", ["none", "strangers", "readonly"])
+@pytest.mark.parametrize("occupied", ["empty", "single", "sharded", "adapter", "another"])
+def test_occupants_are_what_the_case_says(tmp_path, occupied, guests):
+    case = Case(Mode("full", "single"), occupied=occupied, guests=guests)
     base, output = _base(tmp_path, case), tmp_path / "out"
     make_tokenizer(models.vocabulary_size(case), chat=True).save_pretrained(base)
     occupants.occupy(case, output, base)
-    names = set(scan(output)) if output.exists() else set()
+    entries = scan(output) if output.exists() else {}
+    names = set(entries)
     assert ("model.safetensors" in names) == (occupied == "single")
     assert ("model.safetensors.index.json" in names) == (occupied == "sharded")
     assert ("adapter_model.safetensors" in names) == (occupied == "adapter")
-    assert ("checkpoint-1/model.safetensors" in names) == (occupied == "strangers")
-    assert bool(names) == (occupied != "empty")
+    assert ("pytorch_model.bin.index.json" in names) == (occupied == "another")
+    assert ("checkpoint-1/model.safetensors" in names) == (guests != "none")
+    assert bool(names) == (occupied != "empty" or guests != "none")
+    protected = [entry.mode == 0o444 for entry in entries.values() if entry.kind == "file"]
+    assert all(protected) == (guests == "readonly" or not names)
+
+
+@pytest.mark.parametrize("architecture", list(models.CLASS_NAMES))
+def test_a_contrary_head_is_tied_where_the_configuration_is_not(tmp_path, architecture):
+    case = Case(Mode("full", "single"), architecture=architecture, head="contrary")
+    model = models.load_base(case, _base(tmp_path, case))
+    assert model.config.tie_word_embeddings == case.declares_tie
+    assert bool(oracle.read_names(model).tied) != case.declares_tie
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_custom_model_has_tensors_of_every_kind(tmp_path, engine):
+    world_size = 1 if engine == "single" else 2
+    case = Case(Mode("full", engine), architecture="custom", views=True, world_size=world_size)
+    model = models.load_base(case, _base(tmp_path, case))
+    names = oracle.read_names(model)
+    found = oracle.snapshot("single", model, names, frozenset(names.parameters + names.buffers))
+    ledger = {n: t for n, t in found.items() if ".ledger." in n}
+    buffers = {n: t for n, t in ledger.items() if n in names.buffers}
+    assert {"BOOL", "I32", "I64", "F32"} == {tensor.dtype for tensor in buffers.values()}
+    assert {(), (0, 3)} <= {tensor.shape for tensor in buffers.values()}
+    whole, window = model.model.ledger.whole, model.model.ledger.window
+    assert window.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+    odd = {(), (0, 4)} <= {t.shape for n, t in ledger.items() if n not in names.buffers}
+    assert odd == (not why_no_odd_parameters(engine))
+    for layer in CUSTOM_LAYERS:
+        assert f"model.residuals.{layer}.weight" in names.parameters
+
+
+def test_hybrid_sharding_is_for_ranks_that_shard():
+    Case(Mode("full", "fsdp2"), world_size=4, replicas=2)
+    for engine, size, replicas in (("fsdp1", 4, 2), ("fsdp2", 3, 2), ("fsdp2", 2, 2)):
+        with pytest.raises(ValueError, match="replicas"):
+            Case(Mode("full", engine), world_size=size, replicas=replicas)

@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 
 from saver_conformance.case import MODES, Adapter, Case, Mode
 from saver_conformance.class_names import causal_lm_class_names, one_for_each_letter
+from saver_conformance.coverage import NO_COMPLETION, measure
 from saver_conformance.pairwise import cover_pairs
 from saver_conformance.profiles import cases_of, in_order, pairs_of
-from saver_conformance.strategies import adapters, axes_of, cases, is_valid, make_case
+from saver_conformance.strategies import (
+    adapters,
+    all_axes,
+    axes_of,
+    cases,
+    is_valid,
+    make_case,
+    row_of,
+)
 from saver_conformance.world import WorldKey
 
 
@@ -44,7 +53,7 @@ def test_the_gate_covers_all_pairs_of_a_mode(mode: Mode) -> None:
     planned = cases_of(mode, "gate")
     assert {make_case(mode, row, seed=seed) for seed, row in enumerate(table.rows)} <= set(planned)
     assert planned == cases_of(mode, "gate")
-    assert len(planned) <= 45
+    assert len(planned) <= 55
     for case in planned:
         assert Case.from_json(case.to_json()) == case
 
@@ -62,6 +71,52 @@ def test_smoke_tries_every_mode_with_few_cases() -> None:
         assert {case.mode for case in cases_of(mode, "smoke")} == {mode}
 
 
+def test_smoke_visits_what_the_gate_does() -> None:
+    for mode in MODES:
+        planned = cases_of(mode, "smoke")
+        assert {case.vocabulary for case in planned} == {"same", "resized"}
+        assert {case.wrapper for case in planned} >= {"none", "checkpointing", "compile"}
+        assert {case.architecture for case in planned} >= {"custom"}
+        assert {case.occupied for case in planned} >= {"another"}
+        assert mode.engine == "single" or {case.nodes for case in planned} == {1, 2}
+        assert not mode.is_adapter or {case.handover for case in planned} == {"trained", "base"}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_the_gate_visits_worlds_of_several_shapes_and_sequences(mode: Mode) -> None:
+    planned = cases_of(mode, "gate")
+    (last,) = [case for case in planned if case.after]
+    assert last.after
+    assert last.after.after
+    assert last.mode == last.after.mode != last.after.after.mode
+    if mode.engine == "single":
+        return
+    assert {(2, 1), (3, 2)} <= {(case.world_size, case.nodes) for case in planned}
+    if mode.engine in ("fsdp1", "fsdp2", "zero3"):
+        assert [case.replicas for case in planned if case.world_size == 4] == [
+            2 if mode.engine == "fsdp2" else 1
+        ]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_the_gate_covers_every_reachable_pair(mode: Mode) -> None:
+    whole = measure([mode], cases_of(mode, "gate"))
+    assert whole.covered == whole.possible == pairs_of(mode).possible
+    part = measure([mode], cases_of(mode, "gate")[:1])
+    axes = len(axes_of(mode))
+    assert part.covered == axes * (axes - 1) // 2
+    assert NO_COMPLETION not in whole.unreachable
+
+
+def test_pairs_that_no_case_has_are_counted_by_reason() -> None:
+    mode = Mode("lora", "fsdp1")
+    counted = measure([mode], ())
+    axes = all_axes(mode)
+    pairs = sum(len(axes[a]) * len(axes[b]) for a, b in combinations(axes, 2))
+    assert counted.possible + sum(counted.unreachable.values()) == pairs
+    assert any("one dtype" in reason for reason in counted.unreachable)
+
+
 def test_explore_plans_nothing() -> None:
     assert cases_of(MODES[0], "explore") == ()
 
@@ -71,6 +126,26 @@ def test_drawn_cases_travel_as_json(case: Case) -> None:
     assert Case.from_json(case.to_json()) == case
     if case.architecture == "llama-tied" and case.adapter:
         assert not case.adapter.modules_to_save
+
+
+@given(cases(earlier=2, trials=True))
+def test_drawn_sequences_travel_as_json(case: Case) -> None:
+    assert Case.from_json(case.to_json()) == case
+    if case.after:
+        assert case.after.mode.engine == case.mode.engine
+        assert (case.occupied, case.guests) == ("empty", "none")
+
+
+@given(cases(nodes=1))
+def test_a_case_is_made_of_its_values(case: Case) -> None:
+    again = make_case(
+        case.mode,
+        row_of(case),
+        world_size=case.world_size,
+        replicas=case.replicas,
+        seed=case.seed,
+    )
+    assert again == case
 
 
 @given(cases(Mode("lora", "fsdp2"), world_size=3))

@@ -171,7 +171,7 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
     if case.vocabulary == "resized":
         model.resize_token_embeddings(vocabulary_size(case), mean_resizing=False)
     for module in model.modules():
-        if isinstance(module, custom.Ledger):
+        if case.views and isinstance(module, custom.Ledger):
             module.share()
     set_head(model, case)
     model.config.use_cache = False
