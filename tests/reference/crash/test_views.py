@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 from tests.reference import models
 from tests.reference.crash import isolation
-from tests.reference.crash.enumeration import join
+from tests.reference.crash.enumeration import GRACE, join
 from tests.reference.crash.reading import snapshot
-from tests.reference.crash.syscalls import Watch, run
+from tests.reference.crash.syscalls import Disturbance, Ended, Watch, run, why_unavailable
 from tests.reference.engines_under_test import wrap
 
 from canonical_saver import save_model
@@ -82,3 +83,45 @@ def test_ranks_with_a_view_of_their_own(
     ended = run([body(rank) for rank in range(4)], shared, tmp_path)
     assert [one.status for one in ended] == ["returned"] * 4, ended
     assert snapshot(shared / "model") == snapshot(tmp_path / "expected")
+
+
+@pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable())
+def test_the_rank_that_receives_dies_hangs_or_meets_a_full_disk(tmp_path: Path) -> None:
+    shared, timeout = tmp_path / "shared", 3.0
+
+    def body(rank: int) -> Callable[[Watch], Any]:
+        def save(watch: Watch) -> None:
+            if rank == 1:
+                isolation.own_mounts()
+                another_disk(shared)
+            join(rank, 2, tmp_path / "store", timeout)
+            model = wrap("fsdp2", models.llama())
+            watch()
+            save_model(model, shared / "model")
+
+        return save
+
+    def attempt(disturbance: Disturbance | None) -> list[Ended]:
+        shutil.rmtree(shared, ignore_errors=True)
+        shared.mkdir()
+        (tmp_path / "store").unlink(missing_ok=True)
+        return run([body(0), body(1)], shared, tmp_path, disturbance)
+
+    whole = attempt(None)
+    assert [one.status for one in whole] == ["returned"] * 2, whole
+    calls = [(call.name, Path(call.path).name) for call in whole[0].calls]
+    own_part_written = calls.index(("fsync", "model.safetensors"))
+    received = [
+        number
+        for number, (name, _) in enumerate(calls)
+        if name.startswith("pwrite") and number > own_part_written
+    ]
+    assert len(received) > 1
+    for effect, status in (("KILL", "killed"), ("STOP", "stopped"), ("ENOSPC", "refused")):
+        first, second = attempt(Disturbance(0, received[len(received) // 2], effect))
+        assert (first.status, second.status) == (status, "refused"), (first, second)
+        assert second.seconds < timeout + GRACE
+        if effect == "ENOSPC":
+            assert "rank 0 failed in phase 'stream'" in first.detail
+            assert second.detail == first.detail
+            assert snapshot(shared / "model") == {}
