@@ -49,7 +49,7 @@ def _recover(folder: Path) -> None:
     if recover(folder):
         print(f"{folder}: a save that was cut off is now finished")
     elif found:
-        print(f"{folder}: an unfinished save was removed, the model before it is whole")
+        print(f"{folder}: what a save that was cut off had staged was removed, the model is whole")
     else:
         print(f"{folder}: nothing to recover")
 
