@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from saver_conformance.case import Case
+from saver_conformance.differing import compare
 from saver_conformance.disk.directory import scan
 from saver_conformance.disk.safetensors import read_header, read_tensor
 from saver_conformance.harness import HarnessFailedError
@@ -65,5 +66,6 @@ def failed(outcomes: tuple[RankOutcome, ...]) -> bool:
 def _differences(unsaved: Path, saved: Path) -> Iterator[Difference]:
     expected, found = read_header(unsaved), read_header(saved)
     for name in expected.tensors:
-        if read_tensor(unsaved, expected, name) != read_tensor(saved, found, name):
-            yield Difference(name, "expected the unsaved twin's bits after one more step")
+        right, there = read_tensor(unsaved, expected, name), read_tensor(saved, found, name)
+        if difference := compare(name, right, there):
+            yield difference

@@ -18,6 +18,8 @@ class Finding:
         case: the case that showed it.
         file: path below the output folder.
         tensor: name of the tensor.
+        dtype: the tensor's dtype, as it should be.
+        shape: the tensor's shape, as it should be.
         rank: the rank at fault.
         offset: byte offset of the first difference, counted in the tensor (or in the file).
         differing: number of differing bytes.
@@ -29,6 +31,8 @@ class Finding:
     case: Case
     file: str | None = None
     tensor: str | None = None
+    dtype: str | None = None
+    shape: tuple[int, ...] | None = None
     rank: int | None = None
     offset: int | None = None
     differing: int | None = None

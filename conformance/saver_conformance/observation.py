@@ -103,11 +103,21 @@ class Difference:
 
     Attributes:
         tensor: its name.
-        what: one sentence: what was expected, what was found.
+        expected: what should have come back: bytes in hex, or dtype and shape.
+        found: what came back.
+        dtype: the expected one.
+        shape: the expected one.
+        offset: of the first differing byte in the tensor; None where sizes differ.
+        differing: number of differing bytes.
     """
 
     tensor: str
-    what: str
+    expected: str
+    found: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int | None = None
+    differing: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,8 @@ def _print_cause(
         "rank": example.rank,
         "file": example.file,
         "tensor": example.tensor,
+        "dtype": example.dtype,
+        "shape": None if example.shape is None else list(example.shape),
         "offset": example.offset,
         "differing bytes": example.differing,
     }

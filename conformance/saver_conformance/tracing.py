@@ -21,6 +21,8 @@ MISSING = "strace is not installed; on Debian and Ubuntu: apt-get install strace
 OPENING = ("open", "openat", "openat2", "creat")
 MAKING = ("mkdir", "mkdirat")
 WRITING = ("write", "pwrite64", "writev", "pwritev", "pwritev2", "copy_file_range", "sendfile")
+MOVING = ("lseek", "read", "readv", "close")
+"""Calls that move or end the place in a file at which ``write`` goes on."""
 CHANGING = (
     *("ftruncate", "truncate", "fallocate", "chmod", "fchmod", "fchmodat"),
     *("rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat"),
@@ -54,16 +56,19 @@ def is_available() -> bool:
     return shutil.which("strace") is not None
 
 
-def options(log: Path, call: Call | None = None, effect: str = "") -> list[str]:
+def options(
+    log: Path, call: Call | None = None, effect: str = "", *, more: Sequence[str] = ()
+) -> list[str]:
     """The command that attaches to a process, to be followed by its id.
 
     Args:
         log: file that the trace is written to.
         call: the call at which ``effect`` happens; None for a trace alone.
         effect: such as ``signal=KILL`` or ``error=ENOSPC``.
+        more: names of calls to trace besides those that change files.
     """
     # A question mark: not every processor has every call.
-    traced = ",".join(f"?{name}" for name in (*OPENING, *MAKING, *WRITING, *CHANGING))
+    traced = ",".join(f"?{name}" for name in (*OPENING, *MAKING, *WRITING, *CHANGING, *more))
     command = ["strace", "-f", "-y", "-qq", "-s", "0", "-o", str(log), "-e", f"trace={traced}"]
     if call is not None:
         command += ["-e", f"inject={call.name}:{effect}:when={call.number}"]

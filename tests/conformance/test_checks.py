@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from saver_conformance.bench.tokenizer import CHAT_TEMPLATE, make_tokenizer
 from saver_conformance.case import Adapter, Case, Mode
 from saver_conformance.checks import applicable, run
-from saver_conformance.checks.tensor import first_difference
+from saver_conformance.differing import compare, first_difference
 from saver_conformance.disk.directory import scan
 from saver_conformance.observation import (
     Difference,
@@ -161,12 +161,33 @@ def test_finding_says_where_bits_differ(tmp_path):
     assert finding.file == "model.safetensors"
     assert finding.offset == 3 * 4 + 3
     assert finding.differing == 1
-    assert finding.expected.startswith("3f")
+    assert finding.expected.startswith("the trained bits: 3f")
     assert finding.found.startswith("bf")
 
 
 def test_first_difference():
     assert first_difference(b"abcdef", b"abXdeY") == (2, 2)
+
+
+def test_a_difference_says_where_and_shows_bytes_of_both_sides():
+    right = Tensor("U8", (4, 10), bytes(40))
+    found = replace(right, data=bytes(19) + b"\1" + bytes(10) + b"\2" + bytes(9))
+    difference = compare("a", right, found)
+    assert (difference.offset, difference.differing) == (19, 2)
+    assert difference.expected == f"{bytes(16).hex(' ')} at byte 19"
+    assert (
+        difference.found == f"01 {bytes(10).hex(' ')} 02 {bytes(4).hex(' ')}; 2 of 40 bytes differ"
+    )
+    assert (difference.dtype, difference.shape) == ("U8", (4, 10))
+    assert compare("a", right, replace(right, data=memoryview(bytes(40)))) is None
+
+
+def test_a_difference_of_another_size_has_no_place():
+    right = Tensor("U8", (2,), bytes(2))
+    for found, said in ((None, "nothing"), (replace(right, shape=(1, 2)), "U8[1, 2]")):
+        difference = compare("a", right, found)
+        assert (difference.expected, difference.found) == ("U8[2]", said)
+        assert (difference.offset, difference.differing) == (None, None)
 
 
 def test_unparsable_weights_block_what_they_hold(tmp_path):
@@ -338,7 +359,7 @@ def test_reload_defects(tmp_path):
         class_name="MistralForCausalLM",
         missing=("a",),
         unexpected=("b",),
-        differences=(Difference("c", "other bits"),),
+        differences=(Difference("c", "00 at byte 4", "01", "F32", (2,), 4, 1),),
         untied=("lm_head.weight",),
         logits=False,
         tokenizer_error="another vocabulary",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from saver_conformance import tracing
-from saver_conformance.deeds import Deed, Tracers, read_deeds
+from saver_conformance.deeds import Deed, Tracers, conflicts, joined, read_deeds
 
 TRACE = """\
 7 openat(AT_FDCWD</out>, "config.json", O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC, 0666) = 3</out/config.json>
@@ -16,8 +16,26 @@ TRACE = """\
 7 <... pwrite64 resumed>) = 100
 7 unlinkat(5</out/old>, "index", 0) = 0
 7 unlink("/elsewhere/file") = 0
-7 pwritev2(3</out/a>, [{..., 5000, 0) = 27
 7 write(1</log>, ""..., 9) = 9
+7 lseek(3</out/a>, 10, SEEK_SET) = 10
+7 write(3</out/a>, ""..., 5) = 5
+7 writev(3</out/a>, [...], 2) = 6
+7 pwritev2(3</out/a>, [...], 2, 50, 0) = 3
+7 pwritev2(3</out/a>, [{..., 5000, 0) = 27
+7 ftruncate(3</out/a>, 4096) = 0
+7 ftruncate(3</out/a>, 0) = 0
+7 close(3</out/a>) = 0
+7 write(3</out/a>, ""..., 5) = 5
+7 openat(AT_FDCWD</out>, "log", O_WRONLY|O_CREAT|O_APPEND|O_CLOEXEC, 0666) = 3</out/log>
+7 write(3</out/log>, ""..., 5) = 5
+7 openat(AT_FDCWD</out>, "b", O_RDWR|O_CREAT|O_EXCL, 0600) = 4</out/b>
+7 read(4</out/b>, ""..., 8) = 8
+7 sendfile(4</out/b>, 5</in>, [0] => [99], 8388608) = 99
+7 copy_file_range(5</in>, NULL, 4</out/b>, [7] => [27], 20, 0) = 20
+7 copy_file_range(5</in>, NULL, 4</out/b>, NULL, 20, 0) = 20
+7 mkdir("/out/d", 0777) = 0
+7 symlink("b", "/out/l") = 0
+7 truncate("/out/b", 0) = 0
 """  # noqa: E501
 
 
@@ -27,7 +45,37 @@ def test_deeds_are_read_with_their_places() -> None:
         Deed("renames", "/out/b"),
         Deed("writes", "/out/a", 4096, 4196),
         Deed("removes", "/out/old/index"),
+        Deed("writes", "/out/a", 10, 15),
+        Deed("writes", "/out/a", 15, 21),
+        Deed("writes", "/out/a", 50, 53),
         Deed("writes", "/out/a", 5000, 5027),
+        Deed("truncates", "/out/a"),
+        Deed("creates", "/out/b"),
+        Deed("writes", "/out/b", 8, 107),
+        Deed("writes", "/out/b", 7, 27),
+        Deed("writes", "/out/b", 107, 127),
+        Deed("creates", "/out/d"),
+        Deed("creates", "/out/l"),
+        Deed("truncates", "/out/b"),
+    ]
+
+
+def test_what_is_written_in_a_row_is_one_deed() -> None:
+    written = [Deed("writes", "/out/a", start, start + 10) for start in (20, 0, 10, 40)]
+    assert list(joined([*written, Deed("removes", "/out/a"), Deed("removes", "/out/a")])) == [
+        Deed("removes", "/out/a"),
+        Deed("writes", "/out/a", 0, 30),
+        Deed("writes", "/out/a", 40, 50),
+    ]
+
+
+def test_each_conflict_is_told_once_with_its_bytes() -> None:
+    first = [Deed("removes", "/out/a"), Deed("writes", "/out/a", 0, 30)]
+    second = [Deed("writes", "/out/a", 20, 25), Deed("writes", "/out/a", 28, 90)]
+    third = [Deed("removes", "/out/a")]
+    assert list(conflicts([first, second, third])) == [
+        (0, 1, Deed("writes", "/out/a", 20, 25)),
+        (0, 2, Deed("removes", "/out/a")),
     ]
 
 

@@ -3,6 +3,7 @@
 import pytest
 from fixtures.oddities import all_oddities
 
+from saver_conformance import tracing
 from saver_conformance.case import Mode
 from saver_conformance.spec import SPEC
 from saver_conformance.strategies import make_case
@@ -27,6 +28,8 @@ def runs():
 
 @pytest.mark.parametrize(("oddity", "case"), runs())
 def test_oddity(shared_judge, oddity, case):
+    if case.trial in ("crash", "trace") and not tracing.is_available():
+        pytest.skip(tracing.MISSING)
     shared_judge.turn_to(oddity.address)
     record = shared_judge.judge(case)
     assert record.status == "run", record.reason

@@ -23,6 +23,7 @@ from saver_conformance.bench.hub_names import adapter_folder
 from saver_conformance.bench.oracle import DTYPE_NAMES, bits
 from saver_conformance.bench.tokenizer import make_tokenizer
 from saver_conformance.case import Adapter, Case
+from saver_conformance.differing import compare
 from saver_conformance.observation import Difference, Expectation, Reload, Tensor
 
 _VOLATILE = frozenset(
@@ -222,20 +223,11 @@ def _differences(
 ) -> Iterator[Difference]:
     """Compare bits; a library may load into another type, then the cast values are compared."""
     for name, tensor in memory.items():
-        if name not in state:
-            yield Difference(name, "expected after loading, found nothing")
-            continue
-        found = bits(state[name])
-        if found == tensor:
-            continue
-        if found.dtype != tensor.dtype:
-            cast = _tensor(tensor).to(TORCH_DTYPES[found.dtype])
-            if bits(cast) == found:
-                continue
-        if found.shape != tensor.shape:
-            yield Difference(name, f"expected shape {tensor.shape}, found {found.shape}")
-        else:
-            yield Difference(name, f"expected the snapshot's {tensor.dtype} bits, found other ones")
+        found = bits(state[name]) if name in state else None
+        if found and found.dtype != tensor.dtype:
+            tensor = bits(_tensor(tensor).to(TORCH_DTYPES[found.dtype]))
+        if difference := compare(name, tensor, found):
+            yield difference
 
 
 def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:

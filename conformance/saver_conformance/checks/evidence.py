@@ -19,7 +19,14 @@ from saver_conformance.disk.directory import (
 )
 from saver_conformance.disk.safetensors import Header, read_tensor
 from saver_conformance.finding import Finding
-from saver_conformance.observation import Entry, Expectation, Observation, Reload, Tensor
+from saver_conformance.observation import (
+    Difference,
+    Entry,
+    Expectation,
+    Observation,
+    Reload,
+    Tensor,
+)
 
 
 class BlockedError(Exception):
@@ -186,11 +193,16 @@ class Evidence:
         *,
         file: str | None = None,
         tensor: str | None = None,
+        dtype: str | None = None,
+        shape: tuple[int, ...] | None = None,
         rank: int | None = None,
         offset: int | None = None,
         differing: int | None = None,
     ) -> Finding:
-        """A finding of this case."""
+        """A finding of this case; about a tensor that belongs in it, with its dtype and shape."""
+        wanted = self.expected.tensors.get(tensor) if tensor else None
+        if wanted is not None and dtype is None and shape is None:
+            dtype, shape = wanted.dtype, tuple(wanted.shape)
         return Finding(
             clause=clause,
             expected=expected,
@@ -198,9 +210,27 @@ class Evidence:
             case=self.case,
             file=file and self.path_of(file),
             tensor=tensor,
+            dtype=dtype,
+            shape=shape,
             rank=rank,
             offset=offset,
             differing=differing,
+        )
+
+    def difference(
+        self, clause: str, why: str, difference: Difference, *, file: str | None = None
+    ) -> Finding:
+        """A finding about a tensor that differs from ``why``, which says whose it should be."""
+        return self.finding(
+            clause,
+            f"{why}: {difference.expected}",
+            difference.found,
+            file=file,
+            tensor=difference.tensor,
+            dtype=difference.dtype,
+            shape=difference.shape,
+            offset=difference.offset,
+            differing=difference.differing,
         )
 
     def path_of(self, file: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from saver_conformance.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
+from saver_conformance.differing import compare
 from saver_conformance.disk.directory import read_weights
 from saver_conformance.disk.safetensors import read_tensor
 from saver_conformance.finding import Finding
@@ -96,14 +97,9 @@ def saves_the_same_weights_again(e: Evidence) -> Iterator[Finding]:
             )
             continue
         file = file_of[name]
-        if e.tensor(name) != read_tensor(twin.folder / file, headers[file], name):
-            yield e.finding(
-                "PURITY-010",
-                "the bits of the first save",
-                "the second save holds others",
-                file=file,
-                tensor=name,
-            )
+        again = read_tensor(twin.folder / file, headers[file], name)
+        if difference := compare(name, e.tensor(name), again):
+            yield e.difference("PURITY-010", "the bits of the first save", difference, file=file)
 
 
 @check("PURITY-011", when=_has_twin)
@@ -128,9 +124,7 @@ def trains_on_alike(e: Evidence) -> Iterator[Finding]:
     if twin.step_error:
         yield e.finding("PURITY-012", "training goes on after the save", twin.step_error)
     for difference in twin.differences:
-        yield e.finding(
-            "PURITY-012", difference.what, "other bits after the save", tensor=difference.tensor
-        )
+        yield e.difference("PURITY-012", "the bits of the unsaved twin after a step", difference)
 
 
 def _unchanged(e: Evidence, clause: str, area: str) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +10,7 @@ from saver_conformance.case import Case
 from saver_conformance.checks.crash import crashes_of, failures_of, is_disturbed
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
+from saver_conformance.deeds import conflicts
 from saver_conformance.finding import Finding
 
 
@@ -38,25 +38,20 @@ def _is_traced(case: Case) -> bool:
 
 @check("RANKS-004", when=_is_traced)
 def has_one_writer(e: Evidence) -> Iterator[Finding]:
-    """No two ranks write one byte, or truncate, rename or remove one file."""
+    """No two ranks write one byte, or create, truncate, rename or remove one file."""
     if e.observation.untraced:
         raise BlockedError(e.observation.untraced)
     if not any(e.observation.deeds):
-        raise BlockedError("strace saw nobody write, truncate, rename or remove a file")
-    for (first, mine), (second, theirs) in combinations(enumerate(e.observation.deeds), 2):
-        conflicts = [(a, b) for a in mine for b in theirs if a.conflicts_with(b)]
-        told: set[str] = set()
-        for deed, _ in conflicts:
-            if deed.path not in told:
-                told.add(deed.path)
-                yield e.finding(
-                    "RANKS-004",
-                    "one rank alone does this to a file, or to a byte of it",
-                    f"rank {first} and rank {second}: both {deed.what.removesuffix('s')} it",
-                    file=Path(deed.path).relative_to(e.folder).as_posix(),
-                    rank=second,
-                    offset=deed.start if deed.what == "writes" else None,
-                )
+        raise BlockedError("strace saw nobody do anything to a file")
+    for first, second, deed in conflicts(e.observation.deeds):
+        yield e.finding(
+            "RANKS-004",
+            "one rank alone does this to a file, or to a byte of it",
+            f"rank {first} and rank {second}: both {deed.what.removesuffix('s')} it",
+            file=Path(deed.path).relative_to(e.folder).as_posix(),
+            rank=second,
+            offset=deed.start if deed.what == "writes" else None,
+        )
 
 
 @check("RANKS-005", when=is_disturbed)

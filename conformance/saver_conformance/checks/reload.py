@@ -44,12 +44,7 @@ def no_unexpected_keys(e: Evidence) -> Iterator[Finding]:
 def same_bits(e: Evidence) -> Iterator[Finding]:
     """No tensor came back different."""
     for difference in e.reloaded.differences:
-        yield e.finding(
-            "RELOAD-004",
-            "the bits from before the save",
-            difference.what,
-            tensor=difference.tensor,
-        )
+        yield e.difference("RELOAD-004", "the bits from before the save", difference)
 
 
 @check("RELOAD-005", when=_is_tied)

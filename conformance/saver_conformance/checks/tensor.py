@@ -9,9 +9,8 @@ from saver_conformance.checks.adapter import is_base
 from saver_conformance.checks.evidence import Evidence
 from saver_conformance.checks.names import without_wrappers
 from saver_conformance.checks.registry import check
+from saver_conformance.differing import compare, describe
 from saver_conformance.finding import Finding
-
-_SHOWN_BYTES = 16
 
 
 def _is_tied(case: Case) -> bool:
@@ -26,7 +25,7 @@ def nothing_missing(e: Evidence) -> Iterator[Finding]:
         if name not in present:
             yield e.finding(
                 "TENSOR-001",
-                f"{tensor.dtype}{list(tensor.shape)}",
+                describe(tensor),
                 f"missing from {', '.join(map(e.path_of, e.headers))}",
                 tensor=name,
             )
@@ -91,21 +90,8 @@ def bits(e: Evidence) -> Iterator[Finding]:
         if wanted is None or (span.dtype, span.shape) != (wanted.dtype, tuple(wanted.shape)):
             continue
         # Only bytes of a known, equal length are read.
-        found = bytes(e.tensor(name).data)
-        right = bytes(wanted.data)
-        if found == right:
-            continue
-        offset, differing = first_difference(right, found)
-        shown = slice(offset, offset + _SHOWN_BYTES)
-        yield e.finding(
-            "TENSOR-006",
-            f"{right[shown].hex(' ')} at byte {offset}",
-            f"{found[shown].hex(' ')}; {differing} of {len(right)} bytes differ",
-            file=file,
-            tensor=name,
-            offset=offset,
-            differing=differing,
-        )
+        if difference := compare(name, wanted, e.tensor(name)):
+            yield e.difference("TENSOR-006", "the trained bits", difference, file=file)
 
 
 @check("TENSOR-007", when=_is_tied)
@@ -120,13 +106,6 @@ def tied_once(e: Evidence) -> Iterator[Finding]:
                 file=file,
                 tensor=name,
             )
-
-
-def first_difference(right: bytes, found: bytes) -> tuple[int, int]:
-    """Offset of the first differing byte of two different strings of one length, and the count."""
-    differences = (int.from_bytes(right) ^ int.from_bytes(found)).to_bytes(len(right))
-    offset = len(differences) - len(differences.lstrip(b"\0"))
-    return offset, len(differences) - differences.count(0)
 
 
 def _wrapped(e: Evidence) -> dict[str, str]:

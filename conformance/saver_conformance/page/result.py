@@ -328,6 +328,8 @@ def _parse_evidence(plain: Mapping[str, Any]) -> Evidence:
         "rank": plain["rank"],
         "file": plain["file"],
         "tensor": plain["tensor"],
+        "dtype": plain["dtype"],
+        "shape": plain["shape"],
         "offset": plain["offset"],
         "differing bytes": plain["differing"],
         "seed": plain["case"]["seed"],
