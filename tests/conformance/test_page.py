@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -33,7 +34,12 @@ from saver_conformance.page.result import (
     schema,
 )
 from saver_conformance.page.site import TABLES
-from saver_conformance.page.view import savers_by_areas, savers_by_modes, view_subject
+from saver_conformance.page.view import (
+    savers_by_areas,
+    savers_by_modes,
+    view_subject,
+    view_subjects,
+)
 from saver_conformance.runner import run_conformance
 from saver_conformance.spec import SPEC
 
@@ -223,7 +229,7 @@ def test_the_page_tells_what_is_broken_with_evidence_and_replay(folders: dict[st
 
 
 def test_every_field_opens_what_it_sums_up(results: tuple[Result, ...], site: Page) -> None:
-    subjects = [view_subject(result, f"s{n}") for n, result in enumerate(_ordered(results), 1)]
+    subjects = view_subjects(_ordered(results))
     matrices = [savers_by_areas(subjects), savers_by_modes(subjects)]
     opened = 0
     for matrix in (*matrices, *(subject.matrix for subject in subjects)):
@@ -255,9 +261,7 @@ def test_every_clause_stands_with_its_sentence(folders: dict[str, Path]) -> None
 
 
 def test_failures_stand_first(results: tuple[Result, ...], site: Page) -> None:
-    lines = savers_by_areas(
-        [view_subject(result, f"s{n}") for n, result in enumerate(_ordered(results), 1)]
-    ).lines
+    lines = savers_by_areas(view_subjects(_ordered(results))).lines
     verdicts = [line.note.partition(",")[0] for line in lines]
     assert verdicts == ["does not conform"] * 4 + ["harness failed"] + ["inconclusive"] * 2 + (
         ["conforms"] * 2
@@ -270,6 +274,16 @@ def test_failures_stand_first(results: tuple[Result, ...], site: Page) -> None:
     assert subject.modes[0].status == "fail"
     named = [attributes.get("id") for tag, attributes in site.elements if tag == "article"]
     assert named == [f"s{n}" for n in range(1, len(results) + 1)]
+
+
+def test_two_runs_of_one_saver_are_told_apart(results: tuple[Result, ...]) -> None:
+    one = results[0]
+    other = replace(one, versions={**one.versions, "transformers": "5.16.0"})
+    names = [subject.name for subject in view_subjects([one, other])]
+    assert names[1] == f"{one.saver} (transformers 5.16.0)"
+    assert len(set(names)) == 2
+    page = Page(render_site([one, other]))
+    assert names[1] in page.text
 
 
 def test_every_link_leads_into_the_page_and_nothing_is_loaded(

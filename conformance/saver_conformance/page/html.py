@@ -25,6 +25,7 @@ from saver_conformance.page.view import (
     savers_by_areas,
     savers_by_modes,
     view_subject,
+    view_subjects,
 )
 
 
@@ -36,11 +37,13 @@ def render_report(result: Result) -> str:
 def render_site(results: Sequence[Result]) -> str:
     """The comparison of many runs, failures first."""
     ordered = failures_first(results)
-    subjects = [view_subject(result, f"s{n}") for n, result in enumerate(ordered, start=1)]
+    subjects = view_subjects(ordered)
     return _render(
         "site.html.j2",
         subjects=subjects,
         tally=tally(ordered),
+        days=sorted({result.time[:10] for result in ordered}),
+        profiles=sorted({result.profile for result in ordered}),
         matrices=(savers_by_areas(subjects), savers_by_modes(subjects)),
     )
 

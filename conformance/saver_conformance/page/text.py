@@ -19,7 +19,7 @@ from saver_conformance.page.view import (
     Subject,
     savers_by_areas,
     savers_by_modes,
-    view_subject,
+    view_subjects,
 )
 
 
@@ -35,7 +35,7 @@ def by_modes(results: Sequence[Result]) -> str:
 
 def _render(results: Sequence[Result], compare: Callable[[Sequence[Subject]], Matrix]) -> str:
     ordered = failures_first(results)
-    matrix = compare([view_subject(result, "") for result in ordered])
+    matrix = compare(view_subjects(ordered))
     rows = (
         [code(line.name), line.note, *(_word(cell.status) for cell in line.cells)]
         for line in matrix.lines

@@ -6,8 +6,9 @@ mode of a saver. What fails stands first everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypeVar
 
 from saver_conformance.case import ENGINES, METHODS
@@ -45,12 +46,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a matrix: its head, what stands below that, and the cells."""
+    """One line of a matrix: its head, what stands below that, where it leads, and the cells."""
 
     name: str
     note: str
     target: str
-    subject: str
     cells: tuple[Cell, ...]
 
     @property
@@ -74,6 +74,11 @@ class Matrix:
     heads: tuple[str, str]
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
+
+    @property
+    def groups(self) -> tuple[tuple[Line, ...], ...]:
+        """The lines, those of one saver together."""
+        return tuple(tuple(lines) for _, lines in groupby(self.lines, lambda line: line.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,7 @@ class Subject:
 
     Attributes:
         key: begins the ids of everything that belongs to it.
+        name: the saver's address, with the versions that tell it from another run of the same.
         result: the run.
         verdict: in one or two words.
         why: the verdict's reason.
@@ -162,6 +168,7 @@ class Subject:
     """
 
     key: str
+    name: str
     result: Result
     verdict: str
     why: str
@@ -178,10 +185,22 @@ class Subject:
 Unfolding = TypeVar("Unfolding", Panel, Group)
 
 
-def view_subject(result: Result, key: str) -> Subject:
+def view_subjects(results: Sequence[Result]) -> tuple[Subject, ...]:
+    """``results`` in their order, with names and ids that are all different."""
+    by_saver: dict[str, list[Result]] = {}
+    for result in results:
+        by_saver.setdefault(result.saver, []).append(result)
+    return tuple(
+        view_subject(result, f"s{number}", _name(result, by_saver[result.saver]))
+        for number, result in enumerate(results, start=1)
+    )
+
+
+def view_subject(result: Result, key: str, name: str = "") -> Subject:
     """``result``, with ids that begin with ``key``."""
     return Subject(
         key=key,
+        name=name or result.saver,
         result=result,
         verdict=VERDICTS[result.exit_code],
         why=why(result),
@@ -200,11 +219,9 @@ def savers_by_areas(subjects: Iterable[Subject]) -> Matrix:
         cells = []
         for area in areas:
             target = f"{item.key}-{area}" if area in item.result.areas else ""
-            cells.append(Cell(in_area(item.result, area), area, item.result.saver, target))
-        modes = count(len(item.result.modes), "mode")
-        lines.append(
-            Line(item.result.saver, f"{item.verdict}, {modes}", item.key, item.key, tuple(cells))
-        )
+            cells.append(Cell(in_area(item.result, area), area, item.name, target))
+        note = f"{item.verdict}, {count(len(item.result.modes), 'mode')}"
+        lines.append(Line(item.name, note, item.key, tuple(cells)))
     return Matrix("Savers by areas of the spec", ("saver", "verdict"), areas, tuple(lines))
 
 
@@ -219,10 +236,20 @@ def savers_by_modes(subjects: Iterable[Subject]) -> Matrix:
             cells = []
             for engine, mode in zip(ENGINES, modes, strict=True):
                 target = f"{item.key}-{mode}" if mode in item.result.modes else ""
-                head = f"{item.result.saver}, {method}"
+                head = f"{item.name}, {method}"
                 cells.append(Cell(in_mode(item.result, mode), engine, head, target))
-            lines.append(Line(item.result.saver, method, item.key, item.key, tuple(cells)))
+            lines.append(Line(item.name, method, item.key, tuple(cells)))
     return Matrix("Savers by modes", ("saver", "method"), ENGINES, tuple(lines))
+
+
+def _name(result: Result, same: Sequence[Result]) -> str:
+    """The saver's address, with the versions in which its runs differ."""
+    differing = [
+        f"{name} {version}"
+        for name, version in result.versions.items()
+        if any(other.versions.get(name) != version for other in same)
+    ]
+    return f"{result.saver} ({', '.join(differing)})" if differing else result.saver
 
 
 def _modes_by_areas(result: Result, key: str) -> Matrix:
@@ -233,7 +260,7 @@ def _modes_by_areas(result: Result, key: str) -> Matrix:
             status = in_mode_and_area(result, mode, area)
             target = "" if status == "no demand" else f"{key}-{mode}-{area}"
             cells.append(Cell(status, area, mode, target))
-        lines.append(Line(mode, "", f"{key}-{mode}", key, tuple(cells)))
+        lines.append(Line(mode, "", f"{key}-{mode}", tuple(cells)))
     return Matrix("Modes by areas of the spec", ("mode", ""), result.areas, tuple(lines))
 
 
