@@ -108,9 +108,7 @@ def why(result: Result) -> str:
 
 def _why(result: Result) -> str:
     if result.exit_code == CONFORMS:
-        held = "holds or is waived" if result.count("waived") else "holds"
-        modes = count(len(result.modes), "claimed mode")
-        return f"every MUST was checked in {count(result.executed, 'case')} of {modes}, and {held}"
+        return _why_it_conforms(result)
     if result.exit_code == BROKEN:
         return _why_broken(result)
     if result.exit_code == HARNESS_FAILED:
@@ -118,6 +116,24 @@ def _why(result: Result) -> str:
     if missing := result.expected - result.executed:
         return f"{missing} of {count(result.expected, 'planned case')} not run"
     return "not everything that is claimed was checked"
+
+
+def _why_it_conforms(result: Result) -> str:
+    held = "holds or is waived" if result.count("waived") else "holds"
+    modes = count(len(result.modes), "claimed mode")
+    checked = f"was checked in {count(result.executed, 'case')} of {modes}, and {held}"
+    if untried := _count_untried(result):
+        musts = count(untried, "other MUST")
+        return f"every MUST that is tried {checked}; the profile plans no case for {musts}"
+    return f"every MUST {checked}"
+
+
+def _count_untried(result: Result) -> int:
+    tried = {row.clause for row in result.rows}
+    return sum(
+        clause.level == "MUST" and clause.applies_to(result.modes) and clause.id not in tried
+        for clause in result.clauses.values()
+    )
 
 
 def _tell_waived(result: Result) -> str:
