@@ -97,7 +97,7 @@ def test_the_workflow_judges_the_saver(
     result = read_result(machine.path("report/report.json"))
     assert (result.saver, result.exit_code) == ("tiny_framework.saving:save", 0)
     assert result.versions["tiny-framework"] == "1.2.3"
-    assert result.executed == result.expected == 4
+    assert result.executed == result.expected >= 4
     assert result.count("waived") == 1
     badge = json.loads(machine.path("report/badge.json").read_text())
     assert badge["message"] == "conforms (smoke, 2 modes, 1 waived)"

@@ -137,9 +137,11 @@ def test_a_run_s_report_keeps_to_the_schema(tmp_path: Path) -> None:
     modes = (Mode("full", "single"),)
     saver = "tests.conformance.fake_savers:save"
     verdict = run_conformance(saver, modes=modes, profile="smoke", bench=bench, report=tmp_path)
-    assert verdict.executed == 2
+    assert verdict.executed >= 2
     result = read_result(tmp_path / "report.json")
-    assert (result.saver, result.exit_code, result.seeds) == (saver, 1, "0 to 1")
+    assert (result.saver, result.exit_code) == (saver, 1)
+    assert re.fullmatch(r"0 to \d+", result.seeds)
+    assert re.fullmatch(r"\d+ of \d+", result.pairs)
     assert {"python", "canonical-saver", "torch", "transformers"} <= set(result.versions)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"report.json", "index.html", "junit.xml", "summary.md", "badge.json"} <= names

@@ -154,6 +154,7 @@ class Result:
         versions: by name of the distribution.
         machine: what it ran on, in words.
         seeds: of the cases, in words; empty without cases.
+        pairs: of values of the axes that are covered, in words; empty without a plan.
         clauses: by id, in the order of the spec.
         rows: by clause and claimed mode, in that order.
         causes: by clause, the simplest first.
@@ -172,6 +173,7 @@ class Result:
     versions: Mapping[str, str]
     machine: str
     seeds: str
+    pairs: str
     clauses: Mapping[str, Clause]
     rows: tuple[Row, ...]
     causes: Mapping[str, Cause]
@@ -246,7 +248,8 @@ def schema() -> dict[str, Any]:
 
 def parse(report: Mapping[str, Any]) -> Result:
     """The content of a ``report.json`` that keeps to the schema."""
-    totals, around, seeds = report["totals"], report["surroundings"], report["seeds"]
+    totals, around = report["totals"], report["surroundings"]
+    seeds, pairs = report["seeds"], report["pairs"]
     return Result(
         saver=printable(report["saver"]),
         profile=printable(report["profile"]),
@@ -259,6 +262,7 @@ def parse(report: Mapping[str, Any]) -> Result:
         versions={printable(name): printable(text) for name, text in around["versions"].items()},
         machine=_describe_machine(around),
         seeds=f"{seeds['smallest']} to {seeds['largest']}" if seeds else "",
+        pairs=f"{pairs['covered']} of {pairs['possible']}" if pairs else "",
         clauses={clause: _parse_clause(clause, item) for clause, item in report["spec"].items()},
         rows=tuple(
             _parse_row(item) for item in report["clauses"] if item["status"] != "not claimed"
