@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from saver_conformance import cli, runner
+from saver_conformance.case import Mode
 from saver_conformance.spec import SPEC
 
-ROOT = Path(__file__).parents[2]
+pytest_plugins = ["pytester"]
+
 WORDS = {"pass": "PASSED", "fail": "FAILED", "deviation": "XFAIL"}
-IN_PYTHON = """
-import json, sys
-from saver_conformance.case import Mode
-from saver_conformance.runner import run_conformance
-
-verdict = run_conformance(sys.argv[1], modes=[Mode("full", "single")], profile="smoke")
-statuses = {row.clause: row.status for row in verdict.rows if row.status != "not claimed"}
-print(json.dumps([verdict.exit_code, statuses]))
-"""
 
 
+@pytest.fixture
+def judge_of_all_runs(shared_judge, monkeypatch):
+    """Every run takes the judge, and with it the ranks, of the tests of mutants."""
+
+    @contextlib.contextmanager
+    def lend(saver, **_):
+        shared_judge.turn_to(saver)
+        yield shared_judge
+
+    monkeypatch.setattr(runner, "Judge", lend)
+
+
+@pytest.mark.usefixtures("judge_of_all_runs")
 @pytest.mark.parametrize(
     ("saver", "code", "broken"),
     [
@@ -33,42 +37,25 @@ print(json.dumps([verdict.exit_code, statuses]))
         ("fixtures.mutants.files:keeps_files_private", 0, {"FILES-010"}),
     ],
 )
-def test_all_front_ends_say_the_same(saver: str, code: int, broken: set[str], tmp_path: Path):
-    report = tmp_path / "report"
-    chosen = ("--modes", "full-single", "--profile", "smoke", "--report", str(report))
-    plugin = ("-rA", "-p", "no:cacheprovider", "-p", "saver_conformance.pytest_plugin")
-    options = ("--saver-modes", "full-single", "--saver-profile", "smoke", str(tmp_path))
-    runs = [
-        start("-c", IN_PYTHON, saver),
-        start("-m", "saver_conformance.cli", "run", "--saver", saver, *chosen),
-        start("-m", "pytest", *plugin, "--rootdir", str(tmp_path), "--saver", saver, *options),
-    ]
-    in_python, on_command_line, in_pytest = (run.communicate()[0] for run in runs)
-
-    exit_code, statuses = json.loads(in_python.splitlines()[-1])
-    assert exit_code == code
+def test_all_front_ends_say_the_same(saver, code, broken, tmp_path, pytester):
+    verdict = runner.run_conformance(saver, modes=[Mode("full", "single")], profile="smoke")
+    statuses = {row.clause: row.status for row in verdict.rows if row.status != "not claimed"}
+    assert verdict.exit_code == code
     assert {clause for clause, status in statuses.items() if status != "pass"} == broken
 
-    assert runs[1].returncode == code, on_command_line
-    clauses = json.loads((report / "report.json").read_text())["clauses"]
+    chosen = ["--modes", "full-single", "--profile", "smoke", "--report", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["run", "--saver", saver, *chosen])
+    assert end.value.code == code
+    clauses = json.loads((tmp_path / "report.json").read_text())["clauses"]
     told = {row["clause"]: row["status"] for row in clauses if row["status"] != "not claimed"}
     assert told == statuses
 
-    assert runs[2].returncode == code, in_pytest
-    lines = in_pytest.splitlines()
+    options = ("--saver", saver, "--saver-modes", "full-single", "--saver-profile", "smoke")
+    plugin = ("-rA", "-p", "no:cacheprovider", "-p", "saver_conformance.pytest_plugin")
+    result = pytester.runpytest_inprocess(*plugin, *options)
+    assert result.ret == code
     for clause in SPEC:
-        shown = [line.split()[0] for line in lines if f"{clause}[full-single]" in line]
+        shown = {line.split()[0] for line in result.outlines if f"{clause}[full-single]" in line}
         word = WORDS.get(statuses.get(clause, ""))
-        assert word in shown if word else not {"PASSED", "FAILED"} & set(shown), clause
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+        assert word in shown if word else not {"PASSED", "FAILED"} & shown, clause
