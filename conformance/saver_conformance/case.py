@@ -69,6 +69,7 @@ Vocabulary = Literal["same", "resized"]
 Head = Literal["declared", "contrary"]
 Handover = Literal["trained", "base"]
 Wrapper = Literal["none", "checkpointing", "compile", "regional"]
+TrainerName = Literal["transformers", "trl-sft", "trl-dpo"]
 
 CUSTOM_LAYERS = (
     "lora_head",
@@ -137,6 +138,7 @@ class Case:
         class_name: name of a class that the model is made a subclass as; empty keeps its own.
         wrapper: what stands around the model or its layers besides the engine: activation
             checkpointing, ``torch.compile`` of the whole or of each layer.
+        trainer: the class that trains, by the name of the library and its task.
         world_size: number of ranks; 1 for the engine ``single``.
         replicas: FSDP2 only: number of groups of ranks that each hold the whole model among them
             (hybrid sharding); 1 shards over all ranks.
@@ -163,6 +165,7 @@ class Case:
     handover: Handover = "trained"
     class_name: str = ""
     wrapper: Wrapper = "none"
+    trainer: TrainerName = "transformers"
     world_size: int = 1
     replicas: int = 1
     nodes: int = 1

@@ -93,8 +93,8 @@ def _make_parser() -> argparse.ArgumentParser:
         "--saver",
         default=REFERENCE,
         metavar="PKG.MOD:FUNC",
-        help="the saver, called on every rank as function(cfg, trainer, model); the current "
-        "folder is importable (default: %(default)s)",
+        help="the saver, called on every rank as function(cfg, trainer, model), or its name in "
+        "'list savers'; the current folder is importable (default: %(default)s)",
     )
     saver.add_argument(
         "--save-limit",
@@ -249,7 +249,7 @@ def _list(given: argparse.Namespace) -> int:
     lines: dict[str, Sequence[str]] = {
         "clauses": [f"{item.id}  {item.level:6}  {item.title}" for item in SPEC.values()],
         "modes": [mode.name for mode in MODES],
-        "savers": [REFERENCE, *list_savers(Path.cwd())],
+        "savers": [REFERENCE, *(claim.line for claim in list_savers(Path.cwd()))],
     }
     print(*lines[given.subject], sep="\n")
     return 0

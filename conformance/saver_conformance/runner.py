@@ -17,8 +17,9 @@ from saver_conformance.pipeline import Pipeline
 from saver_conformance.profiles import Profile, cases_of, in_order
 from saver_conformance.progress import Progress, Silent
 from saver_conformance.report import write_report
+from saver_conformance.savers import Claim, claimed_modes, find_claim
 from saver_conformance.spec import SPEC
-from saver_conformance.verdict import CaseRecord, Pace, Verdict, aggregate
+from saver_conformance.verdict import CaseRecord, Pace, Row, Verdict, aggregate
 from saver_conformance.waivers import Waiver, apply
 from saver_conformance.world import SAVE_LIMIT
 
@@ -42,8 +43,9 @@ def run_conformance(
     """Judge a saver.
 
     Args:
-        saver: its address, ``package.module:function``; the current folder is importable.
-        modes: the modes that it claims.
+        saver: its address, ``package.module:function``, or its name; the current folder is
+            importable.
+        modes: the modes that are asked for; those that the saver does not claim are left out.
         profile: which cases are tried.
         report: folder for ``report.json`` and the cases that failed; None writes nothing.
         save_limit: seconds after which a save counts as hanging.
@@ -58,17 +60,21 @@ def run_conformance(
         HarnessFailedError: nothing can be judged here.
     """
     started = time.monotonic()
-    claimed = tuple(modes)
+    claim = find_claim(saver, Path.cwd())
+    claimed = claimed_modes(claim, tuple(modes))
     progress = progress or Silent()
-    with Judge(saver, bench=bench, save_limit=save_limit, crash_points=crash_points) as judge:
+    with Judge(
+        claim.address, bench=bench, save_limit=save_limit, crash_points=crash_points
+    ) as judge:
         smallest = None
         if profile == "explore":
-            records, smallest = _explore(judge, claimed, seconds, progress, waivers)
+            records, smallest = _explore(judge, claim, claimed, seconds, progress, waivers)
             paces: tuple[Pace, ...] = ()
         else:
-            planned = in_order(case for mode in claimed for case in cases_of(mode, profile))
+            fitting = [claim.fit(case) for mode in claimed for case in cases_of(mode, profile)]
+            planned = in_order(dict.fromkeys(fitting))
             records, paces = _run_planned(judge, planned, progress)
-    verdict = _conclude(saver, profile, claimed, records, paces, started, smallest, waivers)
+    verdict = _conclude(saver, claim, profile, claimed, records, paces, started, smallest, waivers)
     if report is not None:
         write_report(verdict, report)
     return verdict
@@ -85,9 +91,12 @@ def replay(
 ) -> Verdict:
     """Judge a saver by one case; raises as ``run_conformance`` does."""
     started = time.monotonic()
-    with Judge(saver, bench=bench, save_limit=save_limit, crash_points=crash_points) as judge:
+    claim = find_claim(saver, Path.cwd())
+    with Judge(
+        claim.address, bench=bench, save_limit=save_limit, crash_points=crash_points
+    ) as judge:
         records, paces = _run_planned(judge, (case,), Silent())
-    return _conclude(saver, "replay", (case.mode,), records, paces, started, None, waivers)
+    return _conclude(saver, claim, "replay", (case.mode,), records, paces, started, None, waivers)
 
 
 def _run_planned(
@@ -100,12 +109,14 @@ def _run_planned(
 
 def _explore(
     judge: Judge,
+    claim: Claim,
     modes: Sequence[Mode],
     seconds: float | None,
     progress: Progress,
     waivers: Sequence[Waiver],
 ) -> tuple[tuple[CaseRecord, ...], Case | None]:
     def judge_one(case: Case) -> CaseRecord:
+        case = claim.fit(case)
         progress.train(case)
         record = judge.judge(case)
         progress.finish(record)
@@ -113,14 +124,17 @@ def _explore(
 
     progress.plan(0)
     waived = {(waiver.clause, waiver.mode) for waiver in waivers}
+    waived |= {(clause, mode) for clause in SPEC if claim.leaves_out(clause) for mode in modes}
     exploration = Exploration(judge_one, modes, waived)
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it
         exploration.run(seconds)
-    return tuple(exploration.records.values()), exploration.smallest
+    smallest = exploration.smallest
+    return tuple(exploration.records.values()), claim.fit(smallest) if smallest else None
 
 
 def _conclude(
     saver: str,
+    claim: Claim,
     profile: str,
     modes: tuple[Mode, ...],
     records: tuple[CaseRecord, ...],
@@ -137,7 +151,11 @@ def _conclude(
     # A few cases do not tell whether a waiver is needed no more.
     every = profile not in ("explore", "replay")
     run = [record.case for record in records if record.status == "run"]
-    rows, faults = apply(aggregate(records, modes, levels, applies), waivers, modes, every=every)
+    rows = tuple(
+        Row(row.clause, row.mode, "not claimed") if claim.leaves_out(row.clause) else row
+        for row in aggregate(records, modes, levels, applies)
+    )
+    rows, faults = apply(rows, waivers, modes, every=every)
     return Verdict(
         saver=saver,
         profile=profile,

@@ -143,7 +143,7 @@ HOSTILE = {
     ),
     "giant shape of nothing": (
         lambda f: header(f, {"a": entry(0, 0, [2**63] * 300_000 + [0])}),
-        {"FORMAT-003"},
+        {"FORMAT-010"},
     ),
     "giant float": (
         lambda f: (f / "config.json").write_text('{"a": 0.' + "1" * 10**6 + "}"),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from saver_conformance.bench import oracle
+from saver_conformance.bench import oracle, trainers
 from saver_conformance.bench.training import RandomTokens
 from saver_conformance.case import Case
 from saver_conformance.disk.safetensors import write
@@ -22,7 +22,7 @@ def step(case: Case, trainer: Any, names: oracle.Names, vocabulary: int, path: P
     root, device = trainer.model_wrapped, trainer.args.device
     dataset = RandomTokens(vocabulary, case.seed + 1, length=2)
     tokens = torch.stack([dataset[0]["input_ids"], dataset[1]["input_ids"]]).to(device)
-    trainer.training_step(root, {"input_ids": tokens, "labels": tokens})
+    trainer.training_step(root, trainers.make_batch(case, trainer, tokens))
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
     memory = oracle.snapshot(case.mode.engine, root, names, names.trainable)

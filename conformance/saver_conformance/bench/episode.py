@@ -28,6 +28,7 @@ from saver_conformance.bench import (
     oracle,
     purity,
     require,
+    stacks,
     training,
 )
 from saver_conformance.bench.config import Config, make_config
@@ -97,8 +98,9 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
     _barrier()
     _seed(case.seed)
     model = training.adapt(models.load_base(case, base), case)
-    names = oracle.read_names(model)
     trainer = training.make_trainer(case, model, tokenizer, folder / "trainer")
+    model = trainer.model
+    names = oracle.read_names(model)
     trainer.train()
     if (engine := training.running_engine(trainer)) != case.mode.engine:
         raise RuntimeError(f"{case.mode} was trained by the engine {engine}")
@@ -224,6 +226,7 @@ def _adapter_expectation(
 def _start_process() -> None:
     """Do once a process what every case needs."""
     enable_cpu.enable()
+    stacks.adjust()
     transformers.logging.set_verbosity_error()
     # Compiled models keep their wrappers and names, and run without the seconds of compiling.
     torch.compiler.set_stance("force_eager")

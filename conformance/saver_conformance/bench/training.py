@@ -1,4 +1,4 @@
-"""Trains a case with the real ``transformers.Trainer`` under the case's engine."""
+"""Trains a case with a real trainer under the case's engine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from accelerate.parallelism_config import ParallelismConfig
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerFast, Trainer
 
+from saver_conformance.bench import trainers
 from saver_conformance.bench.models import DECODER_LAYERS, vocabulary_size
 from saver_conformance.case import Adapter, Case, Engine
 
@@ -59,6 +60,9 @@ def deepspeed_config(case: Case) -> dict[str, Any] | None:
     zero: dict[str, Any] = {"stage": stage}
     if stage > 1:
         zero["offload_optimizer"] = {"device": "cpu"}
+    if stage == 3:
+        # What DeepSpeed and accelerate ask their users to set for a save of whole weights.
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
     if stage == 3 and not case.persist:
         zero["stage3_param_persistence_threshold"] = 0
     return {
@@ -85,8 +89,8 @@ def lora_config(adapter: Adapter, index: int = 0) -> LoraConfig:
 
 
 def adapt(model: Any, case: Case) -> Any:
-    """The model with the case's adapter on it, or the model itself for full training."""
-    if case.adapter is None:
+    """The model with the case's adapter on it, or the model itself where none is put on it here."""
+    if case.adapter is None or trainers.brings_adapter(case):
         return model
     replicated = case.mode.engine in ("single", "ddp")
     if case.mode.method == "qlora" and replicated:
@@ -114,7 +118,10 @@ def add_adapters(model: Any, adapter: Adapter, *, upcast: bool = True) -> Any:
 def make_trainer(
     case: Case, model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path
 ) -> Trainer:
-    """A trainer for :data:`STEPS` steps; accelerate and the engine start inside."""
+    """A trainer for :data:`STEPS` steps; accelerate and the engine start inside.
+
+    Its ``model`` is the one that is trained: a trainer may put the adapter on itself.
+    """
     fsdp = fsdp_config(case)
     mesh = None
     if case.replicas > 1:
@@ -123,7 +130,7 @@ def make_trainer(
     compiled = case.wrapper in ("compile", "regional")
     if case.wrapper == "regional":  # TrainingArguments has no word for it
         os.environ["ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION"] = "true"
-    arguments = TrainingArguments(
+    arguments: dict[str, Any] = dict(
         output_dir=str(folder),
         max_steps=STEPS,
         per_device_train_batch_size=2,
@@ -148,12 +155,9 @@ def make_trainer(
         torch_compile_backend="eager" if compiled else None,
         parallelism_config=mesh,
     )
-    return Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=RandomTokens(vocabulary_size(case), case.seed),
-        processing_class=tokenizer,
-    )
+    adapter = lora_config(case.adapter) if case.adapter and trainers.brings_adapter(case) else None
+    dataset = RandomTokens(vocabulary_size(case), case.seed)
+    return trainers.make(case, model, arguments, dataset, tokenizer, adapter)
 
 
 def uncompiled(model: Any) -> Any:

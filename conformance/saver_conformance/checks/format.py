@@ -34,9 +34,9 @@ def tiling(e: Evidence) -> Iterator[Finding]:
 
 @check("FORMAT-003", structural=True)
 def metadata(e: Evidence) -> Iterator[Finding]:
-    """The metadata says ``pt``."""
+    """Metadata, where there is some, says ``pt``."""
     for file, parsed in e.headers.items():
-        if parsed.metadata.get("format") != "pt":
+        if parsed.metadata and parsed.metadata.get("format") != "pt":
             yield e.finding("FORMAT-003", "format is 'pt'", shown(dict(parsed.metadata)), file=file)
 
 
@@ -127,6 +127,14 @@ def each_in_one_file(e: Evidence) -> Iterator[Finding]:
                     tensor=name,
                 )
             first.setdefault(name, file)
+
+
+@check("FORMAT-010", structural=True)
+def metadata_is_there(e: Evidence) -> Iterator[Finding]:
+    """The metadata says ``pt``."""
+    for file, parsed in e.headers.items():
+        if parsed.metadata.get("format") != "pt":
+            yield e.finding("FORMAT-010", "format is 'pt'", shown(dict(parsed.metadata)), file=file)
 
 
 def _shards(e: Evidence) -> dict[str, Header]:

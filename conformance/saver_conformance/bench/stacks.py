@@ -1,0 +1,93 @@
+"""The one table of what differs between the library versions that the suite runs on.
+
+The bench is written for the newest versions (``constraints.txt``). Where an older one that a
+framework pins cannot train, a row says what it lacks, since when that is there, and what is done
+instead. None of it takes part in what a saver does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from packaging.version import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What versions of a library before some one need.
+
+    Attributes:
+        library: its distribution's name.
+        before: the first version that does not need it.
+        lacks: what goes wrong without.
+        adjust: does what is needed.
+    """
+
+    library: str
+    before: str
+    lacks: str
+    adjust: Callable[[], None]
+
+
+def adjust() -> None:
+    """Do what the installed versions need; a second call changes nothing."""
+    for difference in needed():
+        difference.adjust()
+
+
+def needed() -> tuple[Difference, ...]:
+    """The rows that the installed versions need."""
+    return tuple(row for row in DIFFERENCES if _is_before(row.library, row.before))
+
+
+def _is_before(library: str, limit: str) -> bool:
+    try:
+        return Version(version(library)) < Version(limit)
+    except PackageNotFoundError:
+        return False
+
+
+def _count_gradients_everywhere() -> None:
+    from torch import nn
+
+    nn.Module.ds_grads_remaining = 0  # type: ignore[assignment]
+
+
+def _gather_data() -> None:
+    from deepspeed.runtime import utils
+
+    gather = utils.all_gather_into_tensor_dp_groups
+    if getattr(gather, "gathers_data", False):
+        return
+
+    def gather_data(flat: Any, parts: Any, groups: Any) -> Any:
+        return gather(
+            [tensor.data for tensor in flat],
+            [[tensor.data for tensor in group] for group in parts],
+            groups,
+        )
+
+    gather_data.gathers_data = True  # type: ignore[attr-defined]
+    utils.all_gather_into_tensor_dp_groups = gather_data
+
+
+DIFFERENCES: Sequence[Difference] = (
+    Difference(
+        library="deepspeed",
+        before="0.19",
+        lacks="ZeRO-3 counts gradients on a module that PEFT trains whole before it has a counter "
+        "(runtime/zero/parameter_offload.py)",
+        adjust=_count_gradients_everywhere,
+    ),
+    Difference(
+        library="deepspeed",
+        before="0.19",
+        lacks="ZeRO-1 and 2 gather weights into views that autograd guards since torch 2.13 "
+        "(runtime/utils.py, all_gather_into_tensor_dp_groups)",
+        adjust=_gather_data,
+    ),
+)
+"""Every row; a module of the suite that asks for a version is in the wrong place."""
