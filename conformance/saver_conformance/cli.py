@@ -131,9 +131,10 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--profile",
-        choices=("smoke", "gate", "explore"),
+        choices=("smoke", "survey", "gate", "explore"),
         default="gate",
-        help="smoke: every mode at a glance; gate: all pairs of the axes; explore: random cases "
+        help="smoke: every mode at a glance; survey: and what savers are known to lose things by; "
+        "gate: all pairs of the axes; explore: random cases "
         "without end, the first failing one is shrunk (default: %(default)s)",
     )
     run.add_argument(

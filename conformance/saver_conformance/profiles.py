@@ -1,6 +1,7 @@
-"""Which cases a run tries: a glance, the gate, or without end.
+"""Which cases a run tries: a glance, a survey, the gate, or without end.
 
 ``smoke`` tries every mode with the least that tells a saver that works from one that does not.
+``survey`` tries what the savers that people use are known to lose things by.
 ``gate`` tries a table of all pairs of the axes for every mode, and derandomized draws on top.
 ``explore`` draws on and on; see ``explore.py``.
 """
@@ -20,7 +21,7 @@ from saver_conformance.pairwise import Table, cover_pairs
 from saver_conformance.strategies import axes_of, cases, is_valid, make_case
 from saver_conformance.world import WorldKey
 
-Profile = Literal["smoke", "gate", "explore"]
+Profile = Literal["smoke", "survey", "gate", "explore"]
 
 GATE_DRAWS = 5
 """Derandomized draws for each mode on top of the table of pairs."""
@@ -50,6 +51,22 @@ _FOUR_RANKS: dict[str, Any] = {"sizes": "odd", "dtype": "bfloat16", "max_shard_s
 _FOUR_RANKS |= {"planted": True}
 _SHARDED = ("fsdp1", "fsdp2", "zero3")
 
+_SURVEY_FULL: tuple[dict[str, Any], ...] = (
+    {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded", "trial": "twin"},
+    {"architecture": "mixtral", "sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
+    | {"planted": True, "guests": "strangers"},
+    {"architecture": "qwen2", "max_shard_size": 4_000, "occupied": "single"}
+    | {"vocabulary": "resized"},
+)
+_SURVEY_ADAPTER: tuple[dict[str, Any], ...] = (
+    {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"}
+    | {"trial": "twin"},
+    {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "planted": True}
+    | {"modules_to_save": ("lm_head",), "guests": "strangers"},
+    {"targets": "embeddings", "vocabulary": "resized"},
+)
+_SURVEY_SINGLE_ADAPTER: tuple[dict[str, Any], ...] = ({"handover": "base"},)
+
 
 def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
     """The cases of ``mode`` that ``profile`` plans; none for ``explore``, which plans nothing."""
@@ -59,6 +76,11 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
             make_case(mode, row, nodes=nodes, seed=seed)
             for seed, (row, nodes) in enumerate(zip(rows, SMOKE_NODES, strict=True))
         )
+    if profile == "survey":
+        rows = _SURVEY_ADAPTER if mode.is_adapter else _SURVEY_FULL
+        if mode.is_adapter and mode.engine == "single":
+            rows += _SURVEY_SINGLE_ADAPTER
+        return tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
     if profile == "gate":
         rows_of_pairs = enumerate(pairs_of(mode).rows)
         table = (make_case(mode, row, seed=seed) for seed, row in rows_of_pairs)

@@ -124,7 +124,7 @@ def _explore(
 
     progress.plan(0)
     waived = {(waiver.clause, waiver.mode) for waiver in waivers}
-    waived |= {(clause, mode) for clause in SPEC if claim.leaves_out(clause) for mode in modes}
+    waived |= {(clause, mode.name) for clause in SPEC if claim.leaves_out(clause) for mode in modes}
     exploration = Exploration(judge_one, modes, waived)
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it
         exploration.run(seconds)

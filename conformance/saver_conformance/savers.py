@@ -5,8 +5,8 @@ A saver that cannot do everything says so in its own file, above its function::
     @claims("my-saver", modes=("full-*", "lora-ddp"), only={"max_shard_size": [None]})
     def save(cfg, trainer, model): ...
 
-It is then addressed as ``my-saver``, and judged by what it claims. The arguments are literals, since
-the judge reads them from the source: whatever the file imports is imported by the ranks alone.
+It is then addressed as ``my-saver``, and judged by what it claims. The arguments are literals:
+the judge reads them from the source, and what the file imports is imported by the ranks alone.
 """
 
 from __future__ import annotations
@@ -175,6 +175,8 @@ def _read_claim(address: str, function: ast.FunctionDef) -> Claim:
             said = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
             said.update({key: tuple(said[key]) for key in ("modes", "without") if key in said})
         except ValueError as error:
-            raise UnknownSaverError(f"{address}: a claim is a name and literals: {error}") from error
+            raise UnknownSaverError(
+                f"{address}: a claim is a name and literals: {error}"
+            ) from error
         return Claim(address, name, **said)
     return Claim(address)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners._buffer_dict import BufferDict
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -23,6 +25,9 @@ from canonical_saver.entries import Entry, Weights, direct
 from canonical_saver.modules import bare, holding, named_modules, unwrap
 from canonical_saver.sources import Source
 
+_KNOWS_ITS_NAMES = hasattr(BaseTuner, "_get_adapter_state_dict")
+"""Since PEFT 0.21 each kind of adapter has its rules; before, one function has those of all, names
+and modules that are trained whole included."""
 _DICTIONARIES = (nn.ModuleDict, nn.ParameterDict, BufferDict)
 
 
@@ -54,10 +59,12 @@ def weights(model: Any, sources: Mapping[str, Source], adapter: str) -> Weights:
         selected = {"prompt_embeddings": state[f"prompt_encoder.{adapter}.embedding.weight"]}
     else:
         selected = _selected(bare(model), adapter, state)
-    selected |= _beside_the_tuner(model, adapter, state) | _embeddings(model, config, state)
+    if _KNOWS_ITS_NAMES:
+        selected |= _beside_the_tuner(model, adapter, state)
+    selected |= _embeddings(model, config, state)
     entries = []
     for key, value in selected.items():
-        name = tuner._remove_adapter_name_from_key(key, adapter)
+        name = tuner._remove_adapter_name_from_key(key, adapter) if _KNOWS_ITS_NAMES else key
         if isinstance(value, Source):
             entries.append(direct(name, value))
         else:
@@ -70,6 +77,11 @@ def weights(model: Any, sources: Mapping[str, Source], adapter: str) -> Weights:
 def _selected(view: Any, adapter: str, state: dict[str, Any]) -> dict[str, Any]:
     """Apply the rules that are those of the kind of adapter."""
     config = view.peft_config[adapter]
+    if not _KNOWS_ITS_NAMES:
+        found: dict[str, Any] = get_peft_model_state_dict(
+            view, state_dict=state, adapter_name=adapter, save_embedding_layers=False
+        )
+        return found
     selected: dict[str, Any] = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]._get_adapter_state_dict(
         model=view,
         config=config,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
@@ -12,8 +12,14 @@ from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
 from saver_conformance.bench import Unavailable
 from saver_conformance.case import Case
 
-Rows = Sequence[dict[str, torch.Tensor]]
-"""Rows with ``input_ids`` and ``labels`` of the same length."""
+
+class Rows(Protocol):
+    """Rows with ``input_ids`` and ``labels`` of the same length."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> dict[str, torch.Tensor]: ...
+
 
 PROMPT_LENGTH = 3
 """Tokens of a row that are the prompt of a preference; the rest is the answer."""
@@ -63,7 +69,7 @@ def make(
     if case.trainer == "trl-sft":
         from trl import SFTConfig, SFTTrainer
 
-        columns = [{key: value.tolist() for key, value in row.items()} for row in rows]
+        columns = [{key: value.tolist() for key, value in row.items()} for row in _each(rows)]
         return SFTTrainer(
             model=model,
             args=SFTConfig(**arguments),
@@ -103,9 +109,13 @@ def make_batch(case: Case, trainer: Any, tokens: torch.Tensor) -> dict[str, torc
     )
 
 
+def _each(rows: Rows) -> Iterator[dict[str, torch.Tensor]]:
+    return (rows[index] for index in range(len(rows)))
+
+
 def _preferences(rows: Rows, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, str]]:
     """Each row preferred over the next one, as texts."""
-    texts = [tokenizer.convert_ids_to_tokens(row["input_ids"].tolist()) for row in rows]
+    texts = [tokenizer.convert_ids_to_tokens(row["input_ids"].tolist()) for row in _each(rows)]
     return [
         {
             "prompt": " ".join(chosen[:PROMPT_LENGTH]),
