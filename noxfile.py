@@ -1,6 +1,8 @@
-"""The project's checks: tests, the conformance gate on the reference, and lint."""
+"""The project's checks: tests, the conformance gate on the reference, shipping savers, and lint."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import nox
 
@@ -12,6 +14,7 @@ TORCH = "torch==2.13.0"
 CONSTRAINTS = ("-c", "constraints.txt")
 FUZZ_INPUTS = "-runs=1000000"
 LIBRARIES = "conformance,deepspeed,qlora"
+RESULTS = "results"
 MUTANT_TESTS = ("tests/conformance/test_mutants.py", "tests/conformance/test_oddities.py")
 
 
@@ -57,6 +60,82 @@ def fuzz(session: nox.Session) -> None:
     install(session, "conformance", "atheris")
     env = {"PYTHONPATH": ".", "TMPDIR": session.create_tmp()}
     session.run("python", "tests/fuzz/fuzz_check.py", FUZZ_INPUTS, *session.posargs, env=env)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Libraries that belong together, and the savers that are judged on them.
+
+    Attributes:
+        savers: names of savers in ``fixtures/savers``.
+        pins: a file of requirements, installed as it is; empty: the tested stack.
+    """
+
+    savers: tuple[str, ...]
+    pins: str = ""
+
+
+STACKS = {
+    "current": Stack(
+        savers=(
+            "hf-trainer",
+            "hf-save-pretrained",
+            "peft",
+            "accelerate",
+            "accelerate-merge",
+            "deepspeed-16bit",
+            "deepspeed-fp32",
+            "torch-dcp",
+            "trl-sft",
+            "trl-dpo",
+            "canonical-trl-sft",
+            "canonical-trl-dpo",
+        )
+    ),
+    "axolotl": Stack(savers=("axolotl", "canonical-axolotl"), pins="constraints-axolotl.txt"),
+    "llamafactory": Stack(savers=("llamafactory",), pins="constraints-llamafactory.txt"),
+}
+SAVE_LIMIT = "20"
+SAVERS_ENV = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1"}
+
+
+def install_stack(session: nox.Session, stack: Stack) -> None:
+    """Install the project on a stack of its own, or on the tested one with TRL."""
+    if stack.pins:
+        session.install(TORCH)
+        session.install("--no-deps", "-r", stack.pins)
+        session.install("--no-deps", "-e", ".")
+    else:
+        install(session, LIBRARIES, "trl", "datasets")
+
+
+@nox.session(python=PYTHON)
+@nox.parametrize("stack", list(STACKS), ids=list(STACKS))
+def savers(session: nox.Session, stack: str) -> None:
+    """Judge the savers that people use, or those that are named, and write the page of all."""
+    chosen = [name for name in STACKS[stack].savers if name in (session.posargs or [name])]
+    if not chosen:
+        session.skip("none of the savers that are named")
+    install_stack(session, STACKS[stack])
+    for name in chosen:
+        # A shipping saver that breaks a MUST is a finding, not a failure; ours may break none.
+        session.run(
+            *("saver-conformance", "run", "--saver", name, "--profile", "survey"),
+            *("--save-limit", SAVE_LIMIT, "--report", f"{RESULTS}/{name}"),
+            env=SAVERS_ENV,
+            success_codes=[0] if name.startswith("canonical") else [0, 1],
+        )
+        session.run("python", "-m", "fixtures.findings", "compare", f"{RESULTS}/{name}")
+    session.run("saver-conformance", "site", RESULTS, "--out", f"{RESULTS}/site")
+    session.run("saver-conformance", "site", RESULTS, "--text")
+
+
+@nox.session(python=PYTHON)
+@nox.parametrize("stack", list(STACKS), ids=list(STACKS))
+def findings(session: nox.Session, stack: str) -> None:
+    """Run the script and the smallest case of every entry of the ledger; each still shows it."""
+    install_stack(session, STACKS[stack])
+    session.run("python", "-m", "fixtures.findings", "run", stack, *session.posargs, env=SAVERS_ENV)
 
 
 @nox.session(python=PYTHON)

@@ -89,7 +89,10 @@ def saves_the_same_weights_again(e: Evidence) -> Iterator[Finding]:
             )
             return
     headers = read_weights(twin.folder).headers
-    file_of = {name: file for file in headers for name in headers[file].tensors}
+    file_of: dict[str, str] = {}
+    for file, header in headers.items():
+        for name in header.tensors:
+            file_of.setdefault(name, file)  # as in the first, if a file of an earlier save is left
     for name in e.file_of:
         if name not in file_of:
             yield e.finding(
