@@ -1,0 +1,110 @@
+"""Savers by name and by what they claim, and the shipping savers' own claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from saver_conformance.case import MODES, Adapter, Case, Mode
+from saver_conformance.judge import UnknownSaverError
+from saver_conformance.profiles import cases_of
+from saver_conformance.savers import Claim, claimed_modes, claims, find_claim, list_savers
+
+ROOT = Path(__file__).parents[2]
+SHIPPING = [claim for claim in list_savers(ROOT) if claim.address.startswith("fixtures.savers.")]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(text):
+        (tmp_path / "fixtures" / "mine").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fixtures" / "mine" / "odd.py").write_text(text)
+        return tmp_path
+
+    return write
+
+
+CLAIMED = """
+import no_such_library
+@claims("mine", modes=["full-*"], only={"max_shard_size": [None]}, without=["META-*"])
+def save(cfg, trainer, model): ...
+def plain(cfg, trainer, model): ...
+"""
+
+
+@pytest.mark.parametrize("saver", ["mine", "fixtures.mine.odd:save"])
+def test_a_claim_is_found_by_name_and_by_address_without_an_import(folder, saver):
+    claim = find_claim(saver, folder(CLAIMED))
+    assert claim.address == "fixtures.mine.odd:save"
+    assert claim.name == "mine"
+    assert claim.modes == ("full-*",)
+    assert claim.leaves_out("META-003")
+    assert not claim.leaves_out("TENSOR-001")
+
+
+@pytest.mark.parametrize("saver", ["fixtures.mine.odd:plain", "somewhere.else:save"])
+def test_without_a_claim_everything_is_claimed(folder, saver):
+    claim = find_claim(saver, folder(CLAIMED))
+    assert claimed_modes(claim, MODES) == MODES
+    assert not claim.leaves_out("META-003")
+
+
+def test_an_unknown_name_is_told_with_those_that_are_known(folder):
+    with pytest.raises(UnknownSaverError, match=r"'other' is no saver.* mine"):
+        find_claim("other", folder(CLAIMED))
+
+
+def test_modes_that_are_not_claimed_are_left_out(folder):
+    claim = find_claim("mine", folder(CLAIMED))
+    full, lora = Mode("full", "ddp"), Mode("lora", "ddp")
+    assert claimed_modes(claim, (full, lora)) == (full,)
+    with pytest.raises(UnknownSaverError, match=r"mine claims none .* full-\*"):
+        claimed_modes(claim, (lora,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("'mine', modes=[name]", "a name and literals"),
+        ("'mine', modes=['fool-*']", "no mode is called 'fool-\\*'"),
+        ("'mine', without=['TENSE-*']", "no clause is called 'TENSE-\\*'"),
+        ("'mine', only={'colour': ['red']}", "a case has no colour"),
+    ],
+)
+def test_a_claim_that_makes_no_sense_is_an_error(folder, arguments, message):
+    text = f"@claims({arguments})\ndef save(cfg, trainer, model): ...\n"
+    with pytest.raises(UnknownSaverError, match=message):
+        find_claim("mine", folder(text))
+
+
+def test_a_case_is_fitted_to_the_claim_and_otherwise_kept():
+    claim = Claim("a:b", only={"max_shard_size": [None], "dora": [False]}, trainer="trl-sft")
+    adapter = Adapter(dora=True, r=7)
+    case = Case(Mode("lora", "single"), adapter=adapter, max_shard_size=4_000, sizes="odd")
+    fitted = claim.fit(case)
+    assert fitted.max_shard_size is None
+    assert fitted.adapter == Adapter(r=7)
+    assert fitted.sizes == "odd"
+    assert fitted.trainer == "trl-sft"
+    assert claim.fit(fitted) == fitted
+
+
+def test_the_decorator_leaves_the_function_as_it_is():
+    def save(cfg, trainer, model): ...
+
+    assert claims("mine")(save) is save
+
+
+@pytest.mark.parametrize("claim", SHIPPING, ids=lambda claim: claim.name)
+def test_a_shipping_saver_claims_modes_and_fits_every_case_of_a_survey(claim):
+    assert claim.name
+    modes = claimed_modes(claim, MODES)
+    cases = {claim.fit(case) for mode in modes for case in cases_of(mode, "survey")}
+    assert {case.mode for case in cases} == set(modes)
+    assert all(Case.from_json(case.to_json()) == case for case in cases)
+
+
+def test_names_are_given_once():
+    names = [claim.name for claim in SHIPPING]
+    assert len(names) == len(set(names)) >= 8

@@ -1,0 +1,54 @@
+"""Other trainers and other versions of libraries than the bench's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from saver_conformance.bench import Unavailable, stacks, trainers
+from saver_conformance.bench.tokenizer import make_tokenizer
+from saver_conformance.bench.training import RandomTokens
+from saver_conformance.case import Case, Mode
+
+SINGLE = Mode("full", "single")
+
+
+def test_a_missing_trainer_is_unavailable_and_nobodys_fault(monkeypatch):
+    monkeypatch.setattr(trainers, "find_spec", lambda name: None)
+    rows = RandomTokens(64, seed=0)
+    with pytest.raises(Unavailable, match="trl-sft needs trl"):
+        trainers.make(
+            Case(SINGLE, trainer="trl-sft"), None, {}, rows, make_tokenizer(64, chat=False), None
+        )
+
+
+def test_preferences_are_the_rows_as_texts():
+    tokenizer = make_tokenizer(64, chat=False)
+    rows = RandomTokens(64, seed=0, length=2)
+    first, second = trainers._preferences(rows, tokenizer)
+    assert (
+        tokenizer(first["prompt"] + first["chosen"])["input_ids"] == rows[0]["input_ids"].tolist()
+    )
+    assert first["rejected"].split() == second["chosen"].split()
+
+
+@pytest.mark.parametrize(("trainer", "keys"), [("transformers", 2), ("trl-sft", 3)])
+def test_a_batch_is_what_the_trainer_takes(trainer, keys):
+    tokens = torch.arange(16).reshape(2, 8)
+    batch = trainers.make_batch(Case(SINGLE, trainer=trainer), None, tokens)
+    assert len(batch) == keys
+    assert batch["input_ids"] is tokens
+
+
+@pytest.mark.parametrize(("installed", "count"), [("0.18.9", 2), ("0.19.0", 0), ("1.0", 0)])
+def test_only_older_versions_are_adjusted(monkeypatch, installed, count):
+    monkeypatch.setattr(stacks, "version", lambda library: installed)
+    assert len(stacks.needed()) == count
+
+
+def test_a_library_that_is_not_there_needs_nothing(monkeypatch):
+    def missing(library):
+        raise stacks.PackageNotFoundError(library)
+
+    monkeypatch.setattr(stacks, "version", missing)
+    assert stacks.needed() == ()
