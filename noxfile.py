@@ -95,7 +95,7 @@ STACKS = {
     "axolotl": Stack(savers=("axolotl", "canonical-axolotl"), pins="constraints-axolotl.txt"),
     "llamafactory": Stack(savers=("llamafactory",), pins="constraints-llamafactory.txt"),
 }
-SAVE_LIMIT = "20"
+SAVE_LIMIT = "30"
 
 
 def environment(session: nox.Session) -> dict[str, str]:
