@@ -14,11 +14,15 @@ from hypothesis.errors import Flaky
 
 from saver_conformance.case import Case, Mode
 from saver_conformance.spec import SPEC
-from saver_conformance.strategies import cases
+from saver_conformance.strategies import NODES, WORLD_SIZES, cases
 from saver_conformance.verdict import CaseRecord
 
-DRAWS_A_ROUND = 100
+DRAWS_A_ROUND = 50
 """Cases drawn before Hypothesis starts afresh; it keeps all of a round in memory."""
+WORLDS = tuple((size, nodes) for size in WORLD_SIZES for nodes in NODES)
+"""Numbers of ranks and machines; a round keeps to one, since worlds take long to start."""
+EARLIER = 2
+"""Saves into the same folder that may come before the one that is judged."""
 
 
 class _BrokenError(Exception):
@@ -51,12 +55,19 @@ class Exploration:
     def run(self, seconds: float | None) -> None:
         """Draw until ``seconds`` are over or a MUST is broken; shrinking then takes its time."""
         deadline = float("inf") if seconds is None else time.monotonic() + seconds
-        for start in count(secrets.randbits(32)):
-            if self.smallest is not None or time.monotonic() >= deadline:
+        first = secrets.randbits(32)
+        for number in count():
+            if self.smallest is not None:
+                self._simplify_world()
                 return
-            self._run_round(start, deadline)
+            if time.monotonic() >= deadline:
+                return
+            self._run_round(first + number, WORLDS[number % len(WORLDS)], deadline)
 
-    def _run_round(self, start: int, deadline: float) -> None:
+    def _run_round(self, start: int, world: tuple[int, int], deadline: float) -> None:
+        def drawn(mode: Mode) -> st.SearchStrategy[Case]:
+            return cases(mode, *world, earlier=EARLIER, trials=True)
+
         @seed(start)
         @settings(
             max_examples=DRAWS_A_ROUND,
@@ -67,7 +78,7 @@ class Exploration:
             suppress_health_check=list(HealthCheck),
             verbosity=Verbosity.quiet,
         )
-        @given(st.sampled_from(self._modes).flatmap(cases))
+        @given(st.sampled_from(self._modes).flatmap(drawn))
         def attempt(case: Case) -> None:
             if self.smallest is None and time.monotonic() >= deadline:
                 return
@@ -77,6 +88,19 @@ class Exploration:
         # What is left in ``smallest`` is the case that failed last, where shrinking ended.
         with contextlib.suppress(_BrokenError, Flaky):
             function()
+
+    def _simplify_world(self) -> None:
+        """Shrink the world of the smallest case, which its round has kept to."""
+        smallest = self.smallest
+        if smallest is None or smallest.mode.engine == "single":
+            return
+        for size, nodes in WORLDS:
+            if (size, nodes) == (smallest.world_size, smallest.nodes):
+                return
+            with contextlib.suppress(_BrokenError):
+                self._try(_in_world(smallest, size, nodes))
+                continue
+            return  # it breaks there too
 
     def _try(self, case: Case) -> None:
         if case not in self.records:
@@ -93,3 +117,9 @@ class Exploration:
         if self._clause in broken:  # or else a smaller case could be about something else
             self.smallest = case
             raise _BrokenError(self._clause)
+
+
+def _in_world(case: Case, size: int, nodes: int) -> Case:
+    """``case`` and those before it on so many ranks and machines, without replicas."""
+    after = _in_world(case.after, size, nodes) if case.after else None
+    return replace(case, world_size=size, nodes=nodes, replicas=1, after=after)

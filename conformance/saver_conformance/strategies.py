@@ -102,11 +102,13 @@ def make_case(
     """The case with ``values`` on the axes; an axis that is not named takes its simplest value.
 
     ``world_size`` and ``nodes`` are those of the modes that have several ranks, ``replicas`` those
-    of the modes that shard within replicas.
+    of the modes that shard within replicas. ``values`` may name them too, and ``trial`` and
+    ``after``: they are no axes, because the profiles plan them apart.
     """
     row = {name: values.get(name, options[0]) for name, options in all_axes(mode).items()}
-    row["trial"] = values.get("trial", "none")  # no axis: trials are planned apart
-    return _case(mode, row, world_size, nodes, replicas, seed)
+    row |= {"trial": values.get("trial", "none"), "after": values.get("after")}
+    size, spread = values.get("world_size", world_size), values.get("nodes", nodes)
+    return _case(mode, row, size, spread, values.get("replicas", replicas), seed)
 
 
 def all_axes(mode: Mode) -> dict[str, Sequence[Any]]:

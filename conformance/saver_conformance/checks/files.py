@@ -197,6 +197,8 @@ def no_model_config_beside_adapter(e: Evidence) -> Iterator[Finding]:
 
 def _idle(e: Evidence) -> str:
     """Name the ranks when none of them wrote anything; empty otherwise, and without a run."""
+    if e.folder != e.observation.folder:
+        return ""
     ranks = ", ".join(str(outcome.rank) for outcome in e.observation.outcomes)
     return f"nothing was written by any rank ({ranks})\n" if ranks and not e.written else ""
 

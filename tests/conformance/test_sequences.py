@@ -1,0 +1,106 @@
+"""Saves in sequence into one folder: each is judged, whatever the ones before it left."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+
+from saver_conformance.case import METHODS, Case, Mode
+from saver_conformance.judge import Saved
+from saver_conformance.spec import SPEC
+from saver_conformance.strategies import cases, make_case
+
+REFERENCE = "canonical_saver:save_trained_model"
+STALE = "fixtures.mutants.unusual:keeps_its_own_earlier_shards"
+SINGLE = {method: Mode(method, "single") for method in METHODS}
+
+
+class SavesInSequence(RuleBasedStateMachine):
+    """A folder that is saved into again and again."""
+
+    judge = None  # given by the test
+
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.last = None
+
+    @rule(case=st.sampled_from(list(SINGLE.values())).flatmap(cases))
+    def train_and_save_anything(self, case):
+        self.save(case)
+
+    @precondition(lambda self: self.last)
+    @rule(limit=st.sampled_from([None, 20_000, 4_000]))
+    def save_in_other_shards(self, limit):
+        self.save(replace(self.last, max_shard_size=limit))
+
+    @precondition(lambda self: self.last)
+    @rule(method=st.sampled_from(METHODS), names=st.sampled_from([("style",), ("default",)]))
+    def train_by_another_method(self, method, names):
+        self.save(make_case(SINGLE[method], {"names": names, "tokenizer": self.last.tokenizer}))
+
+    def save(self, case: Case) -> None:
+        """Train and save into the folder as it was left, and judge what lies there now."""
+        case = replace(case, occupied="empty", guests="none", after=self.last)
+        note(case.to_json())
+        saved = self.judge.save_onto(self.folder if self.last else None, case)
+        assert isinstance(saved, Saved), saved.reason
+        shutil.rmtree(self.folder)
+        shutil.copytree(saved.folder / "out", self.folder)
+        record = self.judge.inspect(saved)
+        assert record.status == "run", record.reason
+        assert not [f for f in record.findings if SPEC[f.clause].level == "MUST"]
+        self.last = replace(case, after=None)
+
+    def teardown(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def run_machine(judge, examples, steps):
+    class Machine(SavesInSequence):
+        pass
+
+    Machine.judge = judge
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            derandomize=True,
+            phases=[Phase.generate],  # a saver of ours is judged: the first failure says enough
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_every_save_of_a_sequence_is_right(shared_judge):
+    shared_judge.turn_to(REFERENCE)
+    run_machine(shared_judge, examples=2, steps=5)
+
+
+def test_a_saver_that_trips_over_its_own_save_is_caught(shared_judge):
+    shared_judge.turn_to(STALE)
+    with pytest.raises(AssertionError, match="FILES-005"):
+        run_machine(shared_judge, examples=6, steps=4)
+
+
+def test_the_saves_before_the_last_are_judged_with_it(shared_judge):
+    shared_judge.turn_to(STALE)
+    sharded = make_case(SINGLE["full"], {"max_shard_size": 20_000})
+    single = replace(make_case(SINGLE["full"], {}), after=sharded)
+    # The last save finds two earlier ones, whose shards are of the same names.
+    last = replace(sharded, after=single)
+    record = shared_judge.judge(last)
+    broken = {finding.case for finding in record.ran["FILES-005"]}
+    assert single in broken
+    assert record.case == last
+    assert record.clauses
