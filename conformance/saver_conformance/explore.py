@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from itertools import count
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings

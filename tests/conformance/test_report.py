@@ -15,6 +15,7 @@ from saver_conformance.explore import Exploration
 from saver_conformance.finding import Finding
 from saver_conformance.report import complexity, group_by_cause, replay_command, write_report
 from saver_conformance.spec import SPEC
+from saver_conformance.strategies import make_case
 from saver_conformance.terminal import print_verdict
 from saver_conformance.verdict import CaseRecord, Pace, Verdict, aggregate
 
@@ -163,6 +164,38 @@ def test_exploring_shrinks_to_the_guilty_axes() -> None:
     exploration = Exploration(judge, (DDP, LORA))
     exploration.run(None)
     assert exploration.smallest == Case(DDP, "mixtral", "odd", tokenizer="plain", world_size=2)
+
+
+@pytest.mark.parametrize(
+    "guilt",
+    [
+        {"world_size": 3},
+        {"world_size": 4, "nodes": 2},
+        {"trial": "twin"},
+        {"guests": "readonly"},
+        {"head": "contrary", "architecture": "llama-tied"},
+    ],
+    ids=str,
+)
+def test_exploring_leaves_everything_else_at_its_simplest(guilt) -> None:
+    def judge(case: Case) -> CaseRecord:
+        guilty = all(getattr(case, name) == value for name, value in guilt.items())
+        return CaseRecord(case, (), "run", ran={"FILES-001": (FINDING,) if guilty else ()})
+
+    exploration = Exploration(judge, (DDP, Mode("full", "fsdp2")))
+    exploration.run(None)
+    assert exploration.smallest == make_case(DDP, guilt)
+
+
+def test_exploring_keeps_the_saves_before_that_matter() -> None:
+    def judge(case: Case) -> CaseRecord:
+        guilty = case.after is not None and case.after.mode.is_adapter
+        return CaseRecord(case, (), "run", ran={"FILES-001": (FINDING,) if guilty else ()})
+
+    exploration = Exploration(judge, (DDP,))
+    exploration.run(None)
+    lora = make_case(Mode("lora", "ddp"), {})
+    assert exploration.smallest == make_case(DDP, {"after": lora})
 
 
 def test_exploring_ends_with_its_time() -> None:
