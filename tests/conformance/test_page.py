@@ -13,8 +13,12 @@ from xml.etree import ElementTree as ET
 import pytest
 from jsonschema import Draft202012Validator
 from tests.conformance.made_verdicts import (
+    CHECKED,
+    CLAIMED,
     EVIL,
     made_verdicts,
+    make_record,
+    make_verdict,
     read_report,
     write_reports,
 )
@@ -40,6 +44,7 @@ from saver_conformance.page.view import (
     view_subject,
     view_subjects,
 )
+from saver_conformance.report import write_report
 from saver_conformance.runner import run_conformance
 from saver_conformance.spec import SPEC
 
@@ -326,6 +331,17 @@ def test_the_policy_names_what_is_on_the_page(site: Page) -> None:
     assert policy.count("sha256-") == 2
 
 
+def test_a_saver_that_breaks_everything_has_a_page_that_opens(tmp_path: Path) -> None:
+    long = "\n".join(["a line of a traceback" * 10] * 50)
+    broken = make_verdict("pkg:save", [make_record(m, broken=CHECKED, text=long) for m in CLAIMED])
+    failed = make_verdict("pkg:save", [make_record(m, status="error", text=long) for m in CLAIMED])
+    for verdict in (broken, failed):
+        write_report(verdict, tmp_path)
+        sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+        assert sizes["index.html"] < 1_500_000 * len(CLAIMED)
+        assert sizes["summary.md"] < 1_000_000  # what a job's summary may have
+
+
 def test_nothing_is_scored(folders: dict[str, Path], site: Page) -> None:
     for page in (site, *pages(folders)):
         assert "%" not in page.text
@@ -400,10 +416,12 @@ def test_the_matrix_as_text(
     name: str, folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        cli.main(["site", str(folders["conforms"].parent), f"--text={name}"])
+        compared = [str(folders[name]) for name in ("conforms", "broken", "inconclusive")]
+        cli.main(["site", *compared, f"--text={name}"])
     assert end.value.code == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("Of 9 savers, 4 do not conform, 1 met a failing harness, 2 not judged")
+    tally = "Of 3 savers, 1 does not conform, 1 not judged to the end and 1 conforms."
+    assert shown.startswith(tally)
     lines = [line for line in shown.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert "**FAIL**" in next(line for line in lines if "framework.trainer:save_model" in line)

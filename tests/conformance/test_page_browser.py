@@ -162,10 +162,10 @@ def test_the_rules_of_accessibility(
     page: str, browser: webdriver.Chrome, files: dict[str, Path]
 ) -> None:
     show(browser, files[page])
-    if page == "report":  # its panels are made like those of the site, which are too many
-        unfold_all(browser)
+    unfold_all(browser)
     browser.execute_script(AXE_SCRIPT)
-    run = "axe.run({runOnly: arguments[0]}).then(arguments[1])"
+    # The site's articles are made like the report, and so many that axe takes a minute.
+    run = "axe.run({exclude: [['article']]}, {runOnly: arguments[0]}).then(arguments[1])"
     found: dict[str, Any] = browser.execute_async_script(run, WCAG)
     told = [
         (item["id"], item["nodes"][0]["html"], item["nodes"][0]["failureSummary"])

@@ -21,6 +21,10 @@ VERSION = 1
 REPORT_FILE = "report.json"
 SHOWN_LINES = 24
 """Lines of a finding that are shown; ``report.json`` has all of them."""
+SHOWN_REASON_LINES = 4
+"""The same, of a reason that many clauses share; it is told in full where it is said once."""
+SHOWN_CHARACTERS = 4000
+"""Of a finding or a reason, however long its lines are."""
 
 
 class ResultError(ValueError):
@@ -312,7 +316,7 @@ def _parse_row(plain: Mapping[str, Any]) -> Row:
         cases=plain["cases"],
         planned=plain["planned"],
         findings=len(findings),
-        reason=excerpt(plain["reason"], SHOWN_LINES),
+        reason=_shorten(plain["reason"], SHOWN_REASON_LINES),
         evidence=_parse_evidence(findings[0]) if findings else None,
     )
 
@@ -340,8 +344,8 @@ def _parse_evidence(plain: Mapping[str, Any]) -> Evidence:
     }
     return Evidence(
         where=tuple((name, printable(str(at))) for name, at in place.items() if at is not None),
-        expected=excerpt(plain["expected"], SHOWN_LINES),
-        found=excerpt(plain["found"], SHOWN_LINES),
+        expected=_shorten(plain["expected"]),
+        found=_shorten(plain["found"]),
         replay=printable(plain["replay"]),
     )
 
@@ -349,10 +353,15 @@ def _parse_evidence(plain: Mapping[str, Any]) -> Evidence:
 def _parse_not_run(records: Iterable[Mapping[str, Any]]) -> Iterator[NotRun]:
     by_reason: dict[tuple[str, str], list[str]] = {}
     for record in records:
-        key = record["status"], excerpt(record["reason"], SHOWN_LINES)
+        key = record["status"], _shorten(record["reason"])
         by_reason.setdefault(key, []).append(record["case"]["mode"])
     for (status, reason), modes in by_reason.items():
         yield NotRun(status, reason, tuple(dict.fromkeys(modes)), len(modes))
+
+
+def _shorten(text: str, lines: int = SHOWN_LINES) -> str:
+    shown = excerpt(text, lines)
+    return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}..."
 
 
 def _describe_machine(around: Mapping[str, Any]) -> str:
