@@ -156,6 +156,14 @@ def findings(session: nox.Session, stack: str) -> None:
 
 
 @nox.session(python=PYTHON)
+def mutation(session: nox.Session) -> None:
+    """Change the checks' own code in small ways, to see which changes no fast test notices."""
+    install(session, LIBRARIES)
+    env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+    session.run("python", "-m", "tests.mutation.run", *session.posargs, env=env)
+
+
+@nox.session(python=PYTHON)
 def lint(session: nox.Session) -> None:
     """Check style, format and types."""
     install(session, "conformance", "mypy", "ruff", "nox", "types-jsonschema")

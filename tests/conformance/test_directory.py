@@ -14,6 +14,7 @@ from saver_conformance.disk.directory import (
     scan,
     shard_names,
 )
+from saver_conformance.disk.regular import read_whole
 from saver_conformance.disk.safetensors import write
 from saver_conformance.observation import Tensor
 
@@ -127,3 +128,11 @@ def test_json_that_is_no_file(tmp_path):
         read_json_object(tmp_path / "config.json")
     with pytest.raises(UnreadableJsonError, match="there is no"):
         read_json_object(tmp_path / "generation_config.json")
+
+
+def test_a_file_of_just_the_limit_is_read_and_a_larger_one_is_not(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"123")
+    assert read_whole(path, 3) == b"123"
+    with pytest.raises(OSError, match="larger than 2 bytes"):
+        read_whole(path, 2)

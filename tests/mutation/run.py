@@ -1,0 +1,116 @@
+"""Change the checks' own code in small ways, and see whether the fast tests notice.
+
+``python -m tests.mutation.run`` tries every change of every module of ``checks/`` and ``disk/``;
+``--sample 100`` tries as many of them, drawn with ``--seed``; names of modules choose among them.
+Libraries are imported once; each change is tried in a fork.
+"""
+
+import argparse
+import ast
+import importlib.util
+import os
+import random
+import signal
+import sys
+import time
+from importlib.abc import Loader, MetaPathFinder
+from pathlib import Path
+
+import hypothesis
+import peft  # noqa: F401 - so that no fork imports it
+import pytest
+import transformers  # noqa: F401
+from tests.mutation.operators import mutate, mutations
+
+ROOT = Path(__file__).parents[2]
+SUITE = ROOT / "conformance" / "saver_conformance"
+MODULES = ("checks/*.py", "disk/*.py", "deeds.py", "differing.py")
+TESTS = {
+    "disk/": ("safetensors", "directory", "audit"),
+    "deeds.py": ("deeds",),
+    "differing.py": ("checks",),
+    "checks/crash.py": ("judgements",),
+    "checks/purity.py": ("judgements",),
+    "checks/ranks.py": ("judgements", "checks"),
+    "checks/": ("checks", "audit", "judgements"),
+}
+"""Names of test modules by the beginning of a module's path; the first that fits counts."""
+LIMIT = 120
+"""Seconds after which a change that makes the tests hang counts as noticed."""
+
+
+class Changed(MetaPathFinder, Loader):
+    """Imports one module from a changed tree."""
+
+    def __init__(self, name: str, path: Path, tree: ast.Module) -> None:
+        self._name, self._path, self._tree = name, path, tree
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self._name:
+            return None
+        return importlib.util.spec_from_file_location(name, self._path, loader=self)
+
+    def exec_module(self, module):
+        exec(compile(self._tree, self._path, "exec"), module.__dict__)
+
+
+def is_noticed(path: Path, tree: ast.Module | None) -> bool:
+    """Whether the module's tests fail when it is changed to ``tree``, if to anything."""
+    inside = path.relative_to(SUITE).as_posix()
+    names = next(names for start, names in TESTS.items() if inside.startswith(start))
+    tests = [f"tests/conformance/test_{name}.py" for name in names]
+    child = os.fork()
+    if child == 0:
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        code = 1
+        try:
+            if tree is not None:
+                name = ".".join(path.relative_to(SUITE.parent).with_suffix("").parts)
+                sys.meta_path.insert(0, Changed(name, path, tree))
+            hypothesis.settings.register_profile("quick", derandomize=True, database=None)
+            hypothesis.settings.load_profile("quick")
+            code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status != 0
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def main() -> int:
+    """Print the changes that no test notices, and the counts; 1 when the tests fail unchanged."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modules", nargs="*", help="such as checks/files.py (default: all)")
+    parser.add_argument("--sample", type=int, help="how many changes to try (default: all)")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    paths = [path for pattern in MODULES for path in sorted(SUITE.glob(pattern))]
+    chosen = [p for p in paths if not given.modules or str(p.relative_to(SUITE)) in given.modules]
+    os.chdir(ROOT)
+    for path in chosen:
+        if is_noticed(path, None):
+            print(f"the tests of {path.relative_to(SUITE)} fail on unchanged code")
+            return 1
+    planned = [(path, one) for path in chosen for one in mutations(path.read_text())]
+    if given.sample is not None and given.sample < len(planned):
+        planned = random.Random(given.seed).sample(planned, given.sample)
+    survivors = 0
+    for number, (path, one) in enumerate(planned, start=1):
+        if not is_noticed(path, mutate(path.read_text(), one.number)):
+            survivors += 1
+            print(f"survived: {path.relative_to(SUITE)}:{one.line}: {one.what}", flush=True)
+        if number % 20 == 0 or number == len(planned):
+            print(f"{number} of {len(planned)} changes, {survivors} survived", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
