@@ -24,6 +24,8 @@ _STACK = (
     "deepspeed",
     "bitsandbytes",
     "trl",
+    "axolotl",
+    "llamafactory",
 )
 
 

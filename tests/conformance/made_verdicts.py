@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from saver_conformance import checks
@@ -12,7 +13,7 @@ from saver_conformance.finding import Finding
 from saver_conformance.report import write_report
 from saver_conformance.spec import SPEC, clauses_for
 from saver_conformance.strategies import make_case
-from saver_conformance.verdict import CaseRecord, Pace, Verdict, aggregate
+from saver_conformance.verdict import CaseRecord, Pace, Row, Verdict, aggregate
 from saver_conformance.waivers import Waiver, apply
 
 CHECKED = tuple(check.clause for check in checks.checks())
@@ -73,6 +74,15 @@ def make_verdict(
     )
 
 
+def leave_out(area: str, verdict: Verdict) -> Verdict:
+    """``verdict`` of a saver that claims no part in ``area``."""
+    rows = tuple(
+        Row(row.clause, row.mode, "not claimed") if row.area == area else row
+        for row in verdict.rows
+    )
+    return replace(verdict, rows=rows)
+
+
 def made_verdicts() -> dict[str, Verdict]:
     """One verdict for everything that can come out, by what came out."""
     single, zero3, lora = CLAIMED
@@ -97,6 +107,7 @@ def made_verdicts() -> dict[str, Verdict]:
             "rare.saving:save", [make_record(zero3, status="unavailable", text="no library")]
         ),
         "harness": make_verdict("unlucky.saving:save", [make_record(zero3, status="error")]),
+        "partial": leave_out("META", make_verdict("weights.only:save")),
         "nothing": make_verdict("idle.saving:save", modes=()),
         "evil": make_verdict(
             EVIL,

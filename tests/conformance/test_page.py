@@ -58,6 +58,7 @@ CODES = {
     "wrong waiver": 1,
     "inconclusive": 2,
     "harness": 3,
+    "partial": 0,
     "nothing": 2,
     "evil": 1,
 }
@@ -271,7 +272,7 @@ def test_failures_stand_first(results: tuple[Result, ...], site: Page) -> None:
     lines = savers_by_areas(view_subjects(_ordered(results))).lines
     verdicts = [line.note.partition(",")[0] for line in lines]
     assert verdicts == ["does not conform"] * 4 + ["harness failed"] + ["inconclusive"] * 2 + (
-        ["conforms"] * 2
+        ["conforms"] * 3
     )
     broken = _ordered(results)[0]
     subject = view_subject(broken, "s1")
@@ -281,6 +282,18 @@ def test_failures_stand_first(results: tuple[Result, ...], site: Page) -> None:
     assert subject.modes[0].status == "fail"
     named = [attributes.get("id") for tag, attributes in site.elements if tag == "article"]
     assert named == [f"s{n}" for n in range(1, len(results) + 1)]
+
+
+def test_what_a_saver_has_no_part_in_is_not_claimed(results: tuple[Result, ...]) -> None:
+    [partial] = [result for result in results if result.saver == "weights.only:save"]
+    subject = view_subject(partial, "s1")
+    [meta] = [panel for panel in subject.areas if panel.name == "META"]
+    assert {entry.status for entry in meta.entries} == {meta.status} == {"not claimed"}
+    assert "META" not in {
+        group.area for mode in subject.modes for group in mode.groups if group.told
+    }
+    page = Page(render_site([partial]))
+    assert "claims no part in" in page.text
 
 
 def test_two_runs_of_one_saver_are_told_apart(results: tuple[Result, ...]) -> None:
@@ -448,11 +461,13 @@ def test_a_verdict_is_one_sentence(results: tuple[Result, ...]) -> None:
     told = {result.saver: sentence(result) for result in results}
     crash = sum(clause.area == "CRASH" and clause.level == "MUST" for clause in SPEC.values())
     assert told["good.saving:save"] == (
-        "conforms: every MUST that is tried was checked in 3 cases of 3 claimed modes, and holds; "
-        f"the profile plans no case for {crash} other MUSTs"
+        "conforms: every claimed MUST that is tried was checked in 3 cases of 3 claimed modes, "
+        f"and holds; the profile plans no case for {crash} other MUSTs"
     )
     assert "holds or is waived; " in told["waived.saving:save"]
     assert told["waived.saving:save"].endswith("; 1 clause waived")
+    meta = sum(clause.area == "META" and clause.level == "MUST" for clause in SPEC.values())
+    assert told["weights.only:save"].endswith(f"; the saver claims no part in {meta} MUSTs")
     assert told["careless.saving:save"] == "does not conform: 1 waiver is wrong"
     assert told["rare.saving:save"] == "was not judged to the end: 1 of 3 planned cases not run"
     assert told["unlucky.saving:save"].startswith("was not judged: the harness failed")

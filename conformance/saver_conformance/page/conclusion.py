@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from saver_conformance.page.result import Result, Row
+from saver_conformance.page.result import Clause, Result, Row
 from saver_conformance.shown import count
 from saver_conformance.verdict import BROKEN, CONFORMS, HARNESS_FAILED, INCONCLUSIVE, Status
 
@@ -95,6 +95,13 @@ def in_mode_and_area(result: Result, mode: str, area: str) -> Shown:
     return status_of(rows, applies, claimed=mode in result.modes)
 
 
+def of_clause(result: Result, clause: Clause) -> Shown:
+    """The status of a clause over all claimed modes."""
+    rows = (row for row in result.rows if row.clause == clause.id)
+    applies = clause.applies_to(result.modes)
+    return status_of(rows, applies, claimed=applies)
+
+
 def sentence(result: Result) -> str:
     """The verdict and its reason, to stand after the saver's name."""
     said = {INCONCLUSIVE: "was not judged to the end", HARNESS_FAILED: "was not judged"}
@@ -102,8 +109,8 @@ def sentence(result: Result) -> str:
 
 
 def why(result: Result) -> str:
-    """The reason of the verdict."""
-    return f"{_why(result)}{_tell_waived(result)}"
+    """The reason of the verdict, and what it does not rest on."""
+    return f"{_why(result)}{_tell_waived(result)}{_tell_unclaimed(result)}"
 
 
 def _why(result: Result) -> str:
@@ -122,18 +129,26 @@ def _why_it_conforms(result: Result) -> str:
     held = "holds or is waived" if result.count("waived") else "holds"
     modes = count(len(result.modes), "claimed mode")
     checked = f"was checked in {count(result.executed, 'case')} of {modes}, and {held}"
-    if untried := _count_untried(result):
+    if untried := _count_musts(result, "not tried"):
         musts = count(untried, "other MUST")
-        return f"every MUST that is tried {checked}; the profile plans no case for {musts}"
-    return f"every MUST {checked}"
+        return f"every claimed MUST that is tried {checked}; the profile plans no case for {musts}"
+    return f"every claimed MUST {checked}"
 
 
-def _count_untried(result: Result) -> int:
-    tried = {row.clause for row in result.rows}
+def _count_musts(result: Result, status: Shown) -> int:
+    """Number of the MUSTs of the claimed modes that have ``status`` in all of them."""
     return sum(
-        clause.level == "MUST" and clause.applies_to(result.modes) and clause.id not in tried
+        clause.level == "MUST"
+        and clause.applies_to(result.modes)
+        and of_clause(result, clause) == status
         for clause in result.clauses.values()
     )
+
+
+def _tell_unclaimed(result: Result) -> str:
+    """What the saver says that it has no part in, though its modes ask for it."""
+    number = _count_musts(result, "not claimed")
+    return f"; the saver claims no part in {count(number, 'MUST')}" if number else ""
 
 
 def _tell_waived(result: Result) -> str:

@@ -160,7 +160,8 @@ class Result:
         seeds: of the cases, in words; empty without cases.
         pairs: of values of the axes that are covered, in words; empty without a plan.
         clauses: by id, in the order of the spec.
-        rows: by clause and claimed mode, in that order.
+        rows: by clause and claimed mode, in that order; ``not claimed`` where the saver has no
+            part in the clause.
         causes: by clause, the simplest first.
         waiver_faults: what is wrong with the waivers.
         not_run: the cases that were not run.
@@ -269,7 +270,7 @@ def parse(report: Mapping[str, Any]) -> Result:
         pairs=f"{pairs['covered']} of {pairs['possible']}" if pairs else "",
         clauses={clause: _parse_clause(clause, item) for clause, item in report["spec"].items()},
         rows=tuple(
-            _parse_row(item) for item in report["clauses"] if item["status"] != "not claimed"
+            _parse_row(item) for item in report["clauses"] if item["mode"] in report["modes"]
         ),
         causes={item["clause"]: _parse_cause(item) for item in report["causes"]},
         waiver_faults=tuple(printable(fault) for fault in report["waiver_faults"]),

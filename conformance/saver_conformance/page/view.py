@@ -20,7 +20,7 @@ from saver_conformance.page.conclusion import (
     in_area,
     in_mode,
     in_mode_and_area,
-    status_of,
+    of_clause,
     why,
 )
 from saver_conformance.page.result import Clause, Evidence, Result, Row
@@ -288,7 +288,7 @@ def _groups(result: Result, key: str, mode: str) -> Iterator[Group]:
             if clause.area != area or not clause.applies_to((mode,)):
                 continue
             row = by_clause.get(clause.id)
-            if row is None or row.status == "pass":
+            if row is None or row.status in ("pass", "not claimed"):
                 status: Shown = row.status if row else "not tried"
                 rest.append((clause, status, f"{key}-{clause.id}"))
             else:
@@ -301,12 +301,11 @@ def _groups(result: Result, key: str, mode: str) -> Iterator[Group]:
 
 def _entry(result: Result, key: str, clause: Clause) -> Entry:
     rows = [row for row in result.rows if row.clause == clause.id]
-    applies = clause.applies_to(result.modes)
     cause = result.causes.get(clause.id)
     return Entry(
         id=f"{key}-{clause.id}",
         clause=clause,
-        status=status_of(rows, applies, claimed=applies),
+        status=of_clause(result, clause),
         scope=_describe_scope(rows),
         modes=tuple(_modes_by_status(rows, key)),
         reasons=tuple(dict.fromkeys(row.reason for row in rows if row.reason)),
@@ -321,7 +320,7 @@ def _entry_in_mode(row: Row, clause: Clause) -> Entry:
 
 
 def _describe_scope(rows: list[Row]) -> str:
-    if not rows:
+    if not any(row.planned for row in rows):
         return ""
     cases, planned = sum(row.cases for row in rows), sum(row.planned for row in rows)
     findings = sum(row.findings for row in rows)
