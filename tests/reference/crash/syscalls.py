@@ -312,6 +312,8 @@ def _text(thread: int, address: int) -> str:
 def _live(body: Callable[[Watch], Any], parent: socket.socket, said: Path) -> None:
     """Be the child: run the body, tell how it went by the exit code, and never return."""
     code = 2
+    die_with_parent = 1  # PR_SET_PDEATHSIG
+    _LIBC.prctl(die_with_parent, int(signal.SIGKILL), 0, 0, 0)
     try:
         printed = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(printed, 1)
