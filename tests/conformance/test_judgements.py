@@ -158,3 +158,10 @@ def test_without_a_look_or_a_twin_nothing_is_said():
     blocked = run(observe("twin")).blocked
     assert blocked["PURITY-001"] == "nobody looked at what changed in the processes"
     assert blocked["PURITY-010"] == "the save left no folder, so nothing was saved again"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("c", "another model loads"), (None, "no model loads")]
+)
+def test_what_loads_after_a_failure_is_told(model, said):
+    assert found(disturbed("EIO", *RAISED, model=model), "CRASH-004") == {"CRASH-004": [(0, said)]}
