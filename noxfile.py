@@ -51,7 +51,8 @@ def mutants(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """Kill saves at every file-system call, make every call fail, and save large models."""
     install(session, LIBRARIES)
-    session.run("pytest", "-m", "crash", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    options = ("-m", "crash", "-o", "faulthandler_timeout=3600")
+    session.run("pytest", *options, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(python=PYTHON)
