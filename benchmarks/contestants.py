@@ -1,0 +1,164 @@
+"""The ways to save that are compared, each called on every rank with the same model and folder.
+
+``reference`` is ours and ``limit`` is what the disk allows: as many processes as there are ranks,
+each writing its share of the same number of bytes to a file of its own in large pieces. The others
+are what people call today. A contestant is left out of an engine whose models it cannot save.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from benchmarks.engines import ZERO, Trained
+
+Contestant = Callable[[Trained, Path], None]
+
+LIMIT_PIECE = 64 * 2**20
+
+
+def rank() -> int:
+    """This process among all."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def reference(trained: Trained, folder: Path) -> None:
+    """``canonical_saver.save_model``: each rank writes what it holds."""
+    from canonical_saver import save_model
+
+    save_model(trained.wrapped, folder)
+
+
+def limit(trained: Trained, folder: Path) -> None:
+    """Large writes of the same number of bytes, by as many processes, and nothing else."""
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    share = trained.size // world
+    handle = os.open(folder / f"limit-{rank()}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        for start in range(0, share, LIMIT_PIECE):
+            data = _limit_data()[: share - start]
+            while data:
+                data = data[os.write(handle, data) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _limit_data() -> memoryview:
+    if not _LIMIT_DATA:
+        _LIMIT_DATA.append(memoryview(os.urandom(LIMIT_PIECE)))
+    return _LIMIT_DATA[0]
+
+
+_LIMIT_DATA: list[memoryview] = []
+
+
+def save_pretrained(trained: Trained, folder: Path) -> None:
+    """``PreTrainedModel.save_pretrained`` of rank 0."""
+    if rank() == 0:
+        trained.model.save_pretrained(folder)
+
+
+def gather(trained: Trained, folder: Path) -> None:
+    """Gather the whole state dict on rank 0, then ``save_file``: what the Trainer does."""
+    state = _gathered(trained)
+    if rank() == 0:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in state.items()},
+            folder / "model.safetensors",
+            metadata={"format": "pt"},
+        )
+
+
+def _gathered(trained: Trained) -> dict[str, torch.Tensor]:
+    found: Any
+    if trained.engine == "fsdp2":
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        found = get_model_state_dict(trained.wrapped, options=options)
+    elif trained.engine == "fsdp1":
+        from torch.distributed.fsdp import (
+            FullStateDictConfig,
+            FullyShardedDataParallel,
+            StateDictType,
+        )
+
+        with FullyShardedDataParallel.state_dict_type(
+            trained.wrapped,
+            StateDictType.FULL_STATE_DICT,
+            FullStateDictConfig(offload_to_cpu=True, rank0_only=True),
+        ):
+            found = trained.wrapped.state_dict()
+    else:
+        found = trained.wrapped._zero3_consolidated_16bit_state_dict()
+    return found or {}
+
+
+def accelerate(trained: Trained, folder: Path) -> None:
+    """``accelerate.Accelerator.save_model``."""
+    accelerator = _accelerator(trained.engine)
+    accelerator.save_model(trained.wrapped, folder, max_shard_size="50GB")
+
+
+def _accelerator(engine: str) -> Any:
+    if engine not in _ACCELERATORS:
+        from accelerate import Accelerator
+        from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+
+        if engine == "zero3":
+            os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+            made = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=ZERO))
+            # What ``prepare`` does; here the engine is there already.
+            made.deepspeed_config = made.deepspeed_plugin.deepspeed_config
+        else:
+            os.environ["ACCELERATE_USE_FSDP"] = "true"
+            plugin = FullyShardedDataParallelPlugin(
+                fsdp_version=int(engine[-1]),
+                sync_module_states=False,
+                cpu_ram_efficient_loading=False,
+            )
+            made = Accelerator(fsdp_plugin=plugin)
+        _ACCELERATORS[engine] = made
+    return _ACCELERATORS[engine]
+
+
+_ACCELERATORS: dict[str, Any] = {}
+
+
+def consolidating(trained: Trained, folder: Path) -> None:
+    """torch.distributed.checkpoint's Hugging Face writer, joining the ranks' shards at the end."""
+    from torch.distributed.checkpoint import save
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
+
+    state = get_model_state_dict(trained.wrapped)
+    writer = HuggingFaceStorageWriter(
+        path=str(folder),
+        fqn_to_index_mapping=dict.fromkeys(state, 1),
+        save_distributed=True,
+        enable_consolidation=True,
+    )
+    save(state, storage_writer=writer)
+
+
+def save_16bit_model(trained: Trained, folder: Path) -> None:
+    """``DeepSpeedEngine.save_16bit_model``: gathers on rank 0 and writes a pickle."""
+    trained.wrapped.save_16bit_model(str(folder), "pytorch_model.bin")
+
+
+OURS: dict[str, Contestant] = {"reference": reference, "limit": limit}
+PEERS: dict[str, dict[str, Contestant]] = {
+    "single": {"save_pretrained": save_pretrained},
+    "ddp": {"save_pretrained": save_pretrained},
+    "fsdp1": {"gather": gather},
+    "fsdp2": {"gather": gather, "accelerate": accelerate, "consolidating": consolidating},
+    "zero2": {"save_pretrained": save_pretrained, "save_16bit_model": save_16bit_model},
+    "zero3": {"gather": gather, "accelerate": accelerate, "save_16bit_model": save_16bit_model},
+}

@@ -1,0 +1,193 @@
+"""The page and the plots, made from the JSON of a run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ratios import Summary, summarize
+from benchmarks.targets import judge
+
+GIB, MIB, GB = 2**30, 2**20, 10**9
+
+NAMES = {
+    "reference": "canonical_saver",
+    "limit": "limit of the disk",
+    "gather": "gather + save_file",
+    "accelerate": "accelerate",
+    "consolidating": "DCP, consolidated",
+    "save_16bit_model": "save_16bit_model",
+    "save_pretrained": "save_pretrained",
+}
+
+
+def write(results: dict[str, Any], docs: Path) -> None:
+    """Write ``performance.md``, ``performance.svg`` and ``performance.png``.
+
+    Args:
+        results: the run, as it is in ``performance.json``.
+        docs: the folder.
+    """
+    summaries = summarize(results["samples"])
+    (docs / "performance.md").write_text("\n".join(_page(results, summaries)))
+    _plot(summaries, docs / "performance")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table of Markdown; the first column is text, the others are numbers."""
+    lines = [f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
+    machine = results["machine"]
+    lines = ["# Performance", "", "Made by `nox -s bench`; do not edit.", ""]
+    lines += [
+        f"Measured {results['date']} on {machine['cores']} cores, {machine['memory'] / GIB:.0f} GiB "
+        f"of memory, {machine['file_system']}, Linux {machine['kernel']}, "
+        f"{', '.join(machine['versions'])}, in {results['minutes']:.0f} minutes. Models are Llamas in "
+        "bfloat16. In each cell all contestants save the same model by turns into new folders of "
+        "the same disk; before each save, as many free pages of memory are made ready. Seconds are "
+        "medians; a ratio is that of the seconds to the reference's in the same round (median, in "
+        "brackets the least and the greatest). "
+        "`limit of the disk`: as many processes as there are ranks write the same number of bytes "
+        "to a file each, 64 MiB at a time. `with fsync` is until all bytes are on the disk. Memory "
+        "is what the worst rank needed beyond what it had, by the kernel's high-water mark; "
+        "`written` are the bytes that the kernel counted for the disk.",
+        "",
+        "![Seconds of each contestant](performance.svg)",
+        "",
+    ]
+    lines += ["## Targets", ""]
+    lines += table(
+        ("target", "where", "found", "holds"),
+        [
+            (v.target, v.cell, v.found, "yes" if v.holds else "**no**")
+            for v in judge(summaries)
+        ],
+    )
+    if results["left_out"]:
+        lines += ["## Not measured as planned", ""]
+        lines += [*(f"- {text}" for text in results["left_out"]), ""]
+    notes = results.get("notes", [])
+    if notes:
+        lines += ["## What remains", "", *(f"- {note}" for note in notes), ""]
+    lines += ["## All measurements", ""]
+    for cell in dict.fromkeys(s.cell for s in summaries):
+        mine = [s for s in summaries if s.cell == cell]
+        lines += [f"### {cell} ({mine[0].bytes / GB:.3f} GB, {mine[0].rounds} rounds)", ""]
+        head = ("", "seconds", "ratio", "seconds with fsync", "ratio", "memory MiB", "written")
+        lines += table(head, _rows(mine))
+    if results["many"]:
+        lines += ["## Many tensors", ""]
+        head = ("", "tensors", "plan s", "save s", "us a tensor", "memory MiB", "bytes a tensor")
+        lines += table(head, (_many_row(m) for m in results["many"]))
+    if results["predicted"]:
+        lines += ["## Prediction against measurement", ""]
+        lines += [
+            "Predicted from the bytes of the busiest rank and the pace of the limit in the same "
+            "cell, with fsync.",
+            "",
+        ]
+        head = ("", "worst rank / mean", "predicted s", "measured s", "measured / predicted")
+        lines += table(head, _predicted_rows(results["predicted"], summaries))
+    return lines
+
+
+def _rows(mine: list[Summary]) -> Iterable[tuple[str, ...]]:
+    for name in dict.fromkeys(s.contestant for s in mine):
+        plain = next(s for s in mine if s.contestant == name and not s.durable)
+        durable = next(s for s in mine if s.contestant == name and s.durable)
+        yield (
+            NAMES[name],
+            f"{plain.seconds:.3f}",
+            _ratio(plain),
+            f"{durable.seconds:.3f}",
+            _ratio(durable),
+            f"{plain.memory / MIB:.0f}",
+            f"{plain.written:.3f}",
+        )
+
+
+def _ratio(summary: Summary) -> str:
+    if summary.contestant == "reference":
+        return "1"
+    least, middle, greatest = summary.ratio
+    return f"{middle:.2f} ({least:.2f} to {greatest:.2f})"
+
+
+def _many_row(found: dict[str, Any]) -> tuple[str, ...]:
+    count = found["tensors"]
+    return (
+        found["kind"],
+        f"{count:,}",
+        f"{found['plan_seconds']:.2f}",
+        f"{found['save_seconds']:.2f}",
+        f"{found['save_seconds'] / count * 1e6:.0f}",
+        f"{found['memory'] / MIB:.0f}",
+        f"{found['memory'] / count:,.0f}",
+    )
+
+
+def _predicted_rows(
+    predicted: Sequence[dict[str, Any]], summaries: Sequence[Summary]
+) -> Iterable[tuple[str, ...]]:
+    by_key = {(s.cell, s.contestant): s for s in summaries if s.durable}
+    for cell in predicted:
+        limit = by_key.get((cell["cell"], "limit"))
+        measured = by_key.get((cell["cell"], "reference"))
+        if limit is None or measured is None:
+            continue
+        expected = limit.seconds * cell["imbalance"]
+        yield (
+            cell["cell"],
+            f"{cell['imbalance']:.3f}",
+            f"{expected:.3f}",
+            f"{measured.seconds:.3f}",
+            f"{measured.seconds / expected:.2f}",
+        )
+
+
+def _plot(summaries: Sequence[Summary], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    mpl.rcParams["svg.hashsalt"] = "canonical-saver"
+    import matplotlib.pyplot as plt
+
+    panels = [("fsdp2", 2), ("fsdp2", 4), ("zero3", 2), ("zero3", 4), ("single", 1)]
+    figure, axes = plt.subplots(2, len(panels), figsize=(3.3 * len(panels), 7), sharey=True)
+    colours = dict(zip(NAMES, plt.get_cmap("tab10").colors, strict=False))
+    for row, durable in zip(axes, (False, True), strict=True):
+        for axis, (engine, ranks) in zip(row, panels, strict=True):
+            mine = [
+                s
+                for s in summaries
+                if s.cell.startswith(f"{engine}, {ranks} x") and s.durable == durable
+            ]
+            for name in NAMES:
+                line = sorted((s.bytes / GB, s.seconds) for s in mine if s.contestant == name)
+                style = "--" if name == "limit" else "-"
+                if line:
+                    axis.plot(
+                        *zip(*line, strict=True), style, marker="o", ms=4, color=colours[name],
+                        label=NAMES[name],
+                    )
+            ranks_text = "1 process" if ranks == 1 else f"{ranks} ranks"
+            axis.set_title(f"{engine}, {ranks_text}{', with fsync' if durable else ''}", size=9)
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            axis.set_xlabel("GB")
+            axis.grid(alpha=0.3)
+        row[0].set_ylabel("seconds")
+    handles = {
+        label: handle
+        for axis in axes.flat
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=7, fontsize=8)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(path.with_suffix(".png"), dpi=110)
+    plt.close(figure)

@@ -1,0 +1,108 @@
+"""From samples to ratios with a spread, and whether two runs agree. Pure functions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+TOLERANCE = 1.10
+"""Two runs agree on a ratio when the ranges of their rounds, widened by this factor, overlap."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All rounds of one contestant in one cell under one policy.
+
+    Attributes:
+        cell, contestant: what was measured.
+        durable: whether the time ends with the bytes on the disk.
+        bytes: of the model.
+        rounds: how many.
+        seconds: median over the rounds.
+        ratio: of the seconds to the reference's in the same round: least, median, greatest.
+        memory: bytes of extra memory on the worst rank, the greatest of all rounds.
+        written: bytes that reached the disk, by the model's, median.
+    """
+
+    cell: str
+    contestant: str
+    durable: bool
+    bytes: int
+    rounds: int
+    seconds: float
+    ratio: tuple[float, float, float]
+    memory: int
+    written: float
+
+
+def summarize(samples: Sequence[dict[str, Any]]) -> list[Summary]:
+    """Summarize samples, in the order in which cells and contestants come.
+
+    Ours are measured under each policy apart, since they flush while they write; of a peer, one
+    save gives both times: without the flush, and with the flush that follows.
+    """
+    grouped: dict[tuple[str, str, bool], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for sample in samples:
+        apart = sample["contestant"] in ("reference", "limit")
+        for durable in (False, True):
+            if not apart or sample["durable"] == durable:
+                key = sample["cell"], sample["contestant"], durable
+                grouped[key][sample["round"]] = sample
+    found = []
+    for (cell, contestant, durable), rounds in grouped.items():
+        ours = grouped.get((cell, "reference", durable), {})
+        ratios = [
+            _seconds(sample, durable) / _seconds(ours[number], durable)
+            for number, sample in rounds.items()
+            if number in ours
+        ]
+        if not ratios:
+            continue
+        found.append(
+            Summary(
+                cell,
+                contestant,
+                durable,
+                next(iter(rounds.values()))["bytes"],
+                len(rounds),
+                median(_seconds(sample, durable) for sample in rounds.values()),
+                (min(ratios), median(ratios), max(ratios)),
+                max(max(sample["memory"]) for sample in rounds.values()),
+                median(sample["written"] / sample["bytes"] for sample in rounds.values()),
+            )
+        )
+    return found
+
+
+def disagreements(old: Sequence[Summary], new: Sequence[Summary]) -> list[str]:
+    """Say on which ratios two runs differ by more than their rounds do."""
+    before = {(s.cell, s.contestant, s.durable): s for s in old}
+    found = []
+    for now in new:
+        then = before.get((now.cell, now.contestant, now.durable))
+        if then is None or now.contestant == "reference":
+            continue
+        apart = max(now.ratio[0] / then.ratio[2], then.ratio[0] / now.ratio[2])
+        if apart > TOLERANCE**2:
+            policy = "with fsync" if now.durable else "without"
+            found.append(
+                f"{now.cell}, {now.contestant}, {policy}: {_range(then)} before, {_range(now)} now"
+            )
+    return found
+
+
+def compared(old: Sequence[Summary], new: Sequence[Summary]) -> int:
+    """How many ratios two runs have in common."""
+    keys = [{(s.cell, s.contestant, s.durable) for s in run} for run in (old, new)]
+    return sum(contestant != "reference" for _, contestant, _ in keys[0] & keys[1])
+
+
+def _range(summary: Summary) -> str:
+    return f"{summary.ratio[0]:.2f} to {summary.ratio[2]:.2f}"
+
+
+def _seconds(sample: dict[str, Any], durable: bool) -> float:
+    return float(sample["durable_seconds" if durable else "seconds"])

@@ -1,0 +1,77 @@
+"""What the reference is meant to reach, judged from the summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.ratios import Summary
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One target in one cell.
+
+    Attributes:
+        target: what is wanted.
+        cell: where.
+        found: what was measured.
+        holds: whether that is enough.
+    """
+
+    target: str
+    cell: str
+    found: str
+    holds: bool
+
+
+def judge(summaries: Sequence[Summary]) -> list[Verdict]:
+    """Judge all targets whose cells were measured."""
+    found: list[Verdict] = []
+    by_key = {(s.cell, s.contestant, s.durable): s for s in summaries}
+    for engine in ("fsdp2", "zero3"):
+        cell = f"{engine}, 2 x, 2 GB"
+        for durable in (False, True):
+            ours = by_key.get((cell, "reference", durable))
+            if ours is None:
+                continue
+            policy = "with fsync" if durable else "without fsync"
+            for name, times in (("gather", 3.0), ("consolidating", 3.0)):
+                peer = by_key.get((cell, name, durable))
+                if peer is not None:
+                    ratio = peer.ratio[1]
+                    target = f"at least {times:g} times faster than {name}, {policy}"
+                    found.append(Verdict(target, cell, f"{ratio:.1f} times", ratio >= times))
+            limit = by_key.get((cell, "limit", durable))
+            if limit is not None:
+                ratio = 1 / limit.ratio[1]
+                target = f"at most 1.10 times the limit, {policy}"
+                found.append(Verdict(target, cell, f"{ratio:.2f} times", ratio <= 1.10))
+            target = f"bytes written at most 1.01 times the model's, {policy}"
+            found.append(Verdict(target, cell, f"{ours.written:.3f} times", ours.written <= 1.01))
+    for cell in dict.fromkeys(s.cell for s in summaries):
+        ours = by_key.get((cell, "reference", False))
+        if ours is None:
+            continue
+        more = f"{ours.memory / MIB:.0f} MiB"
+        found.append(
+            Verdict("extra memory at most 64 MiB on any rank", cell, more, ours.memory <= 64 * MIB)
+        )
+        plain = by_key.get((cell, "save_pretrained", False))
+        if plain is None or not cell.startswith("single"):
+            continue
+        if ours.bytes < 10 * 10**6:
+            late = 1000 * (ours.seconds - plain.seconds)
+            target = "at most 20 ms later than save_pretrained"
+            found.append(Verdict(target, cell, f"{late:+.1f} ms", late <= 20))
+        else:
+            target = "no slower than save_pretrained"
+            found.append(
+                Verdict(target, cell, f"{1 / plain.ratio[1]:.2f} times", plain.ratio[1] >= 1)
+            )
+            target = "no more memory than save_pretrained"
+            both = f"{more}, {plain.memory / MIB:.0f} MiB"
+            found.append(Verdict(target, cell, both, ours.memory <= plain.memory + MIB))
+    return found

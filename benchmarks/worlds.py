@@ -1,0 +1,145 @@
+"""Runs the cells, each in new processes of its own, all contestants by turns: A B C, A B C, ..."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from benchmarks import engines, models
+from benchmarks.cells import Cell
+from benchmarks.contestants import OURS, PEERS
+from benchmarks.measure import measure
+
+LONGEST = timedelta(minutes=8)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One save of one contestant.
+
+    Attributes:
+        cell: the cell's name.
+        contestant: who saved.
+        round: in which round of the cell, from 0.
+        durable: whether the contestant's own flushing was on, see :func:`measure`.
+        bytes: of the model.
+        seconds, durable_seconds, memory, written: see :class:`benchmarks.measure.Cost`.
+    """
+
+    cell: str
+    contestant: str
+    round: int
+    durable: bool
+    bytes: int
+    seconds: float
+    durable_seconds: float
+    memory: tuple[int, ...]
+    written: int
+
+
+def run_cell(cell: Cell, folder: Path, seconds: float) -> tuple[list[Sample], str]:
+    """Measure one cell.
+
+    Args:
+        cell: what to measure.
+        folder: where to save to.
+        seconds: no new round is begun when this time does not suffice for it.
+
+    Returns:
+        The samples, and what kept the cell from being measured as planned, "" if nothing did.
+    """
+    with tempfile.TemporaryDirectory() as shared:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.worlds", json.dumps(asdict(cell)), str(rank)]
+                + [shared, str(folder), str(seconds)],
+                stdout=subprocess.DEVNULL,
+                stderr=(Path(shared) / f"{rank}.log").open("w"),
+            )
+            for rank in range(cell.ranks)
+        ]
+        deadline = time.monotonic() + seconds + 120
+        failed = ""
+        for rank, process in enumerate(processes):
+            try:
+                code = process.wait(max(1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                code = -1
+            if code and not failed:
+                log = (Path(shared) / f"{rank}.log").read_text().strip().splitlines()
+                failed = f"rank {rank} ended with {code}: {' / '.join(log[-3:])}"
+                for other in processes:
+                    other.kill()
+        results = Path(shared) / "samples.jsonl"
+        lines = results.read_text().splitlines() if results.exists() else []
+    samples = [Sample(**json.loads(line)) for line in lines]
+    rounds = 1 + max((sample.round for sample in samples), default=-1)
+    if not failed and rounds < cell.rounds:
+        failed = f"{rounds} of {cell.rounds} rounds: the time was over"
+    return samples, failed
+
+
+def _rank_main(cell: Cell, rank: int, shared: Path, folder: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(cell.ranks)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "HF_HUB_OFFLINE": "1"}
+    os.environ |= {"LOCAL_WORLD_SIZE": str(cell.ranks), "DS_ACCELERATOR": "cpu"}
+    torch.set_num_threads(1)
+    if cell.engine != "single":
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{shared}/store",
+            rank=rank,
+            world_size=cell.ranks,
+            timeout=LONGEST,
+        )
+    trained = engines.build(cell.engine, models.config(cell.size))
+    turns = [(name, save, True) for name, save in OURS.items()]
+    turns += [(name, save, False) for name, save in OURS.items()]
+    turns += [(name, save, False) for name, save in PEERS[cell.engine].items()]
+    longest = 0.0
+    with (shared / "samples.jsonl").open("a") as results:
+        for number in range(-1, cell.rounds):  # the first is for caches and imports
+            begun = time.monotonic()
+            if not _agree(number < 1 or begun + longest < deadline):
+                break
+            for name, save, durable in turns:
+                cost = measure(save, trained, folder / name, durable=durable)
+                if rank == 0 and number >= 0:
+                    sample = Sample(cell.name, name, number, durable, trained.size, **asdict(cost))
+                    print(json.dumps(asdict(sample)), file=results, flush=True)
+            longest = max(longest, time.monotonic() - begun)
+    if dist.is_initialized():
+        dist.barrier()
+    # What engines leave running must not keep the process.
+    os._exit(0)
+
+
+def _agree(value: bool) -> bool:
+    """What rank 0 says."""
+    if not dist.is_initialized():
+        return value
+    told: list[Any] = [value]
+    dist.broadcast_object_list(told)
+    return bool(told[0])
+
+
+if __name__ == "__main__":
+    _rank_main(
+        Cell(**json.loads(sys.argv[1])),
+        int(sys.argv[2]),
+        Path(sys.argv[3]),
+        Path(sys.argv[4]),
+        float(sys.argv[5]),
+    )
