@@ -173,6 +173,14 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+def bench(session: nox.Session) -> None:
+    """Measure the reference, its peers and the disk; ``--scale`` computes what is larger."""
+    install(session, "conformance,deepspeed", "matplotlib")
+    env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+    session.run("python", "-m", "benchmarks", *session.posargs, env=env)
+
+
+@nox.session(python=PYTHON)
 def lint(session: nox.Session) -> None:
     """Check style, format and types."""
     install(session, "conformance", "mypy", "ruff", "nox", "types-jsonschema")
