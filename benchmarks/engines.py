@@ -1,4 +1,4 @@
-"""How each engine holds the model that is saved: built shard by shard, never whole on every rank."""
+"""How each engine holds the model that is saved; sharded ones are built shard by shard."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from saver_conformance.bench import enable_cpu
 from transformers import LlamaConfig
 
 from benchmarks import models
+from saver_conformance.bench import enable_cpu
 
 ZERO: dict[str, Any] = {
     "train_micro_batch_size_per_gpu": 1,

@@ -46,12 +46,13 @@ def measure(contestant: Contestant, trained: Trained, folder: Path, *, durable: 
             ``fsync`` does nothing, and the flush is timed apart, after it.
     """
     if rank() == 0:
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         warm(folder, trained.size)
     gc.collect()
     _barrier()
-    before = _resident()
-    Path("/proc/self/clear_refs").write_text("5")
+    before = resident_memory()
+    reset_peak()
     written = _written()
     _barrier()
     begun = time.perf_counter()
@@ -64,7 +65,7 @@ def measure(contestant: Contestant, trained: Trained, folder: Path, *, durable: 
             contestant(trained, folder)
         _barrier()
         seconds = time.perf_counter() - begun
-    peak = max(0, _peak() - before)
+    peak = max(0, peak_memory() - before)
     written = _written() - written
     if rank() == 0:
         flush(folder)
@@ -134,11 +135,18 @@ def _gather(value: tuple[int, int]) -> list[tuple[int, int]]:
     return values
 
 
-def _resident() -> int:
+def resident_memory() -> int:
+    """Bytes of main memory of this process."""
     return _status("VmRSS:")
 
 
-def _peak() -> int:
+def reset_peak() -> None:
+    """Let :func:`peak_memory` count from now on."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int:
+    """The greatest amount of main memory since the last reset."""
     return _status("VmHWM:")
 
 

@@ -1,4 +1,4 @@
-"""Models of about a wanted size: dense ones as people train them, with weights that cost nothing."""
+"""Dense models of about a wanted size, with weights that are quickly made."""
 
 from __future__ import annotations
 

@@ -44,12 +44,14 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
     machine = results["machine"]
     lines = ["# Performance", "", "Made by `nox -s bench`; do not edit.", ""]
     lines += [
-        f"Measured {results['date']} on {machine['cores']} cores, {machine['memory'] / GIB:.0f} GiB "
-        f"of memory, {machine['file_system']}, Linux {machine['kernel']}, "
-        f"{', '.join(machine['versions'])}, in {results['minutes']:.0f} minutes. Models are Llamas in "
-        "bfloat16. In each cell all contestants save the same model by turns into new folders of "
-        "the same disk; before each save, as many free pages of memory are made ready. Seconds are "
-        "medians; a ratio is that of the seconds to the reference's in the same round (median, in "
+        f"Measured {results['date']} on {machine['cores']} cores, "
+        f"{machine['memory'] / GIB:.0f} GiB of memory, {machine['file_system']}, "
+        f"Linux {machine['kernel']}, "
+        f"{', '.join(machine['versions'])}, in {results['minutes']:.0f} minutes. "
+        "Models are Llamas in bfloat16. In each cell all contestants save the same model by turns "
+        "into new folders of the same disk; before each save, as many free pages of memory are "
+        "made ready. Seconds are medians; a ratio is that of the seconds to the reference's in the "
+        "same round (median, in "
         "brackets the least and the greatest). "
         "`limit of the disk`: as many processes as there are ranks write the same number of bytes "
         "to a file each, 64 MiB at a time. `with fsync` is until all bytes are on the disk. Memory "
@@ -62,10 +64,7 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
     lines += ["## Targets", ""]
     lines += table(
         ("target", "where", "found", "holds"),
-        [
-            (v.target, v.cell, v.found, "yes" if v.holds else "**no**")
-            for v in judge(summaries)
-        ],
+        [(v.target, v.cell, v.found, "yes" if v.holds else "**no**") for v in judge(summaries)],
     )
     if results["left_out"]:
         lines += ["## Not measured as planned", ""]
@@ -171,7 +170,11 @@ def _plot(summaries: Sequence[Summary], path: Path) -> None:
                 style = "--" if name == "limit" else "-"
                 if line:
                     axis.plot(
-                        *zip(*line, strict=True), style, marker="o", ms=4, color=colours[name],
+                        *zip(*line, strict=True),
+                        style,
+                        marker="o",
+                        ms=4,
+                        color=colours[name],
                         label=NAMES[name],
                     )
             ranks_text = "1 process" if ranks == 1 else f"{ranks} ranks"

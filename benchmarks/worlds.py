@@ -62,8 +62,10 @@ def run_cell(cell: Cell, folder: Path, seconds: float) -> tuple[list[Sample], st
     with tempfile.TemporaryDirectory() as shared:
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.worlds", json.dumps(asdict(cell)), str(rank)]
-                + [shared, str(folder), str(seconds)],
+                [
+                    *(sys.executable, "-m", "benchmarks.worlds", json.dumps(asdict(cell))),
+                    *(str(rank), shared, str(folder), str(seconds)),
+                ],
                 stdout=subprocess.DEVNULL,
                 stderr=(Path(shared) / f"{rank}.log").open("w"),
             )

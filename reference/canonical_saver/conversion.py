@@ -9,7 +9,9 @@ gathered for it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -22,6 +24,11 @@ from transformers.core_model_loading import revert_weight_conversion
 from canonical_saver.entries import Entry, Span
 from canonical_saver.modules import bare
 from canonical_saver.sources import Source
+
+MOST_STRETCHES = 4096
+"""A tensor of more than so many separate stretches of a source is computed instead: gathering the
+source costs less than so many small writes. The halves of fused experts are one stretch an expert.
+"""
 
 
 def to_hub(model: nn.Module, sources: Mapping[str, Source]) -> list[Entry]:
@@ -89,18 +96,23 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._origins.get(self._key(shadow), frozenset())
 
     def spans(self, shadow: torch.Tensor) -> tuple[Span, ...] | None:
-        """The ranges that make up a tensor, None if it is no sequence of ranges."""
+        """The ranges that make up a tensor in row-major order, None if they are too many."""
         known = self._spans.get(self._key(shadow))
-        if known is None or not shadow.is_contiguous():
+        stretches = _stretches(shadow)
+        if known is None or stretches is None:
             return None
-        first = int(shadow.storage_offset())
-        last = first + shadow.numel()
         found = []
-        for span in known:
-            lower, upper = max(span.start, first), min(span.start + span.length, last)
-            if lower < upper:
+        position = 0
+        for first, length in stretches:
+            last = first + length
+            for number in range(bisect_right(known, first, key=_end), len(known)):
+                span = known[number]
+                if span.start >= last:
+                    break
+                lower, upper = max(span.start, first), min(_end(span), last)
                 offset = span.offset + lower - span.start
-                found.append(Span(lower - first, upper - lower, span.source, offset))
+                found.append(Span(position + lower - first, upper - lower, span.source, offset))
+            position += length
         return tuple(found)
 
     def __torch_dispatch__(
@@ -151,3 +163,29 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # Keeping the tensor alive keeps its storage's number from being used again.
         self._alive.append(tensor)
         return int(tensor.untyped_storage()._cdata)
+
+
+def _end(span: Span) -> int:
+    return span.start + span.length
+
+
+def _stretches(tensor: torch.Tensor) -> list[tuple[int, int]] | None:
+    """Where in its storage the elements of a tensor lie, in row-major order.
+
+    Returns:
+        First element and number of elements of each stretch; None where single elements or more
+        than ``MOST_STRETCHES`` would have to be picked, so that computing is cheaper.
+    """
+    outer = [pair for pair in zip(tensor.shape, tensor.stride(), strict=True) if pair[0] != 1]
+    inner = 1
+    while outer and outer[-1][1] == inner:
+        inner *= outer.pop()[0]
+    count = prod(size for size, _ in outer)
+    if not inner * count:
+        return []
+    if count > 1 and (inner == 1 or count > MOST_STRETCHES):
+        return None
+    firsts = [int(tensor.storage_offset())]
+    for size, stride in outer:
+        firsts = [first + number * stride for first in firsts for number in range(size)]
+    return [(first, inner) for first in firsts]

@@ -1,0 +1,131 @@
+"""The arithmetic of the bench, and the page made of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.__main__ import main
+from benchmarks.ratios import disagreements, summarize
+from benchmarks.targets import judge
+from benchmarks.worlds import Sample
+
+from benchmarks import page
+
+CELL = "fsdp2, 2 x, 2 GB"
+
+
+def samples(
+    *, cell: str = CELL, slow: float = 1, peer: str = "gather", memory: int = 0
+) -> list[dict[str, Any]]:
+    found = []
+    for number, noise in enumerate((1.0, 1.1, 0.9)):
+        for name, durable, seconds in (
+            ("reference", True, 2.0),
+            ("limit", True, 1.9),
+            ("reference", False, 1.0),
+            ("limit", False, 0.8),
+            (peer, False, 4.0 * slow),
+        ):
+            took = seconds * noise
+            found.append(
+                asdict(
+                    Sample(
+                        cell=cell,
+                        contestant=name,
+                        round=number,
+                        durable=durable,
+                        bytes=1000,
+                        seconds=took,
+                        durable_seconds=took if durable else took + noise,
+                        memory=(0, memory),
+                        written=1010,
+                    )
+                )
+            )
+    return found
+
+
+def test_ratios_are_of_the_same_round_and_policy() -> None:
+    found = {(s.contestant, s.durable): s for s in summarize(samples())}
+    assert found["limit", False].ratio == pytest.approx((0.8, 0.8, 0.8))
+    assert found["limit", True].ratio == pytest.approx((0.95, 0.95, 0.95))
+    assert found["gather", False].ratio == pytest.approx((4, 4, 4))
+    # A peer's one save gives both times: what it took, and until all was on the disk.
+    assert found["gather", True].ratio == pytest.approx((2.5, 2.5, 2.5))
+    assert found["gather", True].rounds == 3
+    assert found["reference", False].seconds == 1
+
+
+def test_two_runs_agree_within_their_ranges() -> None:
+    first = summarize(samples())
+    assert disagreements(first, summarize(samples(slow=1.15))) == []
+    (message, *_) = disagreements(first, summarize(samples(slow=1.5)))
+    assert "gather" in message
+    assert "4.00 to 4.00 before, 6.00 to 6.00 now" in message
+
+
+def test_targets_are_judged_by_the_numbers() -> None:
+    found = {v.target: v for v in judge(summarize(samples(memory=100 * 2**20)))}
+    assert found["at least 3 times faster than gather, without fsync"].holds
+    assert not found["at least 3 times faster than gather, with fsync"].holds
+    assert not found["at most 1.10 times the limit, without fsync"].holds
+    assert found["at most 1.10 times the limit, with fsync"].holds
+    assert found["bytes written at most 1.01 times the model's, without fsync"].holds
+    assert not found["extra memory at most 64 MiB on any rank"].holds
+
+
+def test_a_slower_single_process_and_a_late_small_one_are_told() -> None:
+    wrong = summarize(samples(cell="single, 1 x, 8 MB", slow=0.2, peer="save_pretrained"))
+    (late,) = (v for v in judge(wrong) if "20 ms" in v.target)
+    assert late.found == "+200.0 ms"
+    assert not late.holds
+
+
+def test_page_and_plots_are_made_of_the_json_alone(tmp_path: Path) -> None:
+    results = {
+        "date": "2020-01-02",
+        "machine": {
+            "cores": 2,
+            "memory": 2**34,
+            "kernel": "6",
+            "file_system": "ext4",
+            "versions": ["torch 2"],
+        },
+        "minutes": 3.0,
+        "left_out": ["single, 1 x, 4 GB: the time was over"],
+        "notes": ["one note"],
+        "many": [
+            {
+                "kind": "plain",
+                "tensors": 1000,
+                "plan_seconds": 0.1,
+                "save_seconds": 0.5,
+                "memory": 2**20,
+                "bytes": 1,
+            }
+        ],
+        "predicted": [{"cell": CELL, "imbalance": 1.5}],
+        "samples": samples(),
+    }
+    pytest.importorskip("matplotlib", reason="the page's plots are drawn with matplotlib")
+    page.write(results, tmp_path)
+    text = (tmp_path / "performance.md").read_text()
+    assert f"| {CELL} | 1.500 | 2.850 | 2.000 | 0.70 |" in text
+    assert "- single, 1 x, 4 GB: the time was over" in text
+    assert "| plain | 1,000 | 0.10 | 0.50 | 500 | 1 | 1,049 |" in text
+    assert (tmp_path / "performance.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "performance.png").stat().st_size
+
+
+def test_a_cell_that_is_left_out_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: Any, **__: Any) -> dict[str, Any]:
+        return {"left_out": ["x"], "samples": []}
+
+    monkeypatch.setattr("benchmarks.__main__._measure", measured)
+    monkeypatch.setattr(page, "write", lambda *_: None)
+    assert main(["--output", str(tmp_path)]) == 1
