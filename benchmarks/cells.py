@@ -52,6 +52,6 @@ FULL = (
 
 QUICK = (
     Cell("single", 1, 8 * MB, 3),
-    *(Cell(engine, 2, 60 * MB, 2) for engine in ("ddp", "fsdp1", "fsdp2", "zero2", "zero3")),
+    *(Cell(engine, 2, 20 * MB, 2) for engine in ("ddp", "fsdp1", "fsdp2", "zero2", "zero3")),
 )
 """Enough to see that every contestant works; its numbers mean nothing."""
