@@ -304,6 +304,11 @@ def test_two_runs_of_one_saver_are_told_apart(results: tuple[Result, ...]) -> No
     assert len(set(names)) == 2
     page = Page(render_site([one, other]))
     assert names[1] in page.text
+    others = [one, replace(one, profile="gate"), replace(one, time="2026-01-01T00:00:00Z")]
+    assert view_subjects(others)[1].name == f"{one.saver} (gate)"
+    subjects = view_subjects([one, others[2]])
+    assert subjects[1].name == f"{one.saver} (2026-01-01T00.00.00Z)"
+    assert len(savers_by_areas(subjects).groups) == 2
 
 
 def test_every_link_leads_into_the_page_and_nothing_is_loaded(

@@ -78,7 +78,7 @@ class Matrix:
     @property
     def groups(self) -> tuple[tuple[Line, ...], ...]:
         """The lines, those of one saver together."""
-        return tuple(tuple(lines) for _, lines in groupby(self.lines, lambda line: line.name))
+        return tuple(tuple(lines) for _, lines in groupby(self.lines, lambda line: line.target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +243,16 @@ def savers_by_modes(subjects: Iterable[Subject]) -> Matrix:
 
 
 def _name(result: Result, same: Sequence[Result]) -> str:
-    """The saver's address, with the versions in which its runs differ."""
+    """The saver's address, with the versions, the profile or else the time of this run of it."""
     differing = [
         f"{name} {version}"
         for name, version in result.versions.items()
         if any(other.versions.get(name) != version for other in same)
     ]
+    if any(other.profile != result.profile for other in same):
+        differing.append(result.profile)
+    if len(same) > 1 and not differing:
+        differing.append(result.time.replace(":", "."))
     return f"{result.saver} ({', '.join(differing)})" if differing else result.saver
 
 
