@@ -105,6 +105,8 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
     if (engine := training.running_engine(trainer)) != case.mode.engine:
         raise RuntimeError(f"{case.mode} was trained by the engine {engine}")
     root = training.uncompiled(trainer.model_wrapped)
+    if (replicas := training.running_replicas(root)) != case.replicas:
+        raise RuntimeError(f"{case.mode} was trained in {replicas} replicas")
     if case.planted:
         oracle.plant(case.mode.engine, root)
     wanted = frozenset(names.parameters + names.buffers)

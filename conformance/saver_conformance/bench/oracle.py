@@ -123,7 +123,10 @@ def plant(engine: Engine, root: nn.Module) -> None:
 
 
 def _shard_index(parameter: Any) -> int:
-    return parameter.device_mesh.get_local_rank() if hasattr(parameter, "to_local") else 0
+    if not hasattr(parameter, "to_local"):
+        return 0
+    index: int = parameter.device_mesh.get_coordinate()[-1]  # the last dimension is the shards'
+    return index
 
 
 def _plant(local: torch.Tensor, shift: int) -> None:

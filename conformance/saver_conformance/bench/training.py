@@ -183,3 +183,13 @@ def running_engine(trainer: Trainer) -> Engine:
     if isinstance(wrapped, FSDPModule) or isinstance(trainer.model_wrapped, FSDPModule):
         return "fsdp2"
     return "ddp" if isinstance(wrapped, DistributedDataParallel) else "single"
+
+
+def running_replicas(root: Any) -> int:
+    """The number of replicas that FSDP2 really shards within; 1 for every other engine."""
+    for parameter in root.parameters():
+        mesh = getattr(parameter, "device_mesh", None)
+        if mesh is not None and mesh.ndim > 1:
+            replicas: int = mesh.size(0)
+            return replicas
+    return 1
