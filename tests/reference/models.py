@@ -32,7 +32,7 @@ def llama(*, tied: bool = False, biases: bool = False, seed: int = 0) -> PreTrai
 
 def mixtral(seed: int = 0) -> PreTrainedModel:
     torch.manual_seed(seed)
-    return MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=3))
+    return MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=2))
 
 
 def peft(*, seed: int = 0, **options: Any) -> Any:
