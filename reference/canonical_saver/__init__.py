@@ -5,11 +5,13 @@
 """
 
 from canonical_saver.errors import RequestError, SaveError, VerifyError, WeightsError, WriteError
+from canonical_saver.progress import Progress
 from canonical_saver.publish import recover
 from canonical_saver.save import PlannedFile, Report, plan, save_model, save_trained_model
 
 __all__ = [
     "PlannedFile",
+    "Progress",
     "Report",
     "RequestError",
     "SaveError",

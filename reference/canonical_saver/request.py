@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from canonical_saver.errors import RequestError
+from canonical_saver.progress import Tell
 
 Format = Literal["safetensors", "torch", "dcp"]
 Verify = Literal["layout", "full"]
@@ -51,6 +52,7 @@ class Request:
         verify: ``layout`` proves sizes and tiling, ``full`` reads everything back too.
         checksums: whether to write ``SHA256SUMS``.
         tokenizer: the tokenizer or processor, or None.
+        progress: who is told of the progress, see :func:`canonical_saver.progress.shown`.
         merge: save the base with the adapter merged into it, as ReLoRA trains it.
     """
 
@@ -63,6 +65,7 @@ class Request:
     verify: Verify = "layout"
     checksums: bool = False
     tokenizer: Any = None
+    progress: Tell | bool | None = None
     merge: bool = False
 
 
@@ -92,8 +95,9 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         RequestError: a value has no meaning.
     """
     output_dir = lookup(cfg, "output_dir")
+    arguments = getattr(trainer, "args", None)
     if output_dir is None:
-        output_dir = lookup(getattr(trainer, "args", None), "output_dir")
+        output_dir = lookup(arguments, "output_dir")
     form = lookup(cfg, "save_format")
     if form is None:
         form = "torch" if lookup(cfg, "save_safetensors") is False else "safetensors"
@@ -111,6 +115,7 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         verify=lookup(cfg, "save_verify"),
         checksums=lookup(cfg, "save_checksums"),
         tokenizer=tokenizer,
+        progress=False if lookup(arguments, "disable_tqdm") else None,
         # As axolotl has it: a quantized base cannot take the merged weights.
         merge=bool(lookup(cfg, "relora")) and not quantized,
     )
@@ -127,6 +132,7 @@ def build(
     verify: Any = None,
     checksums: Any = None,
     tokenizer: Any = None,
+    progress: Any = None,
     merge: bool = False,
 ) -> Request:
     """Validate each value; None means the default.
@@ -145,6 +151,8 @@ def build(
         )
     if checksums is not None and not isinstance(checksums, bool):
         raise RequestError(f"checksums: expected true or false, found {checksums!r}")
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise RequestError(f"progress: expected a function, true or false, found {progress!r}")
     return Request(
         model=model,
         roots=roots or (model,),
@@ -155,6 +163,7 @@ def build(
         verify=_one_of("save_verify", verify, VERIFICATIONS),
         checksums=bool(checksums),
         tokenizer=tokenizer if hasattr(tokenizer, "save_pretrained") else None,
+        progress=progress,
         merge=merge,
     )
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import secrets
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from canonical_saver.entries import Weights
 from canonical_saver.errors import RequestError, VerifyError, WriteError
 from canonical_saver.layout import File, Placed
 from canonical_saver.modules import unwrap
+from canonical_saver.progress import Meter, Tell, shown
 from canonical_saver.publish import CHECKSUMS, Staging
 from canonical_saver.ranks import Ranks
 from canonical_saver.request import Request
@@ -33,7 +35,7 @@ from canonical_saver.transfers import (
     ranges,
     transfers,
 )
-from canonical_saver.write import Progress, Writer, batch_ranges
+from canonical_saver.write import Writer, batch_ranges
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> None:
     ranks = Ranks.current()
     with ranks.phase("request"):
         asked = request.from_training(cfg, trainer, model)
-    _save(asked, ranks, None)
+    _save(asked, ranks)
 
 
 def save_model(
@@ -98,7 +100,7 @@ def save_model(
     dtype: torch.dtype | str | None = None,
     verify: Literal["layout", "full"] = "layout",
     checksums: bool = False,
-    progress: Progress | None = None,
+    progress: Tell | bool | None = None,
 ) -> Report:
     """Save a model without a trainer; called on every rank.
 
@@ -111,7 +113,8 @@ def save_model(
         dtype: cast floating-point tensors to it; by default each keeps its own.
         verify: ``layout`` proves sizes and tiling, ``full`` reads everything back too.
         checksums: write ``SHA256SUMS``, to be checked by ``sha256sum -c``.
-        progress: called on each rank with the number of bytes that it has just written.
+        progress: a function that each rank calls with a :class:`Progress` after each piece that it
+            writes; True or False for a bar on rank 0 or none; by default a bar on a terminal.
 
     Returns:
         What was saved.
@@ -130,8 +133,9 @@ def save_model(
             verify=verify,
             checksums=checksums,
             tokenizer=tokenizer,
+            progress=progress,
         )
-    return _save(asked, ranks, progress)
+    return _save(asked, ranks)
 
 
 @torch.no_grad()
@@ -165,7 +169,7 @@ def plan(
 
 
 @torch.no_grad()
-def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
+def _save(asked: Request, ranks: Ranks) -> Report:
     begun = time.monotonic()
     with ranks.phase("weights"):
         model = weights.find_model(asked.roots)
@@ -193,12 +197,14 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
             )
 
     staging: Staging | None = None
-    try:
+    with ExitStack() as stack:
+        tell = stack.enter_context(shown(asked.progress, ranks.rank))
         token = secrets.token_hex(16)
         staged_in = ""
         with ranks.phase("stage"):
             if ranks.rank == 0:
                 staging = Staging(asked.output_dir)
+                stack.callback(staging.abandon)
                 companions.write(
                     model, sets, asked.tokenizer, staging.folder, asked.output_dir, asked.dtype
                 )
@@ -217,7 +223,8 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
             files = formats.agree_on_offsets(ranks, files)
             with ranks.phase("layout"):
                 planned = transfers(files)
-        writer = Writer(folder, files, sees, ranks, asked.verify == "full", progress)
+        groups = groups_to_compute(files)
+        writer = Writer(folder, files, sees, ranks, asked.verify == "full", Meter(tell))
         everyone = ranks.gather(packed(ranges(planned)))
         with ranks.phase("verify the layout"):
             prove_tiling(files, everyone)
@@ -225,6 +232,7 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
                 writer.create()
                 formats.write_indexes(folder, sets, files, asked)
         with ranks.phase("write"):
+            writer.expect(planned, groups)
             writer.write(planned)
             if asked.format == "dcp" and not all(sees):
                 blind = [rank for rank, seen in enumerate(sees) if not seen]
@@ -241,7 +249,7 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
             )
             with ranks.phase("stream"):
                 writer.stream(planned, pieces)
-        for turn, group in enumerate(groups_to_compute(files)):
+        for turn, group in enumerate(groups):
             with ranks.phase("convert"):
                 writer.compute(turn, _set_of(group, sets), group)
         with ranks.phase("verify"):
@@ -259,9 +267,6 @@ def _save(asked: Request, ranks: Ranks, progress: Progress | None) -> Report:
                     folders=[w.folder for w in sets if w.folder],
                 )
                 names = staging.commit(stale, mode)
-    finally:
-        if staging is not None:
-            staging.abandon()
     names = ranks.share(names)
     size = sum(file.size for file in files)
     return Report(asked.output_dir, tuple(names), size, time.monotonic() - begun, ranks.world_size)

@@ -8,7 +8,7 @@ one group at a time, by turns on different ranks.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import tee
 from pathlib import Path
 
@@ -19,12 +19,13 @@ from canonical_saver.entries import Weights
 from canonical_saver.errors import VerifyError, WriteError
 from canonical_saver.layout import File, Placed
 from canonical_saver.pinned import PIECE, to_host
+from canonical_saver.progress import Meter
 from canonical_saver.ranks import Ranks
 from canonical_saver.sources import read, whole
 from canonical_saver.transfers import Batch, Range, Transfer, batches
 
-Progress = Callable[[int], None]
-"""Called with the number of bytes just written."""
+Group = Sequence[tuple[int, Placed]]
+"""Numbers of files, and the tensors in them that are computed together."""
 
 
 class Writer:
@@ -36,7 +37,7 @@ class Writer:
         sees: for each rank, whether it sees the folder.
         ranks: the ranks of the save.
         full: whether to read back and compare everything.
-        progress: told of the bytes written.
+        meter: told of the bytes written.
     """
 
     def __init__(
@@ -46,10 +47,10 @@ class Writer:
         sees: Sequence[bool],
         ranks: Ranks,
         full: bool,
-        progress: Progress | None = None,
+        meter: Meter,
     ) -> None:
         self._folder, self._files, self._sees, self._ranks = folder, files, sees, ranks
-        self._full, self._progress = full, progress
+        self._full, self._meter = full, meter
 
     def create(self) -> None:
         """Make each file at its final size, with its header; for rank 0."""
@@ -65,6 +66,21 @@ class Writer:
                 put(handle, [memoryview(file.header)], 0)
             finally:
                 os.close(handle)
+
+    def expect(self, planned: Sequence[Transfer], groups: Sequence[Group]) -> None:
+        """Say how much this rank will write itself.
+
+        Args:
+            planned: this rank's parts.
+            groups: the groups of computed tensors, in order of their turns.
+        """
+        if self._sees[self._ranks.rank]:
+            for transfer in planned:
+                self._meter.expect(transfer.file, transfer.size)
+        for turn, group in enumerate(groups):
+            if self._chosen(turn) == self._ranks.rank:
+                for file, placed in group:
+                    self._meter.expect(file, placed.size)
 
     def write(self, planned: Sequence[Transfer]) -> None:
         """Write this rank's own parts, if it sees the folder."""
@@ -85,6 +101,9 @@ class Writer:
             self._ranks.send((_one(pieces) for _, pieces in _carried(planned)), 0)
         if rank != 0:
             return
+        for places in everyone:
+            for file, _, size in places:
+                self._meter.expect(file, size)
         failure: OSError | VerifyError | WriteError | None = None
         with _Open(self._folder, self._files) as handles:
             for sender, sees in enumerate(self._sees):
@@ -94,7 +113,7 @@ class Writer:
                     if failure is not None:
                         continue  # the sender cannot know, so it is heard to its end
                     try:
-                        self._write(handles[file], offset, [piece])
+                        self._write(handles, file, offset, [piece])
                         if self._full:
                             self._compare(handles[file], file, offset, [piece])
                     except (OSError, VerifyError, WriteError) as error:
@@ -102,7 +121,12 @@ class Writer:
         if failure is not None:
             raise failure
 
-    def compute(self, turn: int, weights: Weights, group: Sequence[tuple[int, Placed]]) -> None:
+    def _chosen(self, turn: int) -> int:
+        """The rank that computes a group."""
+        seeing = [rank for rank, sees in enumerate(self._sees) if sees]
+        return seeing[turn % len(seeing)]
+
+    def compute(self, turn: int, weights: Weights, group: Group) -> None:
         """Gather one group of sources on one rank, convert them there and write the result.
 
         Args:
@@ -111,8 +135,7 @@ class Writer:
             group: file numbers and places of the tensors that are computed together.
         """
         ranks, memory = self._ranks, weights.memory
-        seeing = [rank for rank, sees in enumerate(self._sees) if sees]
-        chosen = seeing[turn % len(seeing)]
+        chosen = self._chosen(turn)
         needed = {n for _, placed in group for n in placed.entry.needs}
         names = [name for name in memory if name in needed]
         mine = [(name, run) for name in names for run in memory[name].runs]
@@ -162,14 +185,15 @@ class Writer:
 
     def _write_all(self, handles: _Open, planned: Sequence[Transfer], *, compare: bool) -> None:
         for batch, pieces in _carried(planned):
-            self._write(handles[batch.file], batch.offset, pieces)
+            self._write(handles, batch.file, batch.offset, pieces)
             if compare:
                 self._compare(handles[batch.file], batch.file, batch.offset, pieces)
 
-    def _write(self, handle: int, offset: int, pieces: Sequence[torch.Tensor]) -> None:
-        put(handle, [view(piece) for piece in pieces], offset)
-        if self._progress is not None:
-            self._progress(sum(piece.numel() for piece in pieces))
+    def _write(
+        self, handles: _Open, file: int, offset: int, pieces: Sequence[torch.Tensor]
+    ) -> None:
+        put(handles[file], [view(piece) for piece in pieces], offset)
+        self._meter.wrote(file, sum(piece.numel() for piece in pieces))
 
     def _compare(self, handle: int, file: int, offset: int, pieces: Sequence[torch.Tensor]) -> None:
         for piece in pieces:

@@ -17,7 +17,15 @@ from safetensors.torch import load_file, save_file
 from tests.reference import models
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from canonical_saver import RequestError, SaveError, layout, plan, save_model, save_trained_model
+from canonical_saver import (
+    Progress,
+    RequestError,
+    SaveError,
+    layout,
+    plan,
+    save_model,
+    save_trained_model,
+)
 from canonical_saver.entries import direct
 from canonical_saver.request import DEFAULT_SHARD_SIZE, from_training, parse_size
 from canonical_saver.sources import whole
@@ -216,3 +224,19 @@ def test_quantized(bits: int, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "golden")
     save_model(model, tmp_path / "m", verify="full")
     assert models.contents(tmp_path / "m") == models.contents(tmp_path / "golden")
+
+
+def test_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[Progress] = []
+    report = save_model(models.mixtral(), tmp_path, max_shard_size="30KB", progress=told.append)
+    data = sum(p.stat().st_size for p in tmp_path.glob("*.safetensors"))
+    last = told[-1]
+    assert last.bytes == last.total_bytes < data == report.bytes
+    assert last.files == last.total_files == len(list(tmp_path.glob("*.safetensors")))
+    assert [one.bytes for one in told] == sorted(one.bytes for one in told)
+    capsys.readouterr()
+    for progress, shown in ((None, False), (False, False), (True, True)):
+        save_model(models.llama(), tmp_path, progress=progress)
+        assert ("1/1 files" in capsys.readouterr().err) == shown
+    with pytest.raises(RequestError, match="progress: expected"):
+        save_model(models.llama(), tmp_path, progress="much")  # type: ignore[arg-type]

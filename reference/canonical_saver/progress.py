@@ -1,0 +1,82 @@
+"""How far a save has come: told to a callback, or shown as a bar."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a rank has come with the part of the weights that it writes.
+
+    Attributes:
+        bytes: bytes written.
+        total_bytes: bytes to be written.
+        files: weight files to which nothing more is to be written.
+        total_files: weight files to be written to.
+    """
+
+    bytes: int
+    total_bytes: int
+    files: int
+    total_files: int
+
+
+Tell = Callable[[Progress], None]
+
+
+class Meter:
+    """Counts what a rank writes.
+
+    Args:
+        tell: called after each piece.
+    """
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._expected: Counter[int] = Counter()
+        self._written: Counter[int] = Counter()
+
+    def expect(self, file: int, count: int) -> None:
+        """Learn that so many bytes are to be written to a file."""
+        self._expected[file] += count
+
+    def wrote(self, file: int, count: int) -> None:
+        """Learn that so many bytes have been written to a file."""
+        self._written[file] += count
+        whole = sum(self._written[number] == size for number, size in self._expected.items())
+        self._tell(
+            Progress(self._written.total(), self._expected.total(), whole, len(self._expected))
+        )
+
+
+@contextmanager
+def shown(progress: Tell | bool | None, rank: int) -> Iterator[Tell]:
+    """Choose who is told of the progress.
+
+    Args:
+        progress: a callback, which every rank calls; False for none; True for a bar on rank 0; None
+            for one if standard error is a terminal.
+        rank: this rank.
+    """
+    if callable(progress):
+        yield progress
+        return
+    wanted = sys.stderr.isatty() if progress is None else progress
+    if rank or not wanted:
+        yield lambda _: None
+        return
+    with tqdm(desc="Saving", unit="B", unit_scale=True) as bar:
+
+        def show(now: Progress) -> None:
+            bar.total = now.total_bytes
+            bar.set_postfix_str(f"{now.files}/{now.total_files} files", refresh=False)
+            bar.update(now.bytes - bar.n)
+
+        yield show

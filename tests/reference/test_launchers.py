@@ -1,0 +1,93 @@
+"""The commands of the documentation, run on two local ranks; what they train is saved whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+COMMAND = re.compile(r"^(?:torchrun|accelerate|deepspeed) .*$", re.MULTILINE)
+
+
+def commands(page: str) -> set[str]:
+    return set(COMMAND.findall((ROOT / page).read_text()))
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def with_port(command: str, port: str) -> str:
+    """Let launchers that begin at one fixed port have a free one, for tests run side by side."""
+    option = {"accelerate": "--main_process_port", "deepspeed": "--master_port"}
+    option_name = option.get(command.split()[0])
+    if option_name is None or option_name in command:
+        return command
+    return command.replace(" examples/", f" {option_name} {port} examples/")
+
+
+def test_each_launcher_on_one_machine_and_on_several() -> None:
+    shown = commands("README.md")
+    for launcher in ("torchrun", "accelerate", "deepspeed"):
+        on = ["$NODE_RANK" in command for command in shown if command.startswith(launcher)]
+        assert sorted(on) == [False, True], launcher
+    assert shown <= commands("docs/launchers.md")
+
+
+@pytest.mark.parametrize("command", sorted(commands("docs/launchers.md")))
+def test_command_saves(command: str, tmp_path: Path) -> None:
+    if command.startswith("deepspeed"):
+        pytest.importorskip("deepspeed", reason="the command is one of DeepSpeed's")
+    hosts = tmp_path / "hosts"
+    hosts.write_text("machine-a slots=1\nmachine-b slots=1\n")
+    port = free_port()
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OUTPUT": str(tmp_path / "m"),
+        "HOSTFILE": str(hosts),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    # DeepSpeed's own switch for a processor; accelerate's would turn DeepSpeed off.
+    uses_deepspeed = command.startswith("deepspeed")
+    environment |= {"DS_ACCELERATOR": "cpu"} if uses_deepspeed else {"ACCELERATE_USE_CPU": "true"}
+    machines = ("0", "1") if "$NODE_RANK" in command else ("0",)
+    logs = [tmp_path / f"log{number}" for number in machines]
+    started = [
+        subprocess.Popen(
+            with_port(command, port),
+            shell=True,
+            cwd=ROOT,
+            env=environment | {"NODE_RANK": number},
+            stdout=log.open("w"),
+            stderr=subprocess.STDOUT,
+        )
+        for number, log in zip(machines, logs, strict=True)
+    ]
+    try:
+        codes = [process.wait(timeout=240) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    printed = "".join(log.read_text() for log in logs)
+    assert not any(codes), printed[-3000:]
+    if "examples/trainer.py" in command:
+        for folder in ("", "checkpoint-1/canonical", "checkpoint-2/canonical"):
+            names = load_file(tmp_path / "m" / folder / "adapter_model.safetensors")
+            assert all("lora_" in name for name in names)
+        return
+    assert "by 2 ranks: config.json, generation_config.json, model.safetensors" in printed
+    found = load_file(tmp_path / "m" / "model.safetensors")
+    assert len(found) == 21
