@@ -35,6 +35,18 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+def coverage(session: nox.Session) -> None:
+    """Measure the branches of the saver, in all ranks; fails under the share in pyproject.toml."""
+    install(session, LIBRARIES, "coverage>=7.10")
+    env = {"OMP_NUM_THREADS": "1"}
+    # The tests of the suite trace system calls, those of a measurement too, and are left alone.
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", "tests/reference", *session.posargs, env=env)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session(python=PYTHON)
 def conformance(session: nox.Session) -> None:
     """Judge the reference by the gate; options are those of ``saver-conformance run``."""
     install(session, LIBRARIES)
