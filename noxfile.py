@@ -28,9 +28,10 @@ def install(session: nox.Session, extras: str, *tools: str) -> None:
 @nox.session(python=PYTHON)
 def tests(session: nox.Session) -> None:
     """Run the tests of both packages."""
-    # hatchling: the wheel is built with what is installed; matplotlib: the plots of the bench; the
-    # rest drives a browser.
-    install(session, LIBRARIES, "hatchling", "matplotlib", "selenium", "axe-core-python")
+    # hatchling: the wheel is built with what is installed; matplotlib: the plots of the bench; nox:
+    # a test reads this file; the rest drives a browser.
+    tools = ("hatchling", "matplotlib", "nox", "selenium", "axe-core-python")
+    install(session, LIBRARIES, *tools)
     session.run("pytest", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
