@@ -120,6 +120,10 @@ HOSTILE = {
         lambda f: header(f, {"a": entry(), "b": entry(2, 6)}, bytes(6)),
         {"FORMAT-002"},
     ),
+    "metadata of another library": (
+        lambda f: header(f, {"__metadata__": {"format": "tf"}, "a": entry()}, bytes(4)),
+        {"FORMAT-003"},
+    ),
     "huge header": (lambda f: header(f, b"{}", length=2**63), {"FORMAT-001"}),
     "duplicate tensors": (lambda f: header(f, b'{"a":{},"a":{}}'), {"FORMAT-001"}),
     "duplicate keys": (
