@@ -89,10 +89,11 @@ def saves_the_same_weights_again(e: Evidence) -> Iterator[Finding]:
             )
             return
     headers = read_weights(twin.folder).headers
-    file_of: dict[str, str] = {}
-    for file, header in headers.items():
-        for name in header.tensors:
-            file_of.setdefault(name, file)  # as in the first, if a file of an earlier save is left
+    file_of = {name: file for file in headers for name in headers[file].tensors}
+    # A file that an earlier save left may hold the same names: compare like with like.
+    for name, file in e.file_of.items():
+        if file in headers and name in headers[file].tensors:
+            file_of[name] = file
     for name in e.file_of:
         if name not in file_of:
             yield e.finding(
