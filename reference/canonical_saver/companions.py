@@ -12,9 +12,8 @@ from torch import nn
 from canonical_saver.entries import Weights
 from canonical_saver.errors import RequestError
 from canonical_saver.modules import original_class
+from canonical_saver.stale import CARD, card_mark, has_mark
 from canonical_saver.weights import is_peft
-
-CARD_MARK = "<!-- Written by canonical-saver; remove this line to keep your own text. -->"
 
 
 def validate(model: nn.Module) -> None:
@@ -52,7 +51,9 @@ def write(
     if is_peft(model):
         for weights in sets:
             _write_adapter_config(model, str(weights.adapter), folder / weights.folder)
-        _write_card(model, folder, output_dir)
+            _write_card(model, weights, weights.folder, folder, output_dir)
+        if all(weights.folder for weights in sets):
+            _write_card(model, sets[0], "", folder, output_dir)
     elif hasattr(getattr(model, "config", None), "save_pretrained"):
         _write_config(model, sets[0], folder, dtype)
     if tokenizer is not None:
@@ -102,23 +103,22 @@ def _write_adapter_config(model: Any, adapter: str, folder: Path) -> None:
     config.save_pretrained(str(folder), auto_mapping_dict=mapping)
 
 
-def _write_card(model: Any, folder: Path, output_dir: Path) -> None:
-    """Write a model card, unless the output folder has one that somebody wrote."""
-    existing = output_dir / "README.md"
-    if existing.is_file() and CARD_MARK not in existing.read_text(errors="replace"):
+def _write_card(model: Any, weights: Weights, place: str, folder: Path, output_dir: Path) -> None:
+    """Write an adapter's model card to a place in the folder, unless somebody else's lies there."""
+    if (output_dir / place / CARD).exists() and not has_mark(output_dir, place):
         return
-    adapter, config = next(iter(model.peft_config.items()))
+    config = model.peft_config[weights.adapter]
     base = _base_name(model, config)
     kind = original_class(model.get_base_model()).__name__
     method = str(config.peft_type).rpartition(".")[2]
-    where = "" if adapter == "default" else f', subfolder="{adapter}"'
+    where = f', subfolder="{weights.folder}"' if weights.folder else ""
     lines = ["---"]
     if base:
         lines.append(f'base_model: "{base}"')
-    lines += ["library_name: peft", "tags:", f"- {method.lower()}", "---", CARD_MARK, ""]
+    lines += ["library_name: peft", "tags:", f"- {method.lower()}", "---", card_mark(place), ""]
     lines += [f"# {method} adapter", ""]
     lines += [f"Trained with {method} (PEFT) on `{base or kind}`.", "", "```python"]
     lines += ["from peft import PeftModel", f"from transformers import {kind}", ""]
     lines += [f'base = {kind}.from_pretrained("{base or "the base model"}")']
     lines += [f'model = PeftModel.from_pretrained(base, "{output_dir.name}"{where})', "```", ""]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    (folder / place / CARD).write_text("\n".join(lines), encoding="utf-8")

@@ -22,40 +22,15 @@ from canonical_saver.errors import RequestError, SaveError, WriteError, describe
 
 STAGING = ".canonical-saver-staging"
 RECORD = "COMMIT.json"
-CHECKSUMS = "SHA256SUMS"
 
 _VERSION = 1
 
-_WEIGHTS = re.compile(
-    r"(model|pytorch_model|adapter_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index\.json)?"
-    r"|__\d+_\d+\.distcp|\.metadata"
-)
 _GATES = re.compile(
     r".*\.index\.json|config\.json|adapter_config\.json|tokenizer_config\.json"
     r"|(pre)?processor_config\.json|\.metadata"
 )
 _MAIN = frozenset({"config.json", "adapter_config.json"})
 """Without one of these no model loads from a folder, whatever else is there."""
-_TOKENIZER = frozenset(
-    {
-        "added_tokens.json",
-        "chat_template.jinja",
-        "chat_template.json",
-        "merges.txt",
-        "preprocessor_config.json",
-        "processor_config.json",
-        "sentencepiece.bpe.model",
-        "special_tokens_map.json",
-        "spiece.model",
-        "tekken.json",
-        "tokenizer.json",
-        "tokenizer.model",
-        "tokenizer_config.json",
-        "video_preprocessor_config.json",
-        "vocab.json",
-        "vocab.txt",
-    }
-)
 
 
 class Staging:
@@ -94,42 +69,11 @@ class Staging:
             self.abandon()
             raise
 
-    def stale(self, *, adapter: bool, tokenizer: bool, folders: Iterable[str]) -> list[str]:
-        """Name what an earlier save left and this one does not replace.
-
-        Args:
-            adapter: whether this save is one of adapters.
-            tokenizer: whether this save brings a tokenizer or processor.
-            folders: relative folders of adapters that are saved now, beside the output folder.
-        """
-        staged = set(_staged(self.folder))
-        found = []
-        for folder in ("", *folders):
-            place = self.output_dir / folder
-            for path in sorted(place.iterdir()) if place.is_dir() else ():
-                name = path.name
-                # .metadata alone may be anybody's; beside .distcp files it is DCP's.
-                weights = _WEIGHTS.fullmatch(name) and (
-                    name != ".metadata" or any(place.glob("*.distcp"))
-                )
-                old = bool(weights) or name == CHECKSUMS
-                old = old or (name == "adapter_config.json" and not (folder or adapter))
-                # AutoModel would take an adapter beside it for a whole model.
-                whole = name in ("config.json", "generation_config.json")
-                old = old or (whole and adapter and not folder)
-                old = old or (name in _TOKENIZER and tokenizer and not folder)
-                if old and not path.is_dir():
-                    found.append(f"{folder}/{name}" if folder else name)
-        templates = self.output_dir / "additional_chat_templates"
-        if tokenizer and templates.is_dir() and not templates.is_symlink():
-            found += [f"{templates.name}/{path.name}" for path in sorted(templates.glob("*.jinja"))]
-        return [name for name in found if name not in staged]
-
-    def commit(self, stale: list[str], mode: int) -> list[str]:
+    def commit(self, stale: Iterable[str], mode: int) -> list[str]:
         """Make the staged files the model, and remove what is stale.
 
         Args:
-            stale: files to remove, relative to the output folder.
+            stale: files to remove if none is staged in their place, relative to the output folder.
             mode: permission bits of the files.
 
         Returns:
@@ -151,7 +95,8 @@ class Staging:
         _flush(staging)
         _flush(self.output_dir)
         draft = self.folder / f"{RECORD}.draft"
-        record = {"version": _VERSION, "folder": self.folder.name, "files": names, "remove": stale}
+        gone = [name for name in stale if name not in names]
+        record = {"version": _VERSION, "folder": self.folder.name, "files": names, "remove": gone}
         draft.write_text(json.dumps(record, indent=2))
         _flush(draft)
         draft.rename(staging / RECORD)
@@ -223,9 +168,9 @@ def recover(output_dir: str | Path) -> bool:
     _move(folder, output, [name for name in staged if _gate(name) is None])
     for depth in (2, 1, 0):
         _move(folder, output, [name for name in staged if _gate(name) == depth])
-    templates = output / "additional_chat_templates"
-    if templates.is_dir() and not any(templates.iterdir()):
-        templates.rmdir()
+    for place in {(output / name).parent for name in stale} - {output}:
+        if place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
     record.unlink()
     _flush(staging)
     shutil.rmtree(staging)

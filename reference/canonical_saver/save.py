@@ -17,14 +17,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from canonical_saver import companions, dcp, formats, request, weights
+from canonical_saver import companions, dcp, formats, request, stale, weights
 from canonical_saver.engines import Engines
 from canonical_saver.entries import Weights
 from canonical_saver.errors import RequestError, VerifyError, WriteError
 from canonical_saver.layout import File, Placed
 from canonical_saver.modules import unwrap
 from canonical_saver.progress import Meter, Tell, shown
-from canonical_saver.publish import CHECKSUMS, Staging
+from canonical_saver.publish import Staging
 from canonical_saver.ranks import Ranks
 from canonical_saver.request import Request
 from canonical_saver.transfers import (
@@ -261,12 +261,13 @@ def _save(asked: Request, ranks: Ranks) -> Report:
             if staging is not None:
                 if asked.checksums:
                     _write_checksums(folder)
-                stale = staging.stale(
+                old = stale.files(
+                    asked.output_dir,
                     adapter=sets[0].adapter is not None,
                     tokenizer=asked.tokenizer is not None,
                     folders=[w.folder for w in sets if w.folder],
                 )
-                names = staging.commit(stale, mode)
+                names = staging.commit(old, mode)
     names = ranks.share(names)
     size = sum(file.size for file in files)
     return Report(asked.output_dir, tuple(names), size, time.monotonic() - begun, ranks.world_size)
@@ -311,4 +312,4 @@ def _write_checksums(folder: Path) -> None:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
-    (folder / CHECKSUMS).write_text("".join(lines))
+    (folder / stale.CHECKSUMS).write_text("".join(lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,59 @@ def test_stale_files_go_and_strangers_stay(old: Path) -> None:
     names = set(models.contents(old))
     assert not any(name.startswith("adapter") for name in names)
     assert "model.safetensors" in names
+
+
+def test_adapters_that_are_no_longer_saved_go(tmp_path: Path) -> None:
+    model = models.peft()
+    save_model(model, tmp_path / "alone" / "m")
+    for name in ("style", "facts"):
+        model.add_adapter(name, model.peft_config["default"])
+    for format in ("torch", "safetensors"):
+        save_model(model, tmp_path / "m", format=format)
+    assert {"style/adapter_model.safetensors", "facts/README.md"} <= set(
+        models.contents(tmp_path / "m")
+    )
+    (tmp_path / "m" / "facts" / "notes").write_text("of the user")
+    model.delete_adapter("facts")
+    save_model(model, tmp_path / "m")
+    names = set(models.contents(tmp_path / "m"))
+    assert {n for n in names if n.startswith("facts/")} == {"facts/notes"}
+    assert "style/adapter_model.safetensors" in names
+    model.delete_adapter("style")
+    save_model(model, tmp_path / "m")
+    assert not (tmp_path / "m" / "style").exists()
+    (tmp_path / "m" / "facts" / "notes").unlink()
+    (tmp_path / "m" / "facts").rmdir()
+    assert models.contents(tmp_path / "m") == models.contents(tmp_path / "alone" / "m")
+
+
+def test_adapters_of_the_user_stay(tmp_path: Path) -> None:
+    """Copied, linked, saved there on their own, kept by a card, or not to be read at all."""
+    model = models.peft()
+    for name in ("style", "kept", "linked"):
+        model.add_adapter(name, model.peft_config["default"])
+    output = tmp_path / "m"
+    save_model(model, output)
+    (output / "kept" / "README.md").write_text("our best")
+    shutil.copytree(output / "style", output / "first-style")
+    (output / "linked").rename(tmp_path / "linked")
+    (output / "linked").symlink_to(tmp_path / "linked")
+    save_model(models.peft(), output / "epoch-1")
+    models.peft().save_pretrained(output / "peft")
+    (output / "hidden" / "README.md").mkdir(parents=True)
+    (output / "hidden").chmod(0)
+    shutil.rmtree(output / "style")
+    before = models.contents(output)
+    save_model(models.llama(), output)
+    (output / "hidden").chmod(0o700)
+    after = models.contents(output)
+    assert {n: b for n, b in before.items() if "/" in n} == {
+        n: b for n, b in after.items() if "/" in n
+    }
+    assert (output / "linked" / "adapter_model.safetensors").exists()
+    assert {n for n in after if "/" not in n} == {
+        *("config.json", "generation_config.json", "model.safetensors")
+    }
 
 
 def test_output_dir_a_file(tmp_path: Path) -> None:
