@@ -58,13 +58,17 @@ def _plan(folder: Path, max_shard_size: str | None) -> None:
     import torch
     import transformers
 
+    from canonical_saver.errors import RequestError
     from canonical_saver.save import plan
 
     config = transformers.AutoConfig.from_pretrained(folder)
     name = next(iter(config.architectures or ()), "")
     kind = getattr(transformers, name, None)
     if kind is None:
-        raise ValueError(f"config.json: expected an architecture of transformers, found '{name}'")
+        raise RequestError(
+            f"config.json: expected an architecture of transformers, found '{name}'; for a model "
+            "of your own call canonical_saver.plan"
+        )
     with torch.device("meta"):
         model = kind(config)
     files = plan(model, max_shard_size=max_shard_size)

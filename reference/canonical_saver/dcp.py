@@ -56,8 +56,8 @@ def entries(weights: Weights) -> tuple[Entry, ...]:
     for entry in weights.entries:
         if entry.spans is None:
             raise WeightsError(
-                f"'{entry.name}' has to be computed, which the dcp format cannot hold; save as "
-                "safetensors"
+                f"'{entry.name}': expected a tensor in memory, found one that is yet to be "
+                "computed, which the dcp format cannot hold; save as safetensors"
             )
     return weights.entries
 

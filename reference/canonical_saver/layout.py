@@ -115,7 +115,10 @@ def safetensors_file(name: str, entries: Sequence[Entry], dtype: torch.dtype | N
     stored = [(entry, stored_dtype(entry, dtype)) for entry in entries]
     for entry, kind in stored:
         if kind not in DTYPE_NAMES:
-            raise WeightsError(f"'{entry.name}' is of {kind}, which safetensors cannot hold")
+            raise WeightsError(
+                f"'{entry.name}': expected a dtype that safetensors can hold, found {kind}; save "
+                "in the torch format"
+            )
     stored.sort(key=lambda pair: (-_RANKING[pair[1]], pair[0].name.encode()))
     header = safetensors_header([(entry.name, kind, entry.shape) for entry, kind in stored])
     position = len(header)

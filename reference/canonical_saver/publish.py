@@ -52,7 +52,9 @@ class Staging:
 
     def __init__(self, output_dir: Path) -> None:
         if output_dir.exists() and not output_dir.is_dir():
-            raise RequestError(f"output_dir: expected a folder, found a file: {output_dir}")
+            raise RequestError(
+                f"output_dir: expected a folder, found a file: {output_dir}; name another"
+            )
         missing = [path for path in (output_dir, *output_dir.parents) if not path.exists()]
         output_dir.mkdir(parents=True, exist_ok=True)
         for path in missing:
@@ -125,13 +127,20 @@ class Staging:
         for name in names:
             place = self.output_dir / name
             if place.is_dir():
-                raise WriteError(f"expected to put a file there, found a folder: {place}")
+                raise WriteError(
+                    f"expected a place for a file, found a folder, please move it: {place}"
+                )
             if place.parent == self.output_dir or not os.path.lexists(place.parent):
                 continue
             if place.parent.is_symlink() or not place.parent.is_dir():
-                raise WriteError(f"expected a folder, found a file or a link: {place.parent}")
+                raise WriteError(
+                    f"expected a folder, found a file or a link, please move it: {place.parent}"
+                )
             if place.parent.stat().st_dev != device:
-                raise WriteError(f"expected one file system, found another in {place.parent}")
+                raise WriteError(
+                    f"expected one file system, found another in {place.parent}; unmount it, or "
+                    "save to another folder"
+                )
 
 
 def recover(output_dir: str | Path) -> bool:
@@ -204,7 +213,10 @@ def _read(record: Path) -> tuple[Path, list[str], list[str]]:
             "with the canonical-saver that wrote it"
         )
     if not inside:
-        raise RequestError(f"the commit record names a file outside of the folder: {record}")
+        raise RequestError(
+            f"expected names inside of the folder, found one that leads outside: {record}; the "
+            "record is not of this saver: find out whose it is, then remove it"
+        )
     return folder, names, stale
 
 
@@ -213,7 +225,10 @@ def _staged(folder: Path) -> list[str]:
     names = []
     for path in folder.rglob("*"):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise WriteError(f"expected only files of this save, found something else: {path}")
+            raise WriteError(
+                f"expected only files of this save, found something else: {path}; find out who put "
+                "it there, then save again"
+            )
         if path.is_file():
             names.append(path.relative_to(folder).as_posix())
     return names

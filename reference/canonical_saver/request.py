@@ -144,7 +144,10 @@ def build(
     if not isinstance(model, nn.Module) and isinstance(inner, nn.Module):
         model = inner
     if not isinstance(model, nn.Module):
-        raise RequestError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
+        raise RequestError(
+            f"model: expected a torch.nn.Module, found {type(model).__name__}; hand over the model "
+            "that was trained"
+        )
     if not isinstance(output_dir, str | Path) or not str(output_dir):
         raise RequestError(
             f"output_dir: expected the path of a folder, found {output_dir!r}; set it in cfg"

@@ -177,8 +177,8 @@ def _save(asked: Request, ranks: Ranks) -> Report:
         merge = asked.merge and weights.can_merge(model)
         if merge and asked.format == "dcp":
             raise RequestError(
-                "relora: the merged weights are in no rank's memory, which the dcp format wants; "
-                "save as safetensors"
+                "relora: expected weights in memory, as the dcp format has them, found ones that "
+                "are yet to be merged; save as safetensors"
             )
         sets = weights.collect(model, engines, merge=merge)
         if merge:
@@ -237,8 +237,8 @@ def _save(asked: Request, ranks: Ranks) -> Report:
             if asked.format == "dcp" and not all(sees):
                 blind = [rank for rank, seen in enumerate(sees) if not seen]
                 raise WriteError(
-                    f"the dcp format needs one file system for all ranks, but ranks {blind} do not "
-                    f"see {asked.output_dir} of rank 0; save as safetensors"
+                    "expected one file system for all ranks, which the dcp format needs, found that "
+                    f"ranks {blind} do not see {asked.output_dir} of rank 0; save as safetensors"
                 )
         if asked.format == "dcp":
             with ranks.phase("write"):
@@ -297,7 +297,9 @@ def _check_files(folder: Path, files: list[File]) -> None:
     for file in files:
         path = folder / file.name
         if (found := path.stat().st_size) != file.size:
-            raise VerifyError(f"{file.name}: expected {file.size} bytes, found {found}")
+            raise VerifyError(
+                f"{file.name}: expected {file.size} bytes, found {found}; check the disk"
+            )
         with path.open("rb") as stream:
             if stream.read(len(file.header)) != file.header:
                 raise VerifyError(

@@ -19,6 +19,8 @@ from canonical_saver.layout import File, Placed
 from canonical_saver.pinned import PIECE, Part
 from canonical_saver.sources import Run, Source
 
+_SAME = "is it the same model, sharded by its engine alone, on every rank?"
+
 Range = tuple[int, int, int]
 """Number of the file, first byte in it, how many bytes."""
 
@@ -205,7 +207,11 @@ def prove_tiling(files: Sequence[File], everyone: Sequence[torch.Tensor]) -> Non
     planned = torch.cat([*everyone, computed])
     inside = (planned[:, 1] >= 0) & (planned[:, 1] + planned[:, 2] <= sizes[planned[:, 0]])
     if not bool(inside.all()):
-        raise VerifyError(f"bytes outside of every file would be written: {planned[~inside][0]}")
+        number, offset, size = planned[~inside][0].tolist()
+        raise VerifyError(
+            f"{files[number].name}: expected parts within its {files[number].size} bytes, found "
+            f"{size} bytes from {offset} on, outside of every file; {_SAME}"
+        )
     starts, ends, twice = _joined(planned, bases)
     if twice is not None:
         raise _broken("an overlap", twice, files, bases.tolist())
@@ -250,10 +256,13 @@ def _broken(what: str, position: int, files: Sequence[File], bases: Sequence[int
     for placed in file.tensors:
         if placed.offset <= byte < placed.offset + placed.size:
             return VerifyError(
-                f"{what} at byte {byte} of {file.name}, in tensor '{placed.entry.name}' "
-                f"{placed.entry.shape}: the ranks' parts of it do not make one whole"
+                f"{file.name}: expected each byte of tensor '{placed.entry.name}' "
+                f"{placed.entry.shape} from one rank, found {what} at byte {byte}; {_SAME}"
             )
-    return VerifyError(f"bytes outside of every tensor would be written: {file.name}, byte {byte}")
+    return VerifyError(
+        f"{file.name}: expected bytes of tensors only, found a part outside of every tensor at "
+        f"byte {byte}; {_SAME}"
+    )
 
 
 def groups_to_compute(files: Sequence[File]) -> list[list[tuple[int, Placed]]]:

@@ -46,8 +46,9 @@ def source(tensor: Any) -> Source:
         return Source(id(tensor), local.dtype, shape, ())
     if tuple(len(numbers) for numbers in held) != tuple(local.shape):
         raise WeightsError(
-            f"a tensor of shape {shape} placed as {tensor.placements} should have a local part of "
-            f"shape {tuple(len(numbers) for numbers in held)}, found {tuple(local.shape)}"
+            f"expected a local part of shape {tuple(len(numbers) for numbers in held)} of a tensor "
+            f"of shape {shape} placed as {tensor.placements}, found {tuple(local.shape)}; make it "
+            "again by distribute_tensor"
         )
     return Source(id(tensor), local.dtype, shape, tuple(_runs(held, shape, local)))
 
@@ -68,7 +69,10 @@ def _held(tensor: Any, shape: tuple[int, ...]) -> list[torch.Tensor] | None:
             continue
         split_factor = getattr(placement, "split_factor", None)
         if not isinstance(placement, Shard) and split_factor is None:
-            raise WeightsError(f"a tensor of shape {shape} is placed as {placement}: not whole")
+            raise WeightsError(
+                f"expected a sharded or replicated tensor, found one of shape {shape} placed as "
+                f"{placement}; redistribute it before saving"
+            )
         flat = Shard(0) if split_factor is None else _StridedShard(0, split_factor=split_factor)
         pieces, _ = flat._split_tensor(held[placement.dim], parts, with_padding=False)
         held[placement.dim] = pieces[mine]

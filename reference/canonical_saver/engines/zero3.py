@@ -31,12 +31,13 @@ def source(parameter: Any) -> Source:
     status = getattr(partition, "status", None)
     if getattr(status, "name", "AVAILABLE") != "AVAILABLE":
         raise WeightsError(
-            f"a parameter of shape {shape} is offloaded to disk ({status}); "
-            "expected its partition in memory; load it before saving"
+            f"expected the partition of a parameter of shape {shape} in memory, found it on disk "
+            f"({status}); load it before saving"
         )
     if hasattr(partition, "ds_quant_scale"):
         raise WeightsError(
-            f"a parameter of shape {shape} is quantized by ZeRO; turn zero_quantized_weights off"
+            f"expected the partition of a parameter of shape {shape} as it is, found it quantized "
+            "by ZeRO; turn zero_quantized_weights off"
         )
     group = parameter.ds_process_group
     start = partition.ds_numel * dist.get_rank(group)
