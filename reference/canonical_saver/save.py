@@ -237,8 +237,9 @@ def _save(asked: Request, ranks: Ranks) -> Report:
             if asked.format == "dcp" and not all(sees):
                 blind = [rank for rank, seen in enumerate(sees) if not seen]
                 raise WriteError(
-                    "expected one file system for all ranks, which the dcp format needs, found that "
-                    f"ranks {blind} do not see {asked.output_dir} of rank 0; save as safetensors"
+                    "expected one file system for all ranks, as the dcp format needs it, found "
+                    f"that ranks {blind} do not see {asked.output_dir} of rank 0; "
+                    "save as safetensors"
                 )
         if asked.format == "dcp":
             with ranks.phase("write"):
