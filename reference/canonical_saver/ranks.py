@@ -6,6 +6,9 @@ all raise the same error, so that no rank is left waiting for one that has given
 
 from __future__ import annotations
 
+import pickle
+import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +18,8 @@ import torch
 import torch.distributed as dist
 
 from canonical_saver.errors import BY_NAME, SaveError, WriteError, describe
+
+LET_GO_SECONDS = 2.0
 
 _cpu_groups: dict[int, dist.ProcessGroup] = {}
 """One group for CPU objects per default group without such a backend, by the default group's id."""
@@ -55,10 +60,12 @@ class Ranks:
         """Exchange one small picklable value a rank; collective. Returns them in rank order."""
         if self.group is None:
             return [value]
-        values: list[Any] = [None] * self.world_size
+        told = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
         with self._together():
-            dist.all_gather_object(values, value, group=self.group)
-        return values
+            sizes = self._all_gather(torch.tensor([len(told)])).flatten().tolist()
+            padded = torch.nn.functional.pad(told, (0, max(sizes) - len(told)))
+            rows = self._all_gather(padded)
+        return [pickle.loads(row[:size].numpy()) for row, size in zip(rows, sizes, strict=True)]
 
     def share(self, value: Any) -> Any:
         """Give every rank the value of rank 0; collective."""
@@ -131,6 +138,23 @@ class Ranks:
                     return
                 dist.recv(piece, source, group=self.group)
             yield piece
+
+    def _all_gather(self, own: torch.Tensor) -> torch.Tensor:
+        """Stack one tensor a rank, and return only when no thread of the group holds any of them.
+
+        A thread of gloo frees what it gathered after it has said that all is done, and needs the
+        interpreter for it. DDP waits for that thread without giving up the interpreter, where it is
+        the last to hold the group: when a model outlives ``destroy_process_group``.
+        """
+        stacked = own.new_empty(self.world_size, len(own))
+        lent = [own.view(-1), *stacked]
+        dist.all_gather(lent[1:], lent[0], group=self.group)
+        held = [weakref.ref(tensor) for tensor in lent]
+        lent.clear()
+        deadline = time.monotonic() + LET_GO_SECONDS
+        while any(tensor() is not None for tensor in held) and time.monotonic() < deadline:
+            time.sleep(0.0002)
+        return stacked
 
     @contextmanager
     def _together(self) -> Iterator[None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,26 @@ def test_an_error_on_one_is_an_error_on_all(tmp_path: Path) -> None:
     assert ["rank 0" in e for e in first] == [True, False, False, True]
     assert ["ZeroDivisionError" in e for e in first] == [False, True, True, False]
     assert list((tmp_path / "m").iterdir()) == []
+
+
+OUTLIVE = """
+import os, sys, torch, torch.distributed as dist
+from canonical_saver.ranks import Ranks
+
+sys.setswitchinterval(100)
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+for _ in range(200):
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+    Ranks.current().gather("something")
+    dist.destroy_process_group()
+    del model
+"""
+
+
+def test_a_model_may_outlive_the_process_group() -> None:
+    """On one core, where a thread that frees what was gathered comes late, and keeps no turn."""
+    subprocess.run([sys.executable, "-c", OUTLIVE], check=True, timeout=120)
 
 
 def save_on_two_disks(rank: int, folder: str) -> None:
