@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +36,23 @@ def with_port(command: str, port: str) -> str:
     return command.replace(" examples/", f" {option_name} {port} examples/")
 
 
+def end(started: list[subprocess.Popen[bytes]]) -> None:
+    """End the launchers that still run; asked to, they end their ranks first."""
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+    for process in started:
+        try:
+            process.wait(timeout=40)  # a launcher of torch gives its ranks 30 seconds
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def name(command: str) -> str:
+    machines = "machines" if "$NODE_RANK" in command else "machine"
+    return f"{Path(command.split(' $OUTPUT')[0].split()[-1]).stem}-{command.split()[0]}-{machines}"
+
+
 def test_each_launcher_on_one_machine_and_on_several() -> None:
     shown = commands("README.md")
     for launcher in ("torchrun", "accelerate", "deepspeed"):
@@ -43,7 +61,7 @@ def test_each_launcher_on_one_machine_and_on_several() -> None:
     assert shown <= commands("docs/launchers.md")
 
 
-@pytest.mark.parametrize("command", sorted(commands("docs/launchers.md")))
+@pytest.mark.parametrize("command", sorted(commands("docs/launchers.md")), ids=name)
 def test_command_saves(command: str, tmp_path: Path) -> None:
     if command.startswith("deepspeed"):
         pytest.importorskip("deepspeed", reason="the command is one of DeepSpeed's")
@@ -73,14 +91,14 @@ def test_command_saves(command: str, tmp_path: Path) -> None:
             env=environment | {"NODE_RANK": number},
             stdout=log.open("w"),
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         for number, log in zip(machines, logs, strict=True)
     ]
     try:
-        codes = [process.wait(timeout=240) for process in started]
+        codes = [process.wait(timeout=120) for process in started]
     finally:
-        for process in started:
-            process.kill()
+        end(started)
     printed = "".join(log.read_text() for log in logs)
     assert not any(codes), printed[-3000:]
     if "examples/trainer.py" in command:
