@@ -84,7 +84,7 @@ def _here(batch: list[Part]) -> Callable[[], list[torch.Tensor]]:
     return lambda: [elements(*part).to("cpu") for part in batch]
 
 
-class _Streams:
+class _Streams:  # pragma: no cover - needs an accelerator
     """Copies on a stream of its own for each device."""
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ def quantization_state(module: nn.Module, known: set[str]) -> Iterator[tuple[str
                 yield key, value
 
 
-def _unpack(weight: Any) -> tuple[torch.Tensor, Any]:
+def _unpack(weight: Any) -> tuple[torch.Tensor, Any]:  # pragma: no cover - AVX-512 alone
     from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
 
     # The function changes the state that it is given.
