@@ -16,6 +16,11 @@ FUZZ_INPUTS = "-runs=1000000"
 LIBRARIES = "conformance,deepspeed,qlora"
 RESULTS = "results"
 MUTANT_TESTS = ("tests/conformance/test_mutants.py", "tests/conformance/test_oddities.py")
+COMPILE = """
+from deepspeed.accelerator import get_accelerator
+if get_accelerator().device_name() == "cpu":
+    get_accelerator().create_op_builder("ShareMemCommBuilder").load(verbose=False)
+"""
 
 
 def install(session: nox.Session, extras: str, *tools: str) -> None:
@@ -25,25 +30,37 @@ def install(session: nox.Session, extras: str, *tools: str) -> None:
     session.install(*CONSTRAINTS, "-e", f".[{extras}]", *tools)
 
 
+def extensions(session: nox.Session) -> str:
+    """Where DeepSpeed's operators are kept, apart for each version."""
+    return f"{session.virtualenv.location}/torch_extensions"
+
+
+def compile_operators(session: nox.Session) -> None:
+    """Compile them where nothing waits for it; a rank that is killed meanwhile leaves a lock."""
+    env = {"TORCH_EXTENSIONS_DIR": extensions(session)}
+    session.run("python", "-c", COMPILE, env=env)
+
+
 @nox.session(python=PYTHON)
 def tests(session: nox.Session) -> None:
-    """Run the tests of both packages."""
+    """Run the tests of both packages, or those that are named; measure the saver's branches.
+
+    Without names it fails under the share in pyproject.toml, all ranks taken together.
+    """
     # hatchling: the wheel is built with what is installed; matplotlib: the plots of the bench; nox:
     # a test reads this file; the rest drives a browser.
-    tools = ("hatchling", "matplotlib", "nox", "selenium", "axe-core-python")
+    tools = ("hatchling", "matplotlib", "nox", "selenium", "axe-core-python", "coverage>=7.10")
     install(session, LIBRARIES, *tools)
-    session.run("pytest", *session.posargs, env={"OMP_NUM_THREADS": "1"})
-
-
-@nox.session(python=PYTHON)
-def coverage(session: nox.Session) -> None:
-    """Measure the branches of the saver, in all ranks; fails under the share in pyproject.toml."""
-    install(session, LIBRARIES, "coverage>=7.10")
-    env = {"OMP_NUM_THREADS": "1"}
-    # The tests of the suite trace system calls, those of a measurement too, and are left alone.
+    compile_operators(session)
+    env = {"OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": extensions(session)}
+    if session.posargs:
+        session.run("pytest", *session.posargs, env=env)
+        return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "tests/reference", *session.posargs, env=env)
+    session.run("coverage", "run", "-m", "pytest", "tests/reference", env=env)
     session.run("coverage", "combine", "--quiet")
+    # The tests of the suite watch all that a process does, a measurement too.
+    session.run("pytest", "--ignore=tests/reference", env=env)
     session.run("coverage", "report")
 
 
@@ -111,20 +128,15 @@ STACKS = {
     "llamafactory": Stack(savers=("llamafactory",), pins="constraints-llamafactory.txt"),
 }
 SAVE_LIMIT = "30"
-COMPILE = """
-from deepspeed.accelerator import get_accelerator
-if get_accelerator().device_name() == "cpu":
-    get_accelerator().create_op_builder("ShareMemCommBuilder").load(verbose=False)
-"""
 
 
 def environment(session: nox.Session) -> dict[str, str]:
-    """What savers run in; operators that DeepSpeed compiles are kept apart for each version."""
+    """What savers run in."""
     return {
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "AXOLOTL_DO_NOT_TRACK": "1",
-        "TORCH_EXTENSIONS_DIR": f"{session.virtualenv.location}/torch_extensions",
+        "TORCH_EXTENSIONS_DIR": extensions(session),
     }
 
 
@@ -136,8 +148,7 @@ def install_stack(session: nox.Session, stack: Stack) -> None:
         session.install("--no-deps", "-e", ".")
     else:
         install(session, LIBRARIES, "trl", "datasets")
-    # Compiled here, where nothing waits for it; a rank that is killed meanwhile leaves a lock.
-    session.run("python", "-c", COMPILE, env=environment(session))
+    compile_operators(session)
 
 
 @nox.session(python=PYTHON)

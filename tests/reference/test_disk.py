@@ -1,4 +1,4 @@
-"""Writes that the system does in pieces or not at all, and rows of files that DCP takes as boxes."""
+"""Writes in pieces, a disk without room, and the boxes in which DCP takes a rank's range."""
 
 from __future__ import annotations
 
