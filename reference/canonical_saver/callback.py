@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from transformers import TrainerCallback
@@ -40,13 +41,6 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
     def _save(self, folder: Path, given: dict[str, Any]) -> None:
         trainer = self.trainer
         if trainer is None:
-            trainer = _Given(given.get("processing_class"))
+            trainer = SimpleNamespace(processing_class=given.get("processing_class"))
         model = given["model"] if self.trainer is None else self.trainer.model
         save_trained_model(self.options | {"output_dir": str(folder)}, trainer, model)
-
-
-class _Given:
-    """The part of a trainer that a callback is told."""
-
-    def __init__(self, processing_class: Any) -> None:
-        self.processing_class = processing_class

@@ -45,12 +45,8 @@ class _Part:
     sizes: tuple[int, ...]
 
 
-def entries(weights: Weights) -> tuple[Entry, ...]:
-    """The tensors of a save under their names in memory.
-
-    Raises:
-        WeightsError: one of an adapter is in no rank's memory.
-    """
+def _entries(weights: Weights) -> tuple[Entry, ...]:
+    """The tensors of a save under their names in memory."""
     if weights.adapter is None:
         return tuple(direct(name, source) for name, source in weights.memory.items())
     for entry in weights.entries:
@@ -62,23 +58,21 @@ def entries(weights: Weights) -> tuple[Entry, ...]:
     return weights.entries
 
 
-def write(
-    folder: Path,
-    tensors: tuple[Entry, ...],
-    dtype: torch.dtype | None,
-    ranks: Ranks,
-) -> None:
+def write(folder: Path, weights: Weights, dtype: torch.dtype | None, ranks: Ranks) -> None:
     """Write one checkpoint; collective.
 
     Args:
         folder: where to.
-        tensors: all tensors of it.
+        weights: the tensors of it.
         dtype: cast floating-point tensors to it, if given.
         ranks: the ranks of the save.
+
+    Raises:
+        WeightsError: a tensor of an adapter is in no rank's memory.
     """
     parts: dict[tuple[str, tuple[int, ...]], _Part] = {}
     items: list[WriteItem] = []
-    for entry in tensors:
+    for entry in _entries(weights):
         (span,) = entry.spans or ()
         kind = stored_dtype(entry, dtype)
         for run in span.source.runs:

@@ -17,8 +17,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from canonical_saver import layout
 from canonical_saver.entries import Weights
 from canonical_saver.layout import File, Placed
-from canonical_saver.ranks import Ranks
 from canonical_saver.request import Request
+
+Archive = tuple[int, dict[str, int]]
+"""Bytes of a file of the ``torch`` format, and the first byte of each tensor in it, by its name."""
 
 _TORCH_STEMS = {"model": "pytorch_model", "adapter_model": "adapter_model"}
 
@@ -58,44 +60,32 @@ def lay_out(sets: Sequence[Weights], asked: Request) -> list[File]:
     return files
 
 
-def create_skeletons(folder: Path, files: list[File], asked: Request) -> list[File]:
-    """Make the archives of the ``torch`` format with room for the data; for rank 0.
-
-    Returns:
-        The files with sizes and offsets; those of other formats as they were.
-    """
-    if asked.format != "torch":
-        return files
+def create_archives(folder: Path, files: Sequence[File]) -> list[Archive]:
+    """Make the archives of the ``torch`` format with room for the data; for rank 0."""
     made = []
     for file in files:
         path = folder / file.name
         path.parent.mkdir(exist_ok=True)
         with FakeTensorMode(), torch.serialization.skip_data(materialize_fake_tensors=True):
             tensors = {
-                placed.entry.name: torch.empty(placed.entry.shape, dtype=placed.dtype)
-                for placed in file.tensors
+                p.entry.name: torch.empty(p.entry.shape, dtype=p.dtype) for p in file.tensors
             }
             torch.save(tensors, path)
         with FakeTensorMode():
             found = torch.load(path, weights_only=True)
-        placed_at = [
-            replace(p, offset=found[p.entry.name].untyped_storage()._checkpoint_offset or 0)
-            for p in file.tensors
-        ]
-        placed_at.sort(key=lambda placed: placed.offset)
-        made.append(replace(file, tensors=tuple(placed_at), size=path.stat().st_size))
+        places = {k: v.untyped_storage()._checkpoint_offset or 0 for k, v in found.items()}
+        made.append((path.stat().st_size, places))
     return made
 
 
-def agree_on_offsets(ranks: Ranks, files: list[File]) -> list[File]:
-    """Give all ranks the places that rank 0 has found; collective."""
-    known = ranks.share([(f.size, {p.entry.name: p.offset for p in f.tensors}) for f in files])
-    agreed = []
-    for file, (size, offsets) in zip(files, known, strict=True):
+def place(files: Sequence[File], archives: Sequence[Archive]) -> list[File]:
+    """Give the files of the ``torch`` format their sizes, and their tensors their offsets."""
+    placed = []
+    for file, (size, offsets) in zip(files, archives, strict=True):
         tensors = [replace(p, offset=offsets[p.entry.name]) for p in file.tensors]
-        tensors.sort(key=lambda placed: placed.offset)
-        agreed.append(replace(file, tensors=tuple(tensors), size=size))
-    return agreed
+        tensors.sort(key=lambda tensor: tensor.offset)
+        placed.append(replace(file, tensors=tuple(tensors), size=size))
+    return placed
 
 
 def write_indexes(

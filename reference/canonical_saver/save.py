@@ -214,13 +214,15 @@ def _save(asked: Request, ranks: Ranks) -> Report:
         folder = asked.output_dir / staged_in
         sees = ranks.gather(ranks.rank == 0 or _sees(folder / "probe", token))
         mode = 0o644
+        archives: list[formats.Archive] = []
         with ranks.phase("create"):
             if staging is not None:
                 mode = (folder / "probe").stat().st_mode & 0o777
                 (folder / "probe").unlink()
-                files = formats.create_skeletons(folder, files, asked)
+                if asked.format == "torch":
+                    archives = formats.create_archives(folder, files)
         if asked.format == "torch":
-            files = formats.agree_on_offsets(ranks, files)
+            files = formats.place(files, ranks.share(archives))
             with ranks.phase("layout"):
                 planned = transfers(files)
         groups = groups_to_compute(files)
@@ -243,7 +245,8 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                 )
         if asked.format == "dcp":
             with ranks.phase("write"):
-                _write_checkpoint(sets, asked, folder, ranks)
+                for one in sets:
+                    dcp.write(folder / one.folder, one, asked.dtype, ranks)
         if not all(sees):
             pieces: list[list[Range]] = ranks.gather(
                 [] if sees[ranks.rank] else batch_ranges(planned)
@@ -272,12 +275,6 @@ def _save(asked: Request, ranks: Ranks) -> Report:
     names = ranks.share(names)
     size = sum(file.size for file in files)
     return Report(asked.output_dir, tuple(names), size, time.monotonic() - begun, ranks.world_size)
-
-
-def _write_checkpoint(sets: list[Weights], asked: Request, folder: Path, ranks: Ranks) -> None:
-    for one in sets:
-        entries = dcp.entries(one)
-        dcp.write(folder / one.folder, entries, asked.dtype, ranks)
 
 
 def _set_of(group: list[tuple[int, Placed]], sets: list[Weights]) -> Weights:

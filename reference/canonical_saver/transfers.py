@@ -196,14 +196,7 @@ def prove_tiling(files: Sequence[File], everyone: Sequence[torch.Tensor]) -> Non
     tensors = packed(
         [(n, placed.offset, placed.size) for n, f in enumerate(files) for placed in f.tensors]
     )
-    computed = packed(
-        [
-            (number, placed.offset, placed.size)
-            for number, file in enumerate(files)
-            for placed in file.tensors
-            if placed.entry.spans is None
-        ]
-    )
+    computed = packed([(n, placed.offset, placed.size) for n, placed in _computed(files)])
     planned = torch.cat([*everyone, computed])
     inside = (planned[:, 1] >= 0) & (planned[:, 1] + planned[:, 2] <= sizes[planned[:, 0]])
     if not bool(inside.all()):
@@ -212,42 +205,30 @@ def prove_tiling(files: Sequence[File], everyone: Sequence[torch.Tensor]) -> Non
             f"{files[number].name}: expected parts within its {files[number].size} bytes, found "
             f"{size} bytes from {offset} on, outside of every file; {_SAME}"
         )
-    starts, ends, twice = _joined(planned, bases)
+    found, twice = _edges(planned, bases)
     if twice is not None:
         raise _broken("an overlap", twice, files, bases.tolist())
-    wanted_starts, wanted_ends, _ = _joined(tensors, bases)
-    for found, wanted in ((starts, wanted_starts), (ends, wanted_ends)):
-        count = min(len(found), len(wanted))
-        different = (found[:count] != wanted[:count]).nonzero()
-        if len(different):
-            first = int(different[0])
-            position = int(min(found[first], wanted[first]))
-            raise _broken("a gap", position, files, bases.tolist())
-    if len(starts) < len(wanted_starts):
-        raise _broken("a gap", int(wanted_starts[len(starts)]), files, bases.tolist())
-    if len(starts) > len(wanted_starts):
-        raise _broken("a gap", int(starts[len(wanted_starts)]), files, bases.tolist())
+    both = torch.cat([found, _edges(tensors, bases)[0]])
+    edges, counts = torch.unique(both, return_counts=True)
+    alone = edges[counts == 1]
+    if len(alone):
+        raise _broken("a gap", int(alone[0]), files, bases.tolist())
 
 
-def _joined(
-    found: torch.Tensor, bases: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, int | None]:
+def _edges(found: torch.Tensor, bases: torch.Tensor) -> tuple[torch.Tensor, int | None]:
     """Join ranges; positions count through all files.
 
     Returns:
-        Starts and ends of what they cover, and where two of them overlap, if any do.
+        Where what they cover begins and ends, each position once, and where two of them overlap, if
+        any do.
     """
     found = found[found[:, 2] > 0]
     starts, order = (bases[found[:, 0]] + found[:, 1]).sort()
     ends = starts + found[order, 2]
-    if not len(starts):
-        return starts, ends, None
-    overlaps = (starts[1:] < ends[:-1]).nonzero()
-    if len(overlaps):
-        return starts, ends, int(starts[1:][overlaps[0]])
+    overlaps = starts[1:][starts[1:] < ends[:-1]]
     apart = starts[1:] != ends[:-1]
-    true = torch.ones(1, dtype=torch.bool)
-    return starts[torch.cat([true, apart])], ends[torch.cat([apart, true])], None
+    edges = torch.cat([starts[:1], starts[1:][apart], ends[:-1][apart], ends[-1:]])
+    return edges, int(overlaps[0]) if len(overlaps) else None
 
 
 def _broken(what: str, position: int, files: Sequence[File], bases: Sequence[int]) -> VerifyError:
@@ -275,12 +256,7 @@ def groups_to_compute(files: Sequence[File]) -> list[list[tuple[int, Placed]]]:
             name = leader[name]
         return name
 
-    computed = [
-        (number, placed)
-        for number, file in enumerate(files)
-        for placed in file.tensors
-        if placed.entry.spans is None
-    ]
+    computed = _computed(files)
     for _, placed in computed:
         first, *others = sorted(placed.entry.needs)
         for other in others:
@@ -289,3 +265,13 @@ def groups_to_compute(files: Sequence[File]) -> list[list[tuple[int, Placed]]]:
     for number, placed in computed:
         groups.setdefault(find(min(placed.entry.needs)), []).append((number, placed))
     return list(groups.values())
+
+
+def _computed(files: Sequence[File]) -> list[tuple[int, Placed]]:
+    """The tensors that must be computed, with the numbers of their files."""
+    return [
+        (number, placed)
+        for number, file in enumerate(files)
+        for placed in file.tensors
+        if placed.entry.spans is None
+    ]
