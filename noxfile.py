@@ -35,10 +35,15 @@ def extensions(session: nox.Session) -> str:
     return f"{session.virtualenv.location}/torch_extensions"
 
 
-def compile_operators(session: nox.Session) -> None:
-    """Compile them where nothing waits for it; a rank that is killed meanwhile leaves a lock."""
-    env = {"TORCH_EXTENSIONS_DIR": extensions(session)}
+def compile_operators(session: nox.Session) -> dict[str, str]:
+    """Compile them where nothing waits for it; a rank that is killed meanwhile leaves a lock.
+
+    Returns:
+        The environment that has them.
+    """
+    env = {"OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": extensions(session)}
     session.run("python", "-c", COMPILE, env=env)
+    return env
 
 
 @nox.session(python=PYTHON)
@@ -51,8 +56,7 @@ def tests(session: nox.Session) -> None:
     # a test reads this file; the rest drives a browser.
     tools = ("hatchling", "matplotlib", "nox", "selenium", "axe-core-python", "coverage>=7.10")
     install(session, LIBRARIES, *tools)
-    compile_operators(session)
-    env = {"OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": extensions(session)}
+    env = compile_operators(session)
     if session.posargs:
         session.run("pytest", *session.posargs, env=env)
         return
@@ -68,14 +72,14 @@ def tests(session: nox.Session) -> None:
 def conformance(session: nox.Session) -> None:
     """Judge the reference by the gate; options are those of ``saver-conformance run``."""
     install(session, LIBRARIES)
-    session.run("saver-conformance", "run", *session.posargs)
+    session.run("saver-conformance", "run", *session.posargs, env=compile_operators(session))
 
 
 @nox.session(python=PYTHON)
 def mutants(session: nox.Session) -> None:
     """Judge the broken savers and the strange but correct ones; each verdict as declared."""
     install(session, LIBRARIES)
-    session.run("pytest", *MUTANT_TESTS, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", *MUTANT_TESTS, *session.posargs, env=compile_operators(session))
 
 
 @nox.session(python=PYTHON)
@@ -83,7 +87,7 @@ def crash(session: nox.Session) -> None:
     """Kill saves at every file-system call, make every call fail, and save large models."""
     install(session, LIBRARIES)
     options = ("-m", "crash", "-o", "faulthandler_timeout=3600")
-    session.run("pytest", *options, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", *options, *session.posargs, env=compile_operators(session))
 
 
 @nox.session(python=PYTHON)
@@ -201,7 +205,7 @@ def mutation(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure the reference, its peers and the disk; ``--scale`` computes what is larger."""
     install(session, "conformance,deepspeed", "matplotlib")
-    env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+    env = compile_operators(session) | {"PYTHONPATH": "."}
     session.run("python", "-m", "benchmarks", *session.posargs, env=env)
 
 
