@@ -53,8 +53,9 @@ def tests(session: nox.Session) -> None:
     Without names it fails under the share in pyproject.toml, all ranks taken together.
     """
     # hatchling: the wheel is built with what is installed; matplotlib: the plots of the bench; nox:
-    # a test reads this file; the rest drives a browser.
-    tools = ("hatchling", "matplotlib", "nox", "selenium", "axe-core-python", "coverage>=7.10")
+    # a test reads this file; torchao trains aware of quantization; the rest drives a browser.
+    tools = ("hatchling", "matplotlib", "nox", "torchao", "selenium", "axe-core-python")
+    tools += ("coverage>=7.10",)
     install(session, LIBRARIES, *tools)
     env = compile_operators(session)
     if session.posargs:

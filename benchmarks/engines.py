@@ -114,6 +114,8 @@ def _zero3(shapes: Any, wanted: LlamaConfig) -> tuple[Any, Any]:
     with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=ZERO, dtype=models.DTYPE):
         model = LlamaForCausalLM(wanted)
     engine = deepspeed.initialize(model=model, config=ZERO)[0]
+    # Left out where there is no optimizer, whose state would take several times the memory.
+    engine._configure_checkpointing()
     for parameter in model.parameters():
         models.fill(parameter.ds_tensor)
     return model, engine
