@@ -53,9 +53,8 @@ def tests(session: nox.Session) -> None:
     Without names it fails under the share in pyproject.toml, all ranks taken together.
     """
     # hatchling: the wheel is built with what is installed; matplotlib: the plots of the bench; nox:
-    # a test reads this file; torchao trains aware of quantization; the rest drives a browser.
-    tools = ("hatchling", "matplotlib", "nox", "torchao", "selenium", "axe-core-python")
-    tools += ("coverage>=7.10",)
+    # a test reads this file; the rest drives a browser.
+    tools = ("hatchling", "matplotlib", "nox", "selenium", "axe-core-python", "coverage>=7.10")
     install(session, LIBRARIES, *tools)
     env = compile_operators(session)
     if session.posargs:
@@ -67,6 +66,10 @@ def tests(session: nox.Session) -> None:
     # The tests of the suite watch all that a process does, a measurement too.
     session.run("pytest", "--ignore=tests/reference", env=env)
     session.run("coverage", "report")
+    # In a folder of its own: other libraries import it wherever they find it, which takes seconds.
+    apart = f"{session.virtualenv.location}/torchao"
+    session.install(*CONSTRAINTS, "--no-deps", "--upgrade", "--target", apart, "torchao")
+    session.run("pytest", "tests/reference/test_qat.py", env=env | {"PYTHONPATH": apart})
 
 
 @nox.session(python=PYTHON)

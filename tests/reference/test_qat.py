@@ -14,7 +14,7 @@ from torch.distributed.fsdp import fully_shard
 
 from canonical_saver import save_trained_model
 
-pytest.importorskip("torchao", reason="torchao is not installed")
+pytest.importorskip("torchao", reason="`nox -s tests` runs this file apart, with torchao")
 
 GROUP = 8
 

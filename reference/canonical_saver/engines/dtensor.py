@@ -7,7 +7,7 @@ which holds for the strided placements of packed tensor-parallel weights as well
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 from typing import Any
 
@@ -88,7 +88,7 @@ def _runs(held: list[torch.Tensor], shape: tuple[int, ...], local: torch.Tensor)
         return [Run(0, local.numel(), local)]
     inner = prod(shape[split + 1 :])
     strides = [prod(shape[d + 1 :]) for d in range(split)]
-    stretches = _stretches(held[split].tolist())
+    stretches = _stretches(held[split])
     width = len(held[split]) * inner
     runs: list[Run] = []
     outer = product(*(numbers.tolist() for numbers in held[:split]))
@@ -100,13 +100,8 @@ def _runs(held: list[torch.Tensor], shape: tuple[int, ...], local: torch.Tensor)
     return runs
 
 
-def _stretches(numbers: list[int]) -> list[tuple[int, int, int]]:
+def _stretches(numbers: torch.Tensor) -> list[tuple[int, int, int]]:
     """Group ascending numbers into (first number, its position, how many follow each other)."""
-    found: list[tuple[int, int, int]] = []
-    for position, number in enumerate(numbers):
-        if found and found[-1][0] + found[-1][2] == number:
-            first, start, count = found[-1]
-            found[-1] = (first, start, count + 1)
-        else:
-            found.append((number, position, 1))
-    return found
+    after_gaps = (torch.nonzero(numbers.diff() != 1).flatten() + 1).tolist()
+    edges = pairwise((0, *after_gaps, len(numbers)))
+    return [(int(numbers[start]), start, end - start) for start, end in edges]
