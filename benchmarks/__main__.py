@@ -93,7 +93,6 @@ def _measure(
         "machine": _machine(where or Path.cwd()),
         "minutes": (time.monotonic() - begun) / 60,
         "left_out": left_out,
-        "notes": [],
         "predicted": predicted,
         "many": found,
         "samples": [asdict(sample) for sample in samples],

@@ -1,8 +1,10 @@
 """The ways to save that are compared, each called on every rank with the same model and folder.
 
 ``reference`` is ours and ``limit`` is what the disk allows: as many processes as there are ranks,
-each writing its share of the same number of bytes to a file of its own in large pieces. The others
-are what people call today. A contestant is left out of an engine whose models it cannot save.
+each writing its share of the same number of bytes to a file of its own in large pieces.
+``one_file`` is the same with one file for all, whose blocks are reserved: a model is few files, and
+the kernel lets one process at a time write into a file. The others are what people call today. A
+contestant is left out of an engine whose models it cannot save.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from benchmarks.engines import ZERO, Trained
 Contestant = Callable[[Trained, Path], None]
 
 LIMIT_PIECE = 64 * 2**20
+ONE_FILE_PIECE = 8 * 2**20
 
 
 def rank() -> int:
@@ -37,14 +40,33 @@ def reference(trained: Trained, folder: Path) -> None:
 
 def limit(trained: Trained, folder: Path) -> None:
     """Large writes of the same number of bytes, by as many processes, and nothing else."""
-    world = dist.get_world_size() if dist.is_initialized() else 1
-    share = trained.size // world
     handle = os.open(folder / f"limit-{rank()}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    _write(handle, 0, _share(trained), LIMIT_PIECE)
+
+
+def one_file(trained: Trained, folder: Path) -> None:
+    """The same, into one file."""
+    path, share = folder / "limit", _share(trained)
+    if rank() == 0:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        os.posix_fallocate(handle, 0, trained.size)
+        os.close(handle)
+    if dist.is_initialized():
+        dist.barrier()
+    _write(os.open(path, os.O_WRONLY), rank() * share, share, ONE_FILE_PIECE)
+
+
+def _share(trained: Trained) -> int:
+    return trained.size // (dist.get_world_size() if dist.is_initialized() else 1)
+
+
+def _write(handle: int, offset: int, size: int, piece: int) -> None:
     try:
-        for start in range(0, share, LIMIT_PIECE):
-            data = _limit_data()[: share - start]
-            while data:
-                data = data[os.write(handle, data) :]
+        for start in range(0, size, piece):
+            data = _limit_data()[: min(piece, size - start)]
+            written = 0
+            while written < len(data):
+                written += os.pwrite(handle, data[written:], offset + start + written)
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -153,7 +175,7 @@ def save_16bit_model(trained: Trained, folder: Path) -> None:
     trained.wrapped.save_16bit_model(str(folder), "pytorch_model.bin")
 
 
-OURS: dict[str, Contestant] = {"reference": reference, "limit": limit}
+OURS: dict[str, Contestant] = {"reference": reference, "limit": limit, "one_file": one_file}
 PEERS: dict[str, dict[str, Contestant]] = {
     "single": {"save_pretrained": save_pretrained},
     "ddp": {"save_pretrained": save_pretrained},

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ratios import Summary, summarize
-from benchmarks.targets import judge
+from benchmarks.targets import explain, judge
 
 GIB, MIB, GB = 2**30, 2**20, 10**9
 
 NAMES = {
     "reference": "canonical_saver",
     "limit": "limit of the disk",
+    "one_file": "limit of one file",
     "gather": "gather + save_file",
     "accelerate": "accelerate",
     "consolidating": "DCP, consolidated",
@@ -54,7 +55,8 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
         "same round (median, in "
         "brackets the least and the greatest). "
         "`limit of the disk`: as many processes as there are ranks write the same number of bytes "
-        "to a file each, 64 MiB at a time. `with fsync` is until all bytes are on the disk. Memory "
+        "to a file each, 64 MiB at a time; `limit of one file`: to one file, 8 MiB at a time. "
+        "`with fsync` is until all bytes are on the disk. Memory "
         "is what the worst rank needed beyond what it had, by the kernel's high-water mark; "
         "`written` are the bytes that the kernel counted for the disk.",
         "",
@@ -69,9 +71,9 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
     if results["left_out"]:
         lines += ["## Not measured as planned", ""]
         lines += [*(f"- {text}" for text in results["left_out"]), ""]
-    notes = results.get("notes", [])
-    if notes:
-        lines += ["## What remains", "", *(f"- {note}" for note in notes), ""]
+    missed = explain(summaries)
+    if missed:
+        lines += ["## Why targets are missed", "", *(f"- {text}" for text in missed), ""]
     lines += ["## All measurements", ""]
     for cell in dict.fromkeys(s.cell for s in summaries):
         mine = [s for s in summaries if s.cell == cell]
@@ -167,7 +169,7 @@ def _plot(summaries: Sequence[Summary], path: Path) -> None:
             ]
             for name in NAMES:
                 line = sorted((s.bytes / GB, s.seconds) for s in mine if s.contestant == name)
-                style = "--" if name == "limit" else "-"
+                style = "--" if name in ("limit", "one_file") else "-"
                 if line:
                     axis.plot(
                         *zip(*line, strict=True),

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+FLUSHING = frozenset({"reference", "limit", "one_file"})
+"""Contestants that flush to disk themselves, so that each policy is measured apart."""
+
 TOLERANCE = 1.10
 """Two runs agree on a ratio when the ranges of their rounds, widened by this factor, overlap."""
 
@@ -46,7 +49,7 @@ def summarize(samples: Sequence[dict[str, Any]]) -> list[Summary]:
     """
     grouped: dict[tuple[str, str, bool], dict[int, dict[str, Any]]] = defaultdict(dict)
     for sample in samples:
-        apart = sample["contestant"] in ("reference", "limit")
+        apart = sample["contestant"] in FLUSHING
         for durable in (False, True):
             if not apart or sample["durable"] == durable:
                 key = sample["cell"], sample["contestant"], durable

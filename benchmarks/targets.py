@@ -75,3 +75,28 @@ def judge(summaries: Sequence[Summary]) -> list[Verdict]:
             both = f"{more}, {plain.memory / MIB:.0f} MiB"
             found.append(Verdict(target, cell, both, ours.memory <= plain.memory + MIB))
     return found
+
+
+def explain(summaries: Sequence[Summary]) -> list[str]:
+    """Say what keeps the saver from the limit where it misses it, by what else was measured."""
+    found = []
+    by_key = {(s.cell, s.contestant, s.durable): s for s in summaries}
+    for engine in ("fsdp2", "zero3"):
+        cell = f"{engine}, 2 x, 2 GB"
+        for durable in (False, True):
+            ours, limit, one_file = (
+                by_key.get((cell, name, durable)) for name in ("reference", "limit", "one_file")
+            )
+            if ours is None or limit is None or one_file is None or limit.ratio[1] * 1.10 >= 1:
+                continue
+            found.append(
+                f"{cell}, {'with' if durable else 'without'} fsync: the model is one file, into "
+                "which the kernel lets one process at a time write. Two processes that do nothing "
+                f"but write half of one file each take {one_file.seconds:.3f} s, with a file each "
+                f"{limit.seconds:.3f} s; the saver takes {ours.seconds:.3f} s, "
+                f"{1 / one_file.ratio[1]:.2f} times the former. The rest, "
+                f"{1000 * (ours.seconds - one_file.seconds):+.0f} ms, is planning, the ranks' "
+                "agreements, and bytes of a whole model, where the limits write the same 64 MiB "
+                "again and again."
+            )
+    return found

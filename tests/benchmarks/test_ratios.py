@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from benchmarks.__main__ import main
 from benchmarks.ratios import disagreements, summarize
-from benchmarks.targets import judge
+from benchmarks.targets import explain, judge
 from benchmarks.worlds import Sample
 
 from benchmarks import page
@@ -27,6 +27,8 @@ def samples(
             ("limit", True, 1.9),
             ("reference", False, 1.0),
             ("limit", False, 0.8),
+            ("one_file", True, 1.95),
+            ("one_file", False, 0.9),
             (peer, False, 4.0 * slow),
         ):
             took = seconds * noise
@@ -84,6 +86,12 @@ def test_a_slower_single_process_and_a_late_small_one_are_told() -> None:
     assert not late.holds
 
 
+def test_a_missed_limit_is_explained_by_what_one_file_takes() -> None:
+    (text,) = explain(summarize(samples()))
+    assert text.startswith(f"{CELL}, without fsync")
+    assert "each take 0.900 s, with a file each 0.800 s; the saver takes 1.000 s, 1.11" in text
+
+
 def test_page_and_plots_are_made_of_the_json_alone(tmp_path: Path) -> None:
     results = {
         "date": "2020-01-02",
@@ -96,7 +104,6 @@ def test_page_and_plots_are_made_of_the_json_alone(tmp_path: Path) -> None:
         },
         "minutes": 3.0,
         "left_out": ["single, 1 x, 4 GB: the time was over"],
-        "notes": ["one note"],
         "many": [
             {
                 "kind": "plain",
