@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Self
@@ -25,6 +26,7 @@ from saver_conformance.harness import HarnessFailedError
 from saver_conformance.observation import Crashes, Entry, Observation, RankOutcome, Twin
 from saver_conformance.rank import Answer
 from saver_conformance.reloading import Reloader
+from saver_conformance.stopwatch import Stopwatch
 from saver_conformance.strategies import make_case
 from saver_conformance.verdict import CaseRecord
 from saver_conformance.world import SAVE_LIMIT, World, WorldKey
@@ -112,6 +114,7 @@ class Judge:
         self._proven: set[WorldKey] = set()
         self._reloader = Reloader(self._bench.reload)
         self._count = 0
+        self.stopwatch = Stopwatch()
 
     def __enter__(self) -> Self:
         return self
@@ -144,13 +147,14 @@ class Judge:
             return
         while self._worlds and sum(k.size for k in self._worlds) + key.size > MAX_RANKS:
             self._discard(next(iter(self._worlds)))
-        world = World(key, episode=self._bench.episode, process_group=self._bench.process_group)
-        self._worlds[key] = world
-        world.join()
-        _expect_loaded(world.load(self._saver), self._saver)
-        if key not in self._proven:
-            self._prove(world, case)
-            self._proven.add(key)
+        with self.stopwatch.time(case.mode.engine, "start"):
+            world = World(key, episode=self._bench.episode, process_group=self._bench.process_group)
+            self._worlds[key] = world
+            world.join()
+            _expect_loaded(world.load(self._saver), self._saver)
+            if key not in self._proven:
+                self._prove(world, case)
+                self._proven.add(key)
 
     def save(self, case: Case) -> Saved | CaseRecord:
         """Train ``case`` and call the saver; a record when it did not come to that.
@@ -177,30 +181,39 @@ class Judge:
         world, folder, started = self._worlds[key], self._make_folder(), time.monotonic()
         if left is not None:
             shutil.copytree(left, folder / "out", symlinks=True)
-        answers = world.prepare(case, folder)
+        time_of = partial(self.stopwatch.time, case.mode.engine)
+        with time_of("train"):
+            answers = world.prepare(case, folder)
         if any(answer.status != "returned" for answer in answers):
             shutil.rmtree(folder, ignore_errors=True)
             return self._not_prepared(key, case, answers)
         output = folder / "out"
         before, crashes = _scan(output), None
         if case.trial == "crash":
-            crashes = disturb(
-                world, self._saver, self._save_limit, folder, points=self._crash_points
-            )
+            with time_of("crash"):
+                crashes = disturb(
+                    world, self._saver, self._save_limit, folder, points=self._crash_points
+                )
         tracers = Tracers(world.pids, folder)
         untraced = tracers.attach() if case.trial == "trace" else "the case asks for no trace"
-        outcomes = world.save(self._saver, self._save_limit)
+        with time_of("save"):
+            outcomes = world.save(self._saver, self._save_limit)
         tracers.detach()
         if failed(outcomes):
             self._discard(key)  # before looking: ranks that hang may still write
             return Saved(
                 case, folder, before, _scan(output), outcomes, started, None, None, crashes
             )
-        after, changes, twin = _scan(output), _read_changes(world.compare()), None
+        with time_of("compare"):
+            after, changes, twin = _scan(output), _read_changes(world.compare()), None
         if case.trial == "twin" and output.is_dir():
-            twin = go_on(world, self._saver, self._save_limit, case, folder)
+            with time_of("go on"):
+                twin = go_on(world, self._saver, self._save_limit, case, folder)
         spoilt = any(change.area == "process" for rank in changes for change in rank)
-        if spoilt or (twin is not None and failed(twin.outcomes)) or not world.close():
+        spoilt = spoilt or (twin is not None and failed(twin.outcomes))
+        with time_of("end"):
+            reusable = not spoilt and world.close()
+        if not reusable:
             self._discard(key)  # else the next case would train under what this save left
         deeds = () if untraced else tracers.read(output)
         return Saved(
@@ -221,25 +234,32 @@ class Judge:
 
     def _inspect(self, saved: Saved) -> CaseRecord:
         case = saved.case
+        time_of = partial(self.stopwatch.time, case.mode.engine)
         try:
+            with time_of("read"):
+                expected = import_module(self._bench.expectation).read(saved.folder)
+            with time_of("reload"):
+                reload = (
+                    None if failed(saved.outcomes) else self._reloader.reload(case, saved.folder)
+                )
+                crashes = self._identify(saved)
             observation = Observation(
                 case=case,
-                expected=import_module(self._bench.expectation).read(saved.folder),
+                expected=expected,
                 outcomes=saved.outcomes,
                 folder=saved.folder / "out",
                 before=saved.before,
                 after=saved.after,
                 umask=_read_umask(),
-                reload=(
-                    None if failed(saved.outcomes) else self._reloader.reload(case, saved.folder)
-                ),
+                reload=reload,
                 changes=saved.changes,
                 twin=saved.twin,
-                crashes=self._identify(saved),
+                crashes=crashes,
                 untraced=saved.untraced,
                 deeds=saved.deeds,
             )
-            results = checks.run(observation)
+            with time_of("check"):
+                results = checks.run(observation)
         except Exception:
             reason = f"the suite failed while it looked at the save:\n{traceback.format_exc()}"
             return CaseRecord(case, checks.applicable(case), "error", reason)

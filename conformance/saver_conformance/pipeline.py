@@ -40,7 +40,8 @@ class Pipeline:
     def paces(self) -> tuple[Pace, ...]:
         """How fast each engine's cases went."""
         return tuple(
-            Pace(engine, count, self._seconds[engine]) for engine, count in self._checked.items()
+            Pace(engine, count, self._seconds[engine], self._judge.stopwatch.seconds(engine))
+            for engine, count in self._checked.items()
         )
 
     def run(self, planned: Sequence[Case]) -> tuple[CaseRecord, ...]:

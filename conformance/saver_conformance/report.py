@@ -118,6 +118,10 @@ def to_plain(verdict: Verdict, folder: Path, surroundings: Surroundings) -> dict
         "seeds": {"smallest": min(seeds), "largest": max(seeds)} if seeds else None,
         "pairs": asdict(verdict.pairs) if verdict.pairs else None,
         "cases_a_minute": {pace.engine: round(pace.per_minute, 1) for pace in verdict.paces},
+        "seconds_by_step": {
+            pace.engine: {step: round(seconds, 1) for step, seconds in pace.steps.items()}
+            for pace in verdict.paces
+        },
         "spec": {clause: _plain_clause(clause) for clause in verdict.levels},
         "clauses": [_plain_row(row, verdict, folder) for row in verdict.rows],
         "causes": [_plain_cause(cause, verdict, folder) for cause in group_by_cause(verdict.rows)],

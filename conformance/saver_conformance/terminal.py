@@ -17,6 +17,7 @@ from saver_conformance.case import Case, Mode
 from saver_conformance.report import Cause, case_file, group_by_cause, replay_command
 from saver_conformance.shown import printable
 from saver_conformance.spec import AREAS, SPEC
+from saver_conformance.stopwatch import STEPS
 from saver_conformance.verdict import (
     BROKEN,
     CONFORMS,
@@ -38,7 +39,8 @@ PLAIN_WIDTH = 120
 """Columns of the output when it does not go to a terminal."""
 
 _WORDS: dict[int, str] = {
-    CONFORMS: "[bold green]conforms[/]: every claimed MUST was checked and holds",
+    CONFORMS: "[bold green]conforms[/]: every claimed MUST holds, and was checked in every planned "
+    "case",
     BROKEN: "[bold red]does not conform[/]: a MUST is broken, or a waiver is wrong",
     INCONCLUSIVE: "[bold yellow]inconclusive[/]: not everything that is claimed was checked",
     HARNESS_FAILED: "[bold yellow]the harness failed[/]: nobody is accused",
@@ -131,6 +133,7 @@ def print_verdict(console: Console, verdict: Verdict, report: Path | None = None
     console.print(_make_table(verdict))
     _print_pace(console, verdict)
     _print_pairs(console, verdict)
+    _print_not_tried(console, verdict)
     _print_not_run(console, verdict)
     causes: Sequence[Cause] = group_by_cause(
         [row for row in verdict.rows if row.status != "waived"]
@@ -186,6 +189,14 @@ def _print_pace(console: Console, verdict: Verdict) -> None:
     if verdict.paces:
         paces = ", ".join(f"{pace.engine} {pace.per_minute:.0f}" for pace in verdict.paces)
         console.print(f"cases trained, saved, read back and reloaded a minute: {paces}")
+        steps = [step for step in STEPS if any(step in pace.steps for pace in verdict.paces)]
+        if steps:
+            table = Table(title="seconds by step, those of two cases at once counted twice")
+            for head in ("", *steps):
+                table.add_column(head, justify="right")
+            for pace in verdict.paces:
+                table.add_row(pace.engine, *(f"{pace.steps.get(step, 0):.1f}" for step in steps))
+            console.print(table)
 
 
 def _print_pairs(console: Console, verdict: Verdict) -> None:
@@ -198,6 +209,20 @@ def _print_pairs(console: Console, verdict: Verdict) -> None:
         console.print(f"not reachable, and not counted: {_count(total, 'pair')}")
         for reason, number in pairs.unreachable.items():
             console.print(f"  {number}: {reason}", markup=False)
+
+
+def _print_not_tried(console: Console, verdict: Verdict) -> None:
+    """Name the MUSTs of the claimed modes for which the profile plans no case."""
+    tried = {row.clause for row in verdict.rows if row.mode in verdict.modes}
+    untried = [
+        clause
+        for clause, level in verdict.levels.items()
+        if level == "MUST" and clause not in tried
+        if any(mode.matches(SPEC[clause].modes) for mode in verdict.modes)
+    ]
+    if untried:
+        number = _count(len(untried), "MUST")
+        console.print(f"not tried in profile {verdict.profile}: {number} ({', '.join(untried)})")
 
 
 def _print_not_run(console: Console, verdict: Verdict) -> None:

@@ -88,11 +88,14 @@ class Pace:
         cases: number of cases trained, saved, read back and reloaded.
         seconds: wall-clock time that went by while they were at hand, checks of theirs that overlap
             with the next engine's training left out.
+        steps: wall-clock seconds of each step of ``saver_conformance.stopwatch``; those of
+            different cases overlap.
     """
 
     engine: str
     cases: int
     seconds: float
+    steps: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def per_minute(self) -> float:

@@ -156,6 +156,15 @@ def test_the_terminal_shows_the_table_and_one_finding_a_cause() -> None:
     assert len(shown.splitlines()) < 30
 
 
+def test_the_terminal_names_what_no_case_tries() -> None:
+    levels = LEVELS | {"CRASH-001": "MUST", "ADAPTER-001": "MUST"}
+    verdict = replace(conclude(record()), levels=levels)
+    text = io.StringIO()
+    print_verdict(Console(file=text, width=200), verdict)
+    # ADAPTER-001 is about other modes than the one that is claimed.
+    assert "not tried in profile smoke: 1 MUST (CRASH-001)" in text.getvalue()
+
+
 def test_exploring_shrinks_to_the_guilty_axes() -> None:
     def judge(case: Case) -> CaseRecord:
         guilty = case.architecture == "mixtral" and case.sizes == "odd"
