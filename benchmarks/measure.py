@@ -36,20 +36,19 @@ class Cost:
 
 
 def measure(contestant: Contestant, trained: Trained, folder: Path, *, durable: bool) -> Cost:
-    """Save once into a new folder and remove it; collective.
+    """Save once into a new folder; collective.
 
     Args:
         contestant: the way to save.
         trained: the model.
-        folder: where; it must not exist.
+        folder: where; what else lies beside it is removed.
         durable: whether the contestant flushes to disk where it does so of itself. If not, its
             ``fsync`` does nothing, and the flush is timed apart, after it.
     """
-    if rank() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        warm(folder, trained.size)
     gc.collect()
+    _barrier()
+    if rank() == 0:
+        make_room(folder, trained.size)
     _barrier()
     before = resident_memory()
     reset_peak()
@@ -75,9 +74,6 @@ def measure(contestant: Contestant, trained: Trained, folder: Path, *, durable: 
     if not durable:
         durable_seconds = time.perf_counter() - begun
     everyone = _gather((peak, written))
-    if rank() == 0:
-        shutil.rmtree(folder)
-    _barrier()
     return Cost(
         seconds,
         durable_seconds,
@@ -86,17 +82,24 @@ def measure(contestant: Contestant, trained: Trained, folder: Path, *, durable: 
     )
 
 
-def warm(folder: Path, size: int) -> None:
-    """Have as many pages of main memory at hand as a save will fill.
+def make_room(folder: Path, size: int) -> None:
+    """Make a folder, and have as many pages of main memory at hand as a save into it will fill.
 
     A virtual machine gives free memory back to its host, and the first write to it afterwards is
-    several times slower than the next: whoever came first would pay for all.
+    several times slower than the next: whoever came first would pay for all. So the pages are those
+    of the save before, which is removed only now; the first save has pages of a file of zeros.
     """
-    path, block = folder / "warm", bytes(2**23)
-    with path.open("wb") as stream:
-        for _ in range(size * 5 // 4 >> 23):
-            stream.write(block)
-    path.unlink()
+    if folder.parent.exists():
+        for old in folder.parent.iterdir():
+            shutil.rmtree(old)
+    else:
+        folder.parent.mkdir(parents=True)
+        path, block = folder.parent / "zeros", bytes(2**23)
+        with path.open("wb") as stream:
+            for _ in range(size >> 23):
+                stream.write(block)
+        path.unlink()
+    folder.mkdir()
 
 
 def flush(folder: Path) -> None:
