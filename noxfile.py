@@ -90,7 +90,7 @@ def mutants(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """Kill saves at every file-system call, make every call fail, and save large models."""
     install(session, LIBRARIES)
-    options = ("-m", "crash", "-o", "faulthandler_timeout=3600")
+    options = ("tests/reference", "-m", "crash", "-o", "faulthandler_timeout=3600")
     session.run("pytest", *options, *session.posargs, env=compile_operators(session))
 
 
