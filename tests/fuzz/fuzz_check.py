@@ -18,11 +18,14 @@ with atheris.instrument_imports(include=["saver_conformance"]):
     from tests.fuzz import hostile_folder
 
 LIMITS = ("-timeout=30", "-rss_limit_mb=2048", "-max_len=2000")
+MEMORY = Path("/dev/shm")
+"""Files are made anew for each input; in memory that takes half the time."""
 
 
 def main() -> int:
     """Run libFuzzer in a process of its own, which it ends without a chance to clean up."""
-    scratch = Path(tempfile.mkdtemp(prefix="fuzz-check-"))
+    where = MEMORY if os.access(MEMORY, os.W_OK) else None
+    scratch = Path(tempfile.mkdtemp(prefix="fuzz-check-", dir=where))
     try:
         child = os.fork()
         if child == 0:
