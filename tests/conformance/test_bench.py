@@ -65,7 +65,7 @@ def _pairs_with_untied_embeddings():
 
 
 @pytest.mark.parametrize("vocabulary", ["same", "resized"])
-@pytest.mark.parametrize(("architecture", "adapter"), _pairs_with_untied_embeddings(), ids=str)
+@pytest.mark.parametrize(("architecture", "adapter"), [*_pairs_with_untied_embeddings()], ids=str)
 def test_adapter_keys_are_those_of_peft(tmp_path, architecture, adapter, vocabulary):
     case = Case(
         Mode("lora", "single"), architecture=architecture, adapter=adapter, vocabulary=vocabulary
