@@ -60,11 +60,12 @@ def weights(model: Any, sources: Mapping[str, Source], adapter: str) -> Weights:
     else:
         selected = _selected(bare(model), adapter, state)
     if _KNOWS_ITS_NAMES:
+        # Of these names alone: an adapter may be called like the end of another one.
+        selected = {tuner._remove_adapter_name_from_key(k, adapter): v for k, v in selected.items()}
         selected |= _beside_the_tuner(model, adapter, state)
     selected |= _embeddings(model, config, state)
     entries = []
-    for key, value in selected.items():
-        name = tuner._remove_adapter_name_from_key(key, adapter) if _KNOWS_ITS_NAMES else key
+    for name, value in selected.items():
         if isinstance(value, Source):
             entries.append(direct(name, value))
         else:

@@ -104,6 +104,20 @@ def test_adversarial_names(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["self_attn", "q_proj", "layers", "lora_A", "weight", "model"])
+def test_an_adapter_named_like_a_module(name: str, tmp_path: Path) -> None:
+    def adapted(adapter: str) -> Any:
+        torch.manual_seed(0)
+        config = LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"])
+        return get_peft_model(models.llama(), config, adapter_name=adapter)
+
+    save_model(adapted("default"), tmp_path / "expected")
+    save_model(adapted(name), tmp_path / "m")
+    file = "adapter_model.safetensors"
+    found = (tmp_path / "m" / name / file).read_bytes()
+    assert found == (tmp_path / "expected" / file).read_bytes()
+
+
 def test_checkpointed_and_compiled(tmp_path: Path) -> None:
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
