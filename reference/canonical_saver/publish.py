@@ -63,6 +63,7 @@ class Staging:
         self.output_dir = output_dir
         self.name = f"{STAGING}/{secrets.token_hex(8)}"
         self.folder = output_dir / self.name
+        self._made: list[Path] = []
         # For this user alone: nobody else can plant a link where a file will be opened.
         (output_dir / STAGING).mkdir(mode=0o700)
         try:
@@ -87,6 +88,11 @@ class Staging:
         """
         names = sorted(_staged(self.folder))
         self._check_places(names)
+        # What needs room on the disk is done before the commit.
+        for place in {(self.output_dir / name).parent for name in names}:
+            if not place.exists():
+                place.mkdir()
+                self._made.append(place)
         for name in names:
             path = self.folder / name
             path.chmod(mode)
@@ -120,6 +126,8 @@ class Staging:
             shutil.rmtree(self.folder, ignore_errors=True)
             with suppress(OSError):
                 staging.rmdir()
+            with suppress(OSError):
+                _remove_empty(self._made)
 
     def _check_places(self, names: Sequence[str]) -> None:
         """Find out before the commit what could not be undone after it."""
@@ -165,6 +173,8 @@ def recover(output_dir: str | Path) -> bool:
     record = staging / RECORD
     if not os.path.lexists(record):
         if staging.exists():
+            # The save may have come as far as making their places.
+            _remove_empty(output / path.name for path in staging.glob("*/*/"))
             shutil.rmtree(staging)
         return False
     folder, names, stale = _read(record)
@@ -177,9 +187,7 @@ def recover(output_dir: str | Path) -> bool:
     _move(folder, output, [name for name in staged if _gate(name) is None])
     for depth in (2, 1, 0):
         _move(folder, output, [name for name in staged if _gate(name) == depth])
-    for place in {(output / name).parent for name in stale} - {output}:
-        if place.is_dir() and not any(place.iterdir()):
-            place.rmdir()
+    _remove_empty({(output / name).parent for name in stale} - {output})
     record.unlink()
     _flush(staging)
     shutil.rmtree(staging)
@@ -244,6 +252,12 @@ def _remove(output: Path, names: Sequence[str]) -> None:
     for folder in {(output / name).parent for name in names}:
         if folder.is_dir():
             _flush(folder)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _move(staged: Path, output: Path, names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from saver_conformance.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
@@ -88,7 +89,12 @@ def saves_the_same_weights_again(e: Evidence) -> Iterator[Finding]:
                 rank=outcome.rank,
             )
             return
-    headers = read_weights(twin.folder).headers
+    for place in e.places:
+        yield from _differences_of_second_save(place, twin.folder / place.expected.folder)
+
+
+def _differences_of_second_save(e: Evidence, folder: Path) -> Iterator[Finding]:
+    headers = read_weights(folder).headers
     file_of = {name: file for file in headers for name in headers[file].tensors}
     # A file that an earlier save left may hold the same names: compare like with like.
     for name, file in e.file_of.items():
@@ -101,7 +107,7 @@ def saves_the_same_weights_again(e: Evidence) -> Iterator[Finding]:
             )
             continue
         file = file_of[name]
-        again = read_tensor(twin.folder / file, headers[file], name)
+        again = read_tensor(folder / file, headers[file], name)
         if difference := compare(name, e.tensor(name), again):
             yield e.difference("PURITY-010", "the bits of the first save", difference, file=file)
 
