@@ -103,8 +103,9 @@ def _work(cell: cells.Cell) -> float:
     """How long a cell takes, about: some seconds to begin, then by bytes, rounds and peers."""
     from benchmarks.contestants import OURS, PEERS
 
-    turns = len(OURS) + 2 * len(PEERS[cell.engine])
-    return 15 + (cell.rounds + 1) * turns * (0.1 + cell.size / cells.GB)
+    turns = 2 * len(OURS) + 2 * len(PEERS[cell.engine])
+    shared = max(1, cell.ranks / (os.cpu_count() or 1))
+    return 15 + (cell.rounds + 1) * turns * shared * (0.1 + cell.size / cells.GB)
 
 
 def _machine(folder: Path) -> dict[str, Any]:

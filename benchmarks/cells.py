@@ -42,8 +42,8 @@ FULL = (
             (4, GB // 4, 5),
             (2, GB, 3),
             (4, GB, 3),
-            (2, 2 * GB, 5),
-            (2, 4 * GB, 3),
+            (2, 2 * GB, 4),
+            (2, 4 * GB, 2),
         )
     ),
     *(Cell(engine, 2, GB // 4, 5) for engine in ("ddp", "fsdp1", "zero2")),

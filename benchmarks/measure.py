@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import shutil
 import time
@@ -83,23 +84,20 @@ def measure(contestant: Contestant, trained: Trained, folder: Path, *, durable: 
 
 
 def make_room(folder: Path, size: int) -> None:
-    """Make a folder, and have as many pages of main memory at hand as a save into it will fill.
+    """Make a folder, and have as much main memory at hand as a save into it will take.
 
     A virtual machine gives free memory back to its host, and the first write to it afterwards is
-    several times slower than the next: whoever came first would pay for all. So the pages are those
-    of the save before, which is removed only now; the first save has pages of a file of zeros.
+    several times slower than the next: whoever meets such pages would pay for all. So what is
+    given out next is written to and freed: once for the file and once for a copy of the model,
+    which some make.
     """
-    if folder.parent.exists():
-        for old in folder.parent.iterdir():
-            shutil.rmtree(old)
-    else:
-        folder.parent.mkdir(parents=True)
-        path, block = folder.parent / "zeros", bytes(2**23)
-        with path.open("wb") as stream:
-            for _ in range(size >> 23):
-                stream.write(block)
-        path.unlink()
-    folder.mkdir()
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    folder.mkdir(parents=True)
+    block = bytes(2**23)
+    with mmap.mmap(-1, 2 * size + len(block)) as room:
+        room.madvise(mmap.MADV_HUGEPAGE)
+        for start in range(0, 2 * size, len(block)):
+            room[start : start + len(block)] = block
 
 
 def flush(folder: Path) -> None:
