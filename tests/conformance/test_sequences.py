@@ -104,3 +104,10 @@ def test_the_saves_before_the_last_are_judged_with_it(shared_judge):
     assert single in broken
     assert record.case == last
     assert record.clauses
+
+
+def test_an_index_with_the_bytes_of_the_one_before_is_no_stale_one(shared_judge):
+    shared_judge.turn_to(REFERENCE)
+    sharded = make_case(SINGLE["full"], {"max_shard_size": 20_000})
+    record = shared_judge.judge(replace(sharded, seed=1, after=sharded))
+    assert not [f for f in record.findings if SPEC[f.clause].level == "MUST"]

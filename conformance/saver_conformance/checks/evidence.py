@@ -11,6 +11,7 @@ from saver_conformance.case import Case
 from saver_conformance.disk.directory import (
     ADAPTER_CONFIG,
     CONFIG,
+    INDEX,
     SavedWeights,
     UnreadableJsonError,
     layout_of,
@@ -107,12 +108,18 @@ class Evidence:
         if not written:
             return tuple(present)
         chosen = {layout_of(path) for path in written}
-        named = set(self.saved.index.weight_map.values()) if self.saved.index else set()
-        return tuple(
+        index = self.saved.index.weight_map if self.saved.index else {}
+        named = set(index.values())
+        own = {
             path
             for path in present
             if path in self.written or (layout_of(path) in chosen and path in named)
-        )
+        }
+        headers = {path: header for path, header in self.saved.headers.items() if path in own}
+        # Of another save of the same shapes the index is the same, byte for byte.
+        if index and index == {name: path for path in headers for name in headers[path].tensors}:
+            own.add(INDEX)
+        return tuple(path for path in present if path in own)
 
     @cached_property
     def headers(self) -> Mapping[str, Header]:
