@@ -111,3 +111,10 @@ def test_an_index_with_the_bytes_of_the_one_before_is_no_stale_one(shared_judge)
     sharded = make_case(SINGLE["full"], {"max_shard_size": 20_000})
     record = shared_judge.judge(replace(sharded, seed=1, after=sharded))
     assert not [f for f in record.findings if SPEC[f.clause].level == "MUST"]
+
+
+def test_a_second_save_is_compared_in_the_folders_of_named_adapters(shared_judge):
+    shared_judge.turn_to(REFERENCE)
+    values = {"names": ("style", "facts"), "trial": "twin"}
+    record = shared_judge.judge(make_case(SINGLE["lora"], values))
+    assert record.ran["PURITY-010"] == (), record.blocked

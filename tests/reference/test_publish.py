@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.reference import models
 
-from canonical_saver import RequestError, publish, recover, save_model
+from canonical_saver import RequestError, SaveError, publish, recover, save_model
 
 
 @pytest.fixture
@@ -141,3 +143,23 @@ def test_a_save_that_was_given_up_leaves_the_next_one_alone(tmp_path: Path) -> N
         late.commit([], 0o644)
     assert next_one.commit([], 0o644) == ["model.safetensors"]
     assert models.contents(tmp_path) == {"model.safetensors": b"next"}
+
+
+def test_no_room_for_an_adapters_folder_is_met_before_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(models.llama(), tmp_path)
+    before = models.contents(tmp_path)
+    model = models.peft()
+    model.add_adapter("second", model.peft_config["default"])
+    make = os.mkdir
+
+    def full(path: Any, *rest: Any) -> None:
+        if Path(path) == tmp_path / "second":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        make(path, *rest)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(SaveError):
+        save_model(model, tmp_path)
+    assert models.contents(tmp_path) == before
