@@ -32,7 +32,7 @@ class Cell:
 
 FULL = (
     Cell("single", 1, 8 * MB, 15),
-    *(Cell("single", 1, size, rounds) for size, rounds in ((GB // 4, 7), (GB, 5), (4 * GB, 3))),
+    *(Cell("single", 1, size, rounds) for size, rounds in ((GB // 4, 7), (GB, 5), (4 * GB, 2))),
     *(
         Cell(engine, ranks, size, rounds)
         for engine in ("fsdp2", "zero3")
@@ -42,7 +42,7 @@ FULL = (
             (4, GB // 4, 5),
             (2, GB, 3),
             (4, GB, 3),
-            (2, 2 * GB, 4),
+            (2, 2 * GB, 3),
             (2, 4 * GB, 2),
         )
     ),

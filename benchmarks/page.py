@@ -51,7 +51,9 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
         f"{', '.join(machine['versions'])}, in {results['minutes']:.0f} minutes. "
         "Models are Llamas in bfloat16. In each cell all contestants save the same model by turns "
         "into new folders of the same disk; just before each save, the one before is removed, and "
-        "memory for the file and for a copy of the model is written to and freed. Seconds are "
+        "a file of the model's size (2 GB at most) is written and removed, once more if that took "
+        "more than twice as long as it ever did: memory that the host of a machine had meanwhile "
+        "is several times slower when it is first used. Seconds are "
         "medians; a ratio is that of the seconds to the reference's in the same round (median, in "
         "brackets the least and the greatest). "
         "`limit of the disk`: as many processes as there are ranks write the same number of bytes "
@@ -80,6 +82,11 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
         lines += [f"### {cell} ({mine[0].bytes / GB:.3f} GB, {mine[0].rounds} rounds)", ""]
         head = ("", "seconds", "ratio", "seconds with fsync", "ratio", "memory MiB", "written")
         lines += table(head, _rows(mine))
+    lines += ["## Where the saver's time goes", ""]
+    lines += ["Seconds on rank 0, waiting for the other ranks included.", ""]
+    timed = [s for s in summaries if s.phases]
+    names = list(dict.fromkeys(name for s in timed for name in s.phases))
+    lines += table(("", *names, "in all"), (_phase_row(s, names) for s in timed))
     if results["many"]:
         lines += ["## Many tensors", ""]
         head = ("", "tensors", "plan s", "save s", "us a tensor", "memory MiB", "bytes a tensor")
@@ -116,6 +123,12 @@ def _ratio(summary: Summary) -> str:
         return "1"
     least, middle, greatest = summary.ratio
     return f"{middle:.2f} ({least:.2f} to {greatest:.2f})"
+
+
+def _phase_row(summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
+    policy = "with" if summary.durable else "without"
+    seconds = [f"{summary.phases.get(name, 0.0):.3f}" for name in names]
+    return (f"{summary.cell}, {policy} fsync", *seconds, f"{summary.seconds:.3f}")
 
 
 def _many_row(found: dict[str, Any]) -> tuple[str, ...]:

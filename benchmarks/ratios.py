@@ -28,6 +28,7 @@ class Summary:
         ratio: of the seconds to the reference's in the same round: least, median, greatest.
         memory: bytes of extra memory on the worst rank, the greatest of all rounds.
         written: bytes that reached the disk, by the model's, median.
+        phases: of the reference, the median seconds of each phase on rank 0.
     """
 
     cell: str
@@ -39,6 +40,7 @@ class Summary:
     ratio: tuple[float, float, float]
     memory: int
     written: float
+    phases: dict[str, float]
 
 
 def summarize(samples: Sequence[dict[str, Any]]) -> list[Summary]:
@@ -75,6 +77,7 @@ def summarize(samples: Sequence[dict[str, Any]]) -> list[Summary]:
                 (min(ratios), median(ratios), max(ratios)),
                 max(max(sample["memory"]) for sample in rounds.values()),
                 median(sample["written"] / sample["bytes"] for sample in rounds.values()),
+                _phases(list(rounds.values())),
             )
         )
     return found
@@ -101,6 +104,11 @@ def compared(old: Sequence[Summary], new: Sequence[Summary]) -> int:
     """How many ratios two runs have in common."""
     keys = [{(s.cell, s.contestant, s.durable) for s in run} for run in (old, new)]
     return sum(contestant != "reference" for _, contestant, _ in keys[0] & keys[1])
+
+
+def _phases(rounds: Sequence[dict[str, Any]]) -> dict[str, float]:
+    names = rounds[0]["phases"]
+    return {name: median(sample["phases"].get(name, 0.0) for sample in rounds) for name in names}
 
 
 def _range(summary: Summary) -> str:
