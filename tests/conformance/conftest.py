@@ -31,6 +31,10 @@ class SharedJudge(Judge):
         for world in self._worlds.values():
             assert all(answer.status == "returned" for answer in world.load(saver))
 
+    def stop_worlds(self):
+        for key in list(self._worlds):
+            self._discard(key)
+
 
 @pytest.fixture(scope="session")
 def shared_judge():

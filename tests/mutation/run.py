@@ -1,12 +1,15 @@
-"""Change the checks' own code in small ways, and see whether the fast tests notice.
+"""Change the checks' own code in small ways, and see whether anybody notices.
 
 ``python -m tests.mutation.run`` tries every change of every module of ``checks/`` and ``disk/``;
 ``--sample 100`` tries as many of them, drawn with ``--seed``; names of modules choose among them.
-Libraries are imported once; each change is tried in a fork.
+A change is noticed when the checks no longer say of the broken and the unusual savers what those
+declare, or else when a fast test fails. Savers are run and libraries imported once; each change is
+tried in a fork.
 """
 
 import argparse
 import ast
+import importlib
 import importlib.util
 import os
 import random
@@ -21,6 +24,7 @@ import peft  # noqa: F401 - so that no fork imports it
 import pytest
 import transformers  # noqa: F401
 from tests.mutation.operators import mutate, mutations
+from tests.mutation.recordings import Recording, recordings
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "conformance" / "saver_conformance"
@@ -35,6 +39,8 @@ TESTS = {
     "checks/": ("checks", "audit", "judgements"),
 }
 """Names of test modules by the beginning of a module's path; the first that fits counts."""
+READERS = ("checks", "disk", "differing", "deeds")
+"""Modules that a check runs through; those of what it looks at stay as they are."""
 LIMIT = 120
 """Seconds after which a change that makes the tests hang counts as noticed."""
 
@@ -54,8 +60,8 @@ class Changed(MetaPathFinder, Loader):
         exec(compile(self._tree, self._path, "exec"), module.__dict__)
 
 
-def is_noticed(path: Path, tree: ast.Module | None) -> bool:
-    """Whether the module's tests fail when it is changed to ``tree``, if to anything."""
+def is_noticed(path: Path, tree: ast.Module | None, recorded: list[Recording]) -> bool:
+    """Whether savers or tests tell when the module is changed to ``tree``, if to anything."""
     inside = path.relative_to(SUITE).as_posix()
     names = next(names for start, names in TESTS.items() if inside.startswith(start))
     tests = [f"tests/conformance/test_{name}.py" for name in names]
@@ -69,6 +75,11 @@ def is_noticed(path: Path, tree: ast.Module | None) -> bool:
             if tree is not None:
                 name = ".".join(path.relative_to(SUITE.parent).with_suffix("").parts)
                 sys.meta_path.insert(0, Changed(name, path, tree))
+            import_anew(*READERS)
+            run = importlib.import_module("saver_conformance.checks").run
+            if not all(recording.is_told_as_declared(run) for recording in recorded):
+                os._exit(1)
+            import_anew("")
             hypothesis.settings.register_profile("quick", derandomize=True, database=None)
             hypothesis.settings.load_profile("quick")
             code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
@@ -85,8 +96,22 @@ def is_noticed(path: Path, tree: ast.Module | None) -> bool:
     return True
 
 
+def import_anew(*names: str) -> None:
+    """Have the suite's modules whose names begin so imported once more."""
+    for name in list(sys.modules):
+        if name.startswith(tuple(f"saver_conformance.{start}" for start in names)):
+            del sys.modules[name]
+            package, _, last = name.rpartition(".")
+            if package in sys.modules:
+                vars(sys.modules[package]).pop(last, None)
+
+
 def main() -> int:
-    """Print the changes that no test notices, and the counts; 1 when the tests fail unchanged."""
+    """Print the changes that nobody notices, and the counts.
+
+    Returns:
+        1 when there is something to notice without a change.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", help="such as checks/files.py (default: all)")
     parser.add_argument("--sample", type=int, help="how many changes to try (default: all)")
@@ -95,20 +120,23 @@ def main() -> int:
     paths = [path for pattern in MODULES for path in sorted(SUITE.glob(pattern))]
     chosen = [p for p in paths if not given.modules or str(p.relative_to(SUITE)) in given.modules]
     os.chdir(ROOT)
-    for path in chosen:
-        if is_noticed(path, None):
-            print(f"the tests of {path.relative_to(SUITE)} fail on unchanged code")
-            return 1
-    planned = [(path, one) for path in chosen for one in mutations(path.read_text())]
-    if given.sample is not None and given.sample < len(planned):
-        planned = random.Random(given.seed).sample(planned, given.sample)
-    survivors = 0
-    for number, (path, one) in enumerate(planned, start=1):
-        if not is_noticed(path, mutate(path.read_text(), one.number)):
-            survivors += 1
-            print(f"survived: {path.relative_to(SUITE)}:{one.line}: {one.what}", flush=True)
-        if number % 20 == 0 or number == len(planned):
-            print(f"{number} of {len(planned)} changes, {survivors} survived", flush=True)
+    with recordings() as recorded:
+        print(f"{len(recorded)} savers recorded", flush=True)
+        for path in chosen:
+            if is_noticed(path, None, recorded):
+                print(f"{path.relative_to(SUITE)}: unchanged code is noticed")
+                return 1
+        planned = [(path, one) for path in chosen for one in mutations(path.read_text())]
+        if given.sample is not None and given.sample < len(planned):
+            planned = random.Random(given.seed).sample(planned, given.sample)
+        survivors = 0
+        for number, (path, one) in enumerate(planned, start=1):
+            if not is_noticed(path, mutate(path.read_text(), one.number), recorded):
+                survivors += 1
+                where = f"{path.relative_to(SUITE)}:{one.line}"
+                print(f"survived: {where}: {one.what}", flush=True)
+            if number % 20 == 0 or number == len(planned):
+                print(f"{number} of {len(planned)} changes, {survivors} survived", flush=True)
     return 0
 
 
