@@ -15,7 +15,7 @@ from hypothesis.errors import Flaky
 
 from saver_conformance.case import Case, Mode
 from saver_conformance.spec import SPEC
-from saver_conformance.strategies import NODES, WORLD_SIZES, cases
+from saver_conformance.strategies import NODES, WORLD_SIZES, cases, make_case
 from saver_conformance.verdict import CaseRecord
 
 DRAWS_A_ROUND = 50
@@ -54,8 +54,16 @@ class Exploration:
         self._clause = ""
 
     def run(self, seconds: float | None) -> None:
-        """Draw until ``seconds`` are over or a MUST is broken; shrinking then takes its time."""
+        """Try each mode's simplest case, then draw until ``seconds`` are over or a MUST is broken.
+
+        Shrinking then takes its time.
+        """
         deadline = float("inf") if seconds is None else time.monotonic() + seconds
+        # Draws alone may leave a mode out for long.
+        for mode in self._modes:
+            if self.smallest is None and time.monotonic() < deadline:
+                with contextlib.suppress(_BrokenError):
+                    self._try(make_case(mode, {}))
         first = secrets.randbits(32)
         for number in count():
             if self.smallest is not None:

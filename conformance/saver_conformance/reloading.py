@@ -48,12 +48,10 @@ class Reloader:
         """Start the server, which imports ``module``; it has ``reload`` and ``identify``."""
         self._module = module
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([module])
-        with _server_environment(), _no_errors_shown():
-            forkserver.ensure_running()
         self._lock = threading.Lock()
         self._running: set[ForkServerProcess] = set()
         self._stopped = False
+        self._start_server()
 
     def reload(self, case: Case, folder: Path) -> Reload:
         """Reload what was saved for ``case`` in ``folder``, within ``RELOAD_LIMIT``.
@@ -106,10 +104,19 @@ class Reloader:
         # It would end by itself once this process has ended; a run leaves nothing behind.
         forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
+    def _start_server(self) -> None:
+        """Start the server, unless it runs: there is one for all, and who ends first stops it."""
+        if forkserver._forkserver._forkserver_pid is not None:  # type: ignore[attr-defined]
+            return
+        self._context.set_forkserver_preload([self._module])
+        with _server_environment(), _no_errors_shown():
+            forkserver.ensure_running()
+
     def _start(self, process: ForkServerProcess) -> None:
         with self._lock:
             if self._stopped:
                 raise HarnessFailedError("the run is over")
+            self._start_server()
             with _no_main_module():
                 process.start()
             self._running.add(process)

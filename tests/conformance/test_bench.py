@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from saver_conformance.bench import models, occupants, oracle, training
+from saver_conformance.bench import episode, models, occupants, oracle, training
 from saver_conformance.bench.config import CFG_KEYS, Config, make_config
 from saver_conformance.bench.hub_names import (
     adapter_folder,
@@ -201,6 +201,17 @@ def test_a_contrary_head_is_tied_where_the_configuration_is_not(tmp_path, archit
     model = models.load_base(case, _base(tmp_path, case))
     assert model.config.tie_word_embeddings == case.declares_tie
     assert bool(oracle.read_names(model).tied) != case.declares_tie
+
+
+def test_what_a_trainer_set_is_the_trained_configuration(tmp_path):
+    case = Case(Mode("full", "single"), architecture="mixtral")
+    model = models.load_base(case, _base(tmp_path, case))
+    names = oracle.read_names(model)
+    memory = oracle.snapshot("single", model, names, frozenset(names.parameters + names.buffers))
+    model.config.output_router_logits = True
+    expected = episode._expectation(case, tmp_path, model, names, memory, {})
+    assert expected.config["output_router_logits"] is True
+    assert expected.config["num_local_experts"] == 4
 
 
 @pytest.mark.parametrize("engine", ENGINES)

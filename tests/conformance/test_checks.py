@@ -308,6 +308,18 @@ def test_model_with_a_part_called_module_is_not_accused(tmp_path):
     assert musts(run(observe(FULL, expected, tmp_path))) == set()
 
 
+def test_a_part_moved_elsewhere_is_no_wrapper(tmp_path):
+    expected = save_full(tmp_path)
+    tensors = dict(expected.tensors)
+    tensors["module.norm.weight"] = tensors.pop("model.norm.weight")
+    change_tensors(
+        tmp_path / "model.safetensors",
+        lambda saved: saved.update({"norm.module.weight": saved.pop("model.norm.weight")}),
+    )
+    expected = replace(expected, tensors=tensors)
+    assert musts(run(observe(FULL, expected, tmp_path))) == {"TENSOR-001", "TENSOR-002"}
+
+
 def test_base_without_peft_prefix_is_base(tmp_path):
     expected = save_adapter(tmp_path)
     change_tensors(
@@ -324,6 +336,14 @@ def test_order_of_targets_does_not_matter(tmp_path):
         lambda config: config.update(target_modules=["v_proj", "q_proj"], modules_to_save=[]),
     )
     assert musts(run(observe(LORA, expected, tmp_path))) == set()
+
+
+def test_a_field_that_the_method_does_not_have_is_not_asked_for(tmp_path):
+    expected = save_adapter(tmp_path)
+    fields = {key: value for key, value in expected.adapter.items() if key != "lora_alpha"}
+    change_json(tmp_path / "adapter_config.json", lambda config: config.pop("lora_alpha"))
+    results = run(observe(LORA, replace(expected, adapter=fields), tmp_path))
+    assert results.ran["ADAPTER-003"] == ()
 
 
 def test_template_may_stand_in_the_tokenizer_configuration(tmp_path):

@@ -211,7 +211,7 @@ def test_exploring_ends_with_its_time() -> None:
     exploration = Exploration(lambda case: CaseRecord(case, (), "run"), MODES)
     exploration.run(0.3)
     assert exploration.smallest is None
-    assert len(exploration.records) > 10
+    assert {case.mode for case in exploration.records} == set(MODES)
 
 
 def test_a_saver_that_breaks_everything_gets_one_page() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from saver_conformance.harness import HarnessFailedError
 from saver_conformance.judge import Bench, Judge, UnknownSaverError
 from saver_conformance.profiles import cases_of
 from saver_conformance.progress import Silent
+from saver_conformance.reloading import Reloader
 from saver_conformance.runner import replay, run_conformance
 from saver_conformance.verdict import BROKEN, HARNESS_FAILED, INCONCLUSIVE, CaseRecord, Verdict
 
@@ -159,3 +161,14 @@ def test_a_judge_can_be_stopped_twice() -> None:
     judge = Judge("tests.conformance.fake_savers:save", bench=BENCH)
     judge.stop()
     judge.stop()
+
+
+def test_a_server_that_another_run_has_stopped_comes_back_with_all_imported(tmp_path: Path) -> None:
+    mine, other = Reloader(FAKE), Reloader("json")
+    other.stop()
+    try:
+        case = Case(DDP, world_size=2)
+        assert mine.reload(case, tmp_path).class_name == case.architecture
+        assert forkserver._forkserver._preload_modules == [FAKE]  # type: ignore[attr-defined]
+    finally:
+        mine.stop()

@@ -156,11 +156,12 @@ def _expectation(
 ) -> Expectation:
     template = CHAT_TEMPLATE if case.tokenizer == "chat" else None
     if case.adapter is None:
-        config = models.make_config(case)
+        known, trained = models.make_config(case).to_dict(), model.config.to_dict()
         first = memory[names.parameters[0]].dtype
         undeclared = frozenset(name for name in names.tied if name in memory)
         fields = {
-            **{key: value for key, value in config.to_dict().items() if key not in _RUN_SETTINGS},
+            # A trainer may change a setting, as TRL's do for mixtures of experts.
+            **{key: trained.get(key, known[key]) for key in known if key not in _RUN_SETTINGS},
             "architectures": [case.class_name or models.CLASS_NAMES[case.architecture]],
             "dtype": {"F32": "float32", "BF16": "bfloat16"}[first],
         }
