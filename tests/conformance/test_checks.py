@@ -1,5 +1,6 @@
 """The checks on folders made by plain ``save_pretrained``, whole and tampered with."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from saver_conformance.bench.tokenizer import CHAT_TEMPLATE, make_tokenizer
 from saver_conformance.case import Adapter, Case, Mode
 from saver_conformance.checks import applicable, run
+from saver_conformance.checks.evidence import BlockedError, Evidence
+from saver_conformance.checks.files import _difference
 from saver_conformance.differing import compare, first_difference
 from saver_conformance.disk.directory import scan
 from saver_conformance.observation import (
@@ -284,6 +287,83 @@ def test_vocabulary_of_a_unigram_tokenizer(tmp_path):
     assert musts(run(observe(FULL, expected, tmp_path))) == set()
     expected = replace(expected, vocabulary=vocabulary)
     assert musts(run(observe(FULL, expected, tmp_path))) == {"META-007"}
+
+
+def test_a_finding_tells_dtype_and_shape_of_the_tensor_that_belongs_there(tmp_path):
+    evidence = Evidence(observe(FULL, save_full(tmp_path), tmp_path))
+
+    def told(**about):
+        finding = evidence.finding("TENSOR-001", "one", "another", **about)
+        return finding.dtype, finding.shape
+
+    assert told(tensor="model.norm.weight") == ("F32", (16,))
+    assert told(tensor="model.norm.weight", dtype="I8") == ("I8", None)
+    assert told(tensor="model.norm.weight", shape=(1,)) == (None, (1,))
+    assert told(tensor="foreign") == told() == (None, None)
+
+
+def test_a_finding_names_its_file_from_the_output_folder_on(tmp_path):
+    observation = observe(FULL, save_full(tmp_path), tmp_path)
+    place = Evidence(observation, replace(observation.expected, folder="style"))
+    assert place.finding("FILES-002", "one", "none", file="x").file == "style/x"
+    assert place.finding("FILES-002", "one", "none").file is None
+
+
+def test_what_vanished_is_named(tmp_path):
+    evidence = Evidence(observe(FULL, save_full(tmp_path), tmp_path))
+    evidence.__dict__["saved"] = replace(evidence.saved, headers={})
+    with pytest.raises(BlockedError, match=r"model\.safetensors vanished"):
+        _ = evidence.headers
+
+
+def test_lists_of_files_are_told_as_a_difference_and_cut_short():
+    assert _difference({"b", "c"}, {"a", "b"}) == "+ a\n  b\n- c"
+    names = {f"{number:02d}" for number in range(21)}
+    assert _difference(names, ()).splitlines()[19:] == ["- 19", "... 1 more"]
+    assert _difference(names - {"20"}, ()).splitlines()[18:] == ["- 18", "- 19"]
+
+
+def test_a_missing_shard_is_counted_among_the_others(tmp_path):
+    expected = save_full(tmp_path, max_shard_size=4000)
+    shards = sorted(tmp_path.glob("model-*"))
+    shards[0].unlink()
+    missing = run(observe(replace(FULL, max_shard_size=4000), expected, tmp_path)).ran["FILES-001"]
+    assert missing[0].expected.endswith(f"one of {len(shards) - 1} shards")
+
+
+def test_a_changed_stranger_is_told_by_mode_and_the_beginning_of_its_digest(tmp_path):
+    expected = save_full(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = scan(tmp_path)
+    (tmp_path / "notes.txt").write_text("yours")
+    case = replace(FULL, guests="strangers")
+    (finding,) = run(observe(case, expected, tmp_path, before)).ran["FILES-008"]
+    mine, yours = (hashlib.sha256(text).hexdigest()[:16] for text in (b"mine", b"yours"))
+    assert finding.expected.endswith(f"sha256 {mine}")
+    assert finding.found.endswith(f"sha256 {yours}")
+
+
+def test_ranks_that_wrote_nothing_are_named(tmp_path):
+    expected = save_full(tmp_path)
+    everything = scan(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    left = {path: entry for path, entry in everything.items() if path != "model.safetensors"}
+    idle = run(observe(FULL, expected, tmp_path, left)).ran["FILES-001"]
+    assert "nothing was written by any rank (0)" in idle[0].found
+    busy = run(observe(FULL, expected, tmp_path, {})).ran["FILES-001"]
+    assert "nothing was written" not in busy[0].found
+
+
+def test_shards_with_equal_bytes_belong_to_the_save_and_no_others(tmp_path):
+    save_full(tmp_path, max_shard_size=4000)
+    first, stale = min(tmp_path.glob("model-*")), tmp_path / "model-00009-of-00009.safetensors"
+    shutil.copy(first, stale)
+    before = scan(tmp_path)
+    change_tensors(first, lambda saved: [tensor.add_(1) for tensor in saved.values()])
+    case = replace(FULL, occupied="sharded", max_shard_size=4000)
+    expected = Expectation(tensors={})
+    results = run(observe(case, expected, tmp_path, before))
+    assert [finding.file for finding in results.ran["FILES-005"]] == [stale.name]
 
 
 def test_wrapped_name_has_one_cause(tmp_path):
