@@ -21,6 +21,7 @@ from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.files import _difference
 from saver_conformance.differing import compare, first_difference
 from saver_conformance.disk.directory import scan
+from saver_conformance.disk.safetensors import read_header
 from saver_conformance.observation import (
     Difference,
     Expectation,
@@ -321,6 +322,35 @@ def test_lists_of_files_are_told_as_a_difference_and_cut_short():
     names = {f"{number:02d}" for number in range(21)}
     assert _difference(names, ()).splitlines()[19:] == ["- 19", "... 1 more"]
     assert _difference(names - {"20"}, ()).splitlines()[18:] == ["- 18", "- 19"]
+
+
+def test_a_shard_that_is_as_large_as_allowed_is_right(tmp_path):
+    expected = save_full(tmp_path)
+    header = read_header(tmp_path / "model.safetensors")
+    size = sum(span.nbytes for span in header.tensors.values())
+    for limit, broken in ((size, 0), (size - 1, 1)):
+        results = run(observe(replace(FULL, max_shard_size=limit), expected, tmp_path))
+        assert len(results.ran["FORMAT-007"]) == broken
+
+
+def test_a_setting_that_is_missing_is_told(tmp_path):
+    expected = save_full(tmp_path)
+    change_json(tmp_path / "config.json", lambda config: config.pop("hidden_size"))
+    (finding,) = run(observe(FULL, expected, tmp_path)).ran["META-005"]
+    assert (finding.expected, finding.found) == ("hidden_size is 16", "no hidden_size")
+
+
+def test_an_index_that_names_another_file_is_told_the_right_one(tmp_path):
+    expected = save_full(tmp_path, max_shard_size=4000)
+    case = replace(FULL, max_shard_size=4000)
+    index = tmp_path / "model.safetensors.index.json"
+    places = json.loads(index.read_text())["weight_map"]
+    name, right = next(iter(places.items()))
+    other = next(file for file in places.values() if file != right)
+    change_json(index, lambda plain: plain["weight_map"].update({name: other, "gone": other}))
+    told = {f.tensor: f for f in run(observe(case, expected, tmp_path)).ran["FORMAT-004"]}
+    assert (told[name].expected, told[name].found) == (f"in {right}", f"the index names {other}")
+    assert told["gone"].expected.startswith("no such entry")
 
 
 def test_a_missing_shard_is_counted_among_the_others(tmp_path):
