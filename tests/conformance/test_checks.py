@@ -483,6 +483,28 @@ def test_extra_readme_is_no_finding(tmp_path):
     assert musts(run(observe(FULL, expected, tmp_path))) == set()
 
 
+def test_an_unreadable_configuration_of_the_tokenizer_is_told(tmp_path):
+    expected = save_full(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("[")
+    (finding,) = run(observe(FULL, expected, tmp_path)).ran["META-007"]
+    assert finding.file == "tokenizer_config.json"
+
+
+@pytest.mark.parametrize(
+    ("case", "compared"),
+    [
+        (replace(FULL, planted=False), True),
+        (replace(FULL, planted=True), False),
+        (replace(FULL, planted=False, dtype="mixed"), False),
+        (replace(FULL, planted=True, dtype="mixed"), False),
+        (replace(LORA, planted=False, dtype="mixed"), True),
+        (replace(LORA, planted=True), False),
+    ],
+)
+def test_logits_are_compared_where_they_are_numbers(case, compared):
+    assert ("RELOAD-006" in applicable(case)) == compared
+
+
 def test_reload_defects(tmp_path):
     case = replace(FULL, architecture="llama-tied")
     reload = Reload(

@@ -112,6 +112,17 @@ def test_without_disturbances_nothing_is_said(crashes, reason):
     assert {blocked[clause] for clause in clauses} == {reason}
 
 
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [("why", "rank 1 returned: why"), ("", "rank 1 returned, and another rank did not")],
+)
+def test_a_rank_that_ends_otherwise_is_told_with_the_reason_if_there_is_one(detail, said):
+    ends = (RankOutcome(0, "raised", "x"), RankOutcome(1, "returned", detail))
+    item = Disturbance("EIO", 0, "rename()", "s", ends)
+    crashes = Crashes("", (item,), {**MODELS, "s": "a"}, {**FILES, "s": FILES["old"]})
+    assert found(observe("crash", crashes=crashes), "RANKS-005") == {"RANKS-005": [(1, said)]}
+
+
 def test_the_place_of_a_disturbance_names_the_rank_among_several():
     one = Disturbance("kill", 0, "rename()", "s", (RankOutcome(0, "returned"),))
     assert one.place == "killed at rename()"

@@ -35,9 +35,9 @@ TESTS = {
     "deeds.py": ("deeds",),
     "differing.py": ("checks",),
     "checks/crash.py": ("judgements",),
-    "checks/purity.py": ("judgements",),
+    "checks/purity.py": ("judgements", "second_save"),
     "checks/ranks.py": ("judgements", "checks"),
-    "checks/": ("checks", "audit", "judgements"),
+    "checks/": ("checks", "audit", "judgements", "second_save"),
 }
 """Names of test modules by the beginning of a module's path; the first that fits counts."""
 READERS = ("checks", "disk", "differing", "deeds")
