@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from saver_conformance.disk import directory
 from saver_conformance.disk.directory import (
     UnreadableJsonError,
     belongs_to_save,
@@ -136,3 +137,21 @@ def test_a_file_of_just_the_limit_is_read_and_a_larger_one_is_not(tmp_path):
     assert read_whole(path, 3) == b"123"
     with pytest.raises(OSError, match="larger than 2 bytes"):
         read_whole(path, 2)
+
+
+def test_what_is_no_weight_file_is_not_read_as_one(tmp_path):
+    write(tmp_path / "model.safetensors", ONE)
+    (tmp_path / "config.json").write_text("{}")
+    found = read_weights(tmp_path)
+    assert (tuple(found.headers), found.problems) == (("model.safetensors",), ())
+
+
+def test_so_many_bytes_of_headers_are_read_and_no_more(tmp_path, monkeypatch):
+    for number in range(3):
+        write(tmp_path / f"model-0000{number + 1}-of-00003.safetensors", ONE)
+    size = next(iter(read_weights(tmp_path).headers.values())).data_start
+    for limit, count in ((size, 2), (size - 1, 1), (2 * size, 3)):
+        monkeypatch.setattr(directory, "_MAX_HEADERS_BYTES", limit)
+        found = read_weights(tmp_path)
+        assert len(found.headers) == count
+        assert len(found.problems) == 3 - count
