@@ -186,6 +186,14 @@ def test_links_fifos_and_folders_are_refused(tmp_path):
         assert not isinstance(caught.value, SafetensorsError)
 
 
+def test_a_tensor_that_comes_in_pieces_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    write(path, {"a": Tensor("U8", (8,), b"12345678"), "b": Tensor("U8", (1,), b"9")})
+    header, plain = read_header(path), os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, at: plain(file, min(size, 3), at))
+    assert bytes(read_tensor(path, header, "a").data) == b"12345678"
+
+
 def test_a_file_that_shrinks_is_noticed(tmp_path):
     path = craft(tmp_path / "x.safetensors", {"a": entry()}, b"1234")
     header = read_header(path)

@@ -162,12 +162,10 @@ def read_tensor(path: Path, header: Header, name: str) -> Tensor:
     """
     span = header.tensors[name]
     with opened(path) as descriptor:
-        data = os.pread(descriptor, span.nbytes, header.data_start + span.begin)
-        while data and len(data) < span.nbytes:
+        data, start = b"", header.data_start + span.begin
+        while len(data) < span.nbytes:
             # A single call returns at most about 2 GiB on Linux.
-            more = os.pread(
-                descriptor, span.nbytes - len(data), header.data_start + span.begin + len(data)
-            )
+            more = os.pread(descriptor, span.nbytes - len(data), start + len(data))
             if not more:
                 break
             data += more
