@@ -29,7 +29,7 @@ def go_on(world: World, saver: str, limit: float, case: Case, folder: Path) -> T
         folder: its scratch folder.
 
     Raises:
-        HarnessFailedError: the unsaved twin could not be trained.
+        HarnessFailedError: the unsaved twin could not be trained, or not twice alike.
     """
     output, first, again = folder / "out", folder / "first", folder / "again"
     shutil.copytree(output, first, symlinks=True)
@@ -39,23 +39,37 @@ def go_on(world: World, saver: str, limit: float, case: Case, folder: Path) -> T
     files = scan(again)
     if any(outcome.status != "returned" for outcome in outcomes):
         return Twin(outcomes, again, files)
-    saved, unsaved = folder / "saved.safetensors", folder / "unsaved.safetensors"
-    stepped = world.step(saved)
-    for rank, answer in enumerate(stepped):
+    saved = folder / "saved.safetensors"
+    for rank, answer in enumerate(world.step(saved)):
         if answer.status != "returned":
             return Twin(outcomes, again, files, f"rank {rank} {answer.status}\n{answer.detail}")
+    twin = _train_unsaved(world, case, folder / "twin")
+    differences = tuple(_differences(twin, saved))
+    if differences:
+        # Training itself may end differently each time, and that is no saver's doing.
+        other = _train_unsaved(world, case, folder / "other-twin")
+        differences = tuple(_differences(other, saved))
+        if differences and any(_differences(other, twin)):
+            raise HarnessFailedError(
+                f"{case.to_json()} ends with other weights each time, saved or not"
+            )
+    return Twin(outcomes, again, files, differences=differences)
+
+
+def _train_unsaved(world: World, case: Case, folder: Path) -> Path:
+    """Train ``case`` and one step more; returns the file of its weights."""
     if not world.close():
         raise HarnessFailedError("a case could not be ended before its twin is trained")
-    twin = folder / "twin"
-    twin.mkdir()
-    for answers in (world.prepare(case, twin), world.step(unsaved)):
+    folder.mkdir()
+    path = folder / "stepped.safetensors"
+    for answers in (world.prepare(case, folder), world.step(path)):
         for rank, answer in enumerate(answers):
             if answer.status != "returned":
                 raise HarnessFailedError(
                     f"the unsaved twin of {case.to_json()} could not be trained: "
                     f"rank {rank} {answer.status}\n{answer.detail}"
                 )
-    return Twin(outcomes, again, files, differences=tuple(_differences(unsaved, saved)))
+    return path
 
 
 def failed(outcomes: tuple[RankOutcome, ...]) -> bool:
