@@ -333,6 +333,19 @@ def test_a_shard_that_is_as_large_as_allowed_is_right(tmp_path):
         assert len(results.ran["FORMAT-007"]) == broken
 
 
+@pytest.mark.parametrize(("count", "broken"), [(1, 0), (2, 1)])
+def test_only_a_tensor_alone_may_be_larger_than_a_shard(tmp_path, count, broken):
+    expected = save_full(tmp_path)
+
+    def keep(tensors):
+        for name in sorted(tensors)[count:]:
+            del tensors[name]
+
+    change_tensors(tmp_path / "model.safetensors", keep)
+    results = run(observe(replace(FULL, max_shard_size=1), expected, tmp_path))
+    assert len(results.ran["FORMAT-007"]) == broken
+
+
 def test_a_setting_that_is_missing_is_told(tmp_path):
     expected = save_full(tmp_path)
     change_json(tmp_path / "config.json", lambda config: config.pop("hidden_size"))
