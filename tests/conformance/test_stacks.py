@@ -40,10 +40,26 @@ def test_a_batch_is_what_the_trainer_takes(trainer, keys):
     assert batch["input_ids"] is tokens
 
 
-@pytest.mark.parametrize(("installed", "count"), [("0.18.9", 2), ("0.19.0", 0), ("1.0", 0)])
+@pytest.mark.parametrize(("installed", "count"), [("0.18.9", 3), ("0.19.0", 0), ("1.0", 0)])
 def test_only_older_versions_are_adjusted(monkeypatch, installed, count):
     monkeypatch.setattr(stacks, "version", lambda library: installed)
     assert len(stacks.needed()) == count
+
+
+def test_parameters_that_are_gathered_together_are_awaited_one_by_one(monkeypatch):
+    partition = pytest.importorskip("deepspeed.runtime.zero.partition_parameters")
+    calls = []
+    monkeypatch.setattr(
+        partition.Init,
+        "_allgather_params_coalesced",
+        lambda self, parameters, hierarchy=0, quantize=False: calls.append(
+            (parameters, hierarchy, quantize)
+        ),
+    )
+    for _ in range(2):  # the second call changes nothing
+        stacks._await_every_gather()
+    partition.Init._allgather_params_coalesced(None, ["a", "b"], quantize=True)
+    assert calls == [(["a"], 0, True), (["b"], 0, True)]
 
 
 def test_a_library_that_is_not_there_needs_nothing(monkeypatch):

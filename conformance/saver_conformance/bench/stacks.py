@@ -74,6 +74,23 @@ def _gather_data() -> None:
     utils.all_gather_into_tensor_dp_groups = gather_data
 
 
+def _await_every_gather() -> None:
+    from deepspeed.runtime.zero.partition_parameters import Init
+
+    gather = Init._allgather_params_coalesced
+    if getattr(gather, "awaits_all", False):
+        return
+
+    def gather_one_by_one(
+        self: Any, parameters: Sequence[Any], hierarchy: int = 0, quantize: bool = False
+    ) -> None:
+        for parameter in parameters:
+            gather(self, [parameter], hierarchy, quantize)
+
+    gather_one_by_one.awaits_all = True  # type: ignore[attr-defined]
+    Init._allgather_params_coalesced = gather_one_by_one
+
+
 DIFFERENCES: Sequence[Difference] = (
     Difference(
         library="deepspeed",
@@ -88,6 +105,13 @@ DIFFERENCES: Sequence[Difference] = (
         lacks="ZeRO-1 and 2 gather weights into views that autograd guards since torch 2.13 "
         "(runtime/utils.py, all_gather_into_tensor_dp_groups)",
         adjust=_gather_data,
+    ),
+    Difference(
+        library="deepspeed",
+        before="0.19",
+        lacks="ZeRO-3 gathers parameters together and awaits the last alone; on a processor the "
+        "others may not have arrived (runtime/zero/partition_parameters.py)",
+        adjust=_await_every_gather,
     ),
 )
 """Every row; a module of the suite that asks for a version is in the wrong place."""
