@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from saver_conformance import tracing
 from saver_conformance.deeds import Deed, Tracers, conflicts, joined, read_deeds
@@ -91,3 +95,34 @@ def test_only_what_meets_conflicts() -> None:
 def test_without_strace_the_reason_is_told(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tracing, "is_available", lambda: False)
     assert "apt-get install strace" in Tracers((1, 2), tmp_path).attach()
+
+
+def test_a_deed_without_a_place_is_about_the_whole_file():
+    assert (Deed("removes", "a").start, Deed("removes", "a").end) == (0, 0)
+
+
+WRITING = """
+import sys, time
+sys.stdin.readline()
+open(sys.argv[1] + "/new", "w").write("x")
+print("done", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not tracing.is_available(), reason=tracing.MISSING)
+def test_a_process_is_traced_while_tracers_are_attached(tmp_path):
+    command = [sys.executable, "-c", WRITING, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            tracers = Tracers((process.pid,), tmp_path)
+            assert tracers.attach() == ""
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "done\n"
+            tracers.detach()
+        finally:
+            process.kill()
+    ((created, *_),) = tracers.read(tmp_path)
+    assert created.path == str(tmp_path / "new")

@@ -198,8 +198,9 @@ def test_a_file_that_shrinks_is_noticed(tmp_path):
     path = craft(tmp_path / "x.safetensors", {"a": entry()}, b"1234")
     header = read_header(path)
     os.truncate(path, path.stat().st_size - 1)
-    with pytest.raises(SafetensorsError, match="ends inside"):
+    with pytest.raises(SafetensorsError, match="ends inside") as refused:
         read_tensor(path, header, "a")
+    assert refused.value.offset == path.stat().st_size
 
 
 @given(st.binary(max_size=200), st.booleans())

@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "conformance" / "saver_conformance"
 MODULES = ("checks/*.py", "disk/*.py", "deeds.py", "differing.py")
 TESTS = {
+    "disk/untrusted_json.py": ("untrusted_json", "audit"),
     "disk/": ("safetensors", "directory", "audit"),
     "deeds.py": ("deeds",),
     "differing.py": ("checks",),
