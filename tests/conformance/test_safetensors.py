@@ -186,6 +186,13 @@ def test_links_fifos_and_folders_are_refused(tmp_path):
         assert not isinstance(caught.value, SafetensorsError)
 
 
+def test_where_the_tensors_end_is_told(tmp_path):
+    path = craft(tmp_path / "x.safetensors", {"a": entry()}, b"12345")
+    with pytest.raises(SafetensorsError, match="the tensors end") as refused:
+        read_header(path)
+    assert refused.value.offset == path.stat().st_size - 1
+
+
 def test_a_tensor_that_comes_in_pieces_is_whole(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     write(path, {"a": Tensor("U8", (8,), b"12345678"), "b": Tensor("U8", (1,), b"9")})
