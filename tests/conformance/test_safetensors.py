@@ -163,8 +163,18 @@ def test_offset_of_a_json_error_is_counted_in_bytes(tmp_path):
 def test_short_files(tmp_path, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(SafetensorsError):
+    with pytest.raises(SafetensorsError) as caught:
         read_header(path)
+    # A header of no bytes is no JSON at its first; all others break at the length.
+    assert caught.value.offset == (8 if content == b"\0" * 8 else 0)
+
+
+def test_the_offset_of_an_overlap_is_that_in_the_file(tmp_path):
+    header = {"a": entry(), "b": entry(begin=2, end=6)}
+    path = craft(tmp_path / "x.safetensors", header, b"\0" * 6)
+    with pytest.raises(SafetensorsError, match="overlap") as caught:
+        read_header(path)
+    assert caught.value.offset == path.stat().st_size - 6 + 4
 
 
 def test_nothing_is_allocated_by_a_declared_size(tmp_path):
