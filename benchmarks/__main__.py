@@ -100,12 +100,12 @@ def _measure(
 
 
 def _work(cell: cells.Cell) -> float:
-    """How long a cell takes, about: some seconds to begin, then by bytes, rounds and peers."""
+    """How long a cell takes, about, in seconds: some to begin, then by bytes and turns."""
     from benchmarks.contestants import OURS, PEERS
 
-    turns = 2 * len(OURS) + 2 * len(PEERS[cell.engine])
+    turns = 2 * len(OURS) * cell.rounds + 4 * len(PEERS[cell.engine]) * cell.peers
     shared = max(1, cell.ranks / (os.cpu_count() or 1))
-    return 15 + (cell.rounds + 1) * turns * shared * (0.1 + cell.size / cells.GB)
+    return 15 + turns * shared * (0.1 + cell.size / cells.GB)
 
 
 def _machine(folder: Path) -> dict[str, Any]:

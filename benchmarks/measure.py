@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
-import mmap
 import os
 import shutil
 import time
@@ -12,17 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
 from benchmarks.contestants import Contestant, rank
 from benchmarks.engines import Trained
 
-MOST_ROOM = 2 * 10**9
-"""More than so many bytes would be held up until the kernel has brought some to the disk."""
-ROOM_TRIES = 2
+TRIES = 3
+"""How often at most a save is made ready for."""
 
-_best_pace: dict[int, float] = {}
+_best: dict[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,7 @@ class Cost:
     phases: dict[str, float]
 
 
-def measure(
-    contestant: Contestant, trained: Trained, folder: Path, *, durable: bool, copies: bool
-) -> Cost:
+def measure(contestant: Contestant, trained: Trained, folder: Path, *, durable: bool) -> Cost:
     """Save once into a new folder; collective.
 
     Args:
@@ -56,13 +52,9 @@ def measure(
         folder: where; what else lies beside it is removed.
         durable: whether the contestant flushes to disk where it does so of itself. If not, its
             ``fsync`` does nothing, and the flush is timed apart, after it.
-        copies: whether it may copy the model in memory.
     """
-    gc.collect()
-    _barrier()
-    if rank() == 0:
-        make_room(folder, trained.size, copies=copies)
-    _barrier()
+    make_ready(contestant, trained, folder)
+    _renew(folder)
     before = resident_memory()
     reset_peak()
     written = _written()
@@ -96,45 +88,48 @@ def measure(
     )
 
 
-def make_room(folder: Path, size: int, *, copies: bool) -> None:
-    """Make a folder, and have as much memory at hand as a save into it will take.
+def make_ready(contestant: Contestant, trained: Trained, folder: Path) -> None:
+    """Have as much memory at hand as a save will take, by saving; collective.
 
     A virtual machine gives free memory back to its host, and the first write to it afterwards is
     up to ten times slower: whoever meets such pages would pay for all. What was freed last is given
-    out first, so a file as large as the model is written and removed, once more if that went less
-    than half as fast as it ever did.
+    out first, to those who ask for pieces of the same sizes. So the contestant itself saves
+    unmeasured just before, again if that went less than half as fast as it ever did.
 
     Args:
-        folder: where the save goes; what else lies beside it is removed.
-        size: bytes of the model.
-        copies: whether the contestant may make a copy of the model in memory, which then needs
-            such pages too.
+        contestant: the way to save.
+        trained: the model.
+        folder: where.
     """
-    shutil.rmtree(folder.parent, ignore_errors=True)
-    folder.mkdir(parents=True)
-    size = min(size, MOST_ROOM)
-    best = _best_pace.get(size, math.inf)
-    for _ in range(ROOM_TRIES):
-        pace = _write_and_remove(folder.parent / "room", size, copies=copies)
-        _best_pace[size] = max(pace, _best_pace.get(size, pace))
-        if pace > best / 2:
+    for _ in range(TRIES):
+        _renew(folder)
+        begun = time.perf_counter()
+        with _without_flushing():
+            contestant(trained, folder)
+        _barrier()
+        seconds = time.perf_counter() - begun
+        best = _best.get(folder.name)
+        _best[folder.name] = min(seconds, best or seconds)
+        if rank_0_says(best is not None and seconds < 2 * best):
             break
 
 
-def _write_and_remove(path: Path, size: int, *, copies: bool) -> float:
-    """Fill a file and, for a copy, memory beside it; returns the file's bytes a second."""
-    block = bytes(2**23)
-    with mmap.mmap(-1, size) as room, path.open("wb", buffering=0) as file:
-        begun = time.perf_counter()
-        for start in range(0, size, len(block)):
-            file.write(block[: size - start])
-        seconds = time.perf_counter() - begun
-        if copies:
-            room.madvise(mmap.MADV_HUGEPAGE)
-            for start in range(0, size - len(block), len(block)):
-                room[start : start + len(block)] = block
-    path.unlink()
-    return size / seconds
+def rank_0_says(value: bool) -> bool:
+    """What rank 0 thinks of something; collective."""
+    told: list[Any] = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(told)
+    return bool(told[0])
+
+
+def _renew(folder: Path) -> None:
+    gc.collect()
+    _barrier()
+    if rank() == 0:
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        folder.mkdir(parents=True)
+        os.sync()  # what was removed is still work for the disk
+    _barrier()
 
 
 def flush(folder: Path) -> None:

@@ -11,15 +11,14 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from benchmarks import engines, models
-from benchmarks.cells import GB, Cell
+from benchmarks.cells import Cell
 from benchmarks.contestants import OURS, PEERS
-from benchmarks.measure import measure
+from benchmarks.measure import measure, rank_0_says
 
 LONGEST = timedelta(minutes=8)
 
@@ -109,37 +108,24 @@ def _rank_main(cell: Cell, rank: int, shared: Path, folder: Path, seconds: float
             timeout=LONGEST,
         )
     trained = engines.build(cell.engine, models.config(cell.size))
-    turns = [(name, save, True) for name, save in OURS.items()]
-    turns += [(name, save, False) for name, save in OURS.items()]
-    turns += [(name, save, False) for name, save in PEERS[cell.engine].items()]
+    ours = [(name, save, durable) for durable in (True, False) for name, save in OURS.items()]
+    peers = [(name, save, False) for name, save in PEERS[cell.engine].items()]
     longest = 0.0
     with (shared / "samples.jsonl").open("a") as results:
-        for number in range(-1, cell.rounds):  # the first is for caches and imports
+        for number in range(cell.rounds):
             begun = time.monotonic()
-            if not _agree(number < 1 or begun + longest < deadline):
+            if not rank_0_says(begun + longest < deadline):
                 break
-            # Where peers take seconds their imports do not count.
-            brief = number < 0 and cell.size > GB
-            for name, save, durable in turns[: len(OURS)] if brief else turns:
-                copies = name not in OURS
-                cost = measure(save, trained, folder / name, durable=durable, copies=copies)
-                if rank == 0 and number >= 0:
+            for name, save, durable in [*ours, *(peers if number < cell.peers else ())]:
+                cost = measure(save, trained, folder / name, durable=durable)
+                if rank == 0:
                     sample = Sample(cell.name, name, number, durable, trained.size, **asdict(cost))
                     print(json.dumps(asdict(sample)), file=results, flush=True)
-            longest = max(longest, time.monotonic() - begun)
+            longest = time.monotonic() - begun
     if dist.is_initialized():
         dist.barrier()
     # What engines leave running must not keep the process.
     os._exit(0)
-
-
-def _agree(value: bool) -> bool:
-    """What rank 0 says."""
-    if not dist.is_initialized():
-        return value
-    told: list[Any] = [value]
-    dist.broadcast_object_list(told)
-    return bool(told[0])
 
 
 if __name__ == "__main__":
