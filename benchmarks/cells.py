@@ -34,18 +34,17 @@ class Cell:
 
 FULL = (
     Cell("single", 1, 8 * MB, 15, 15),
-    Cell("single", 1, GB // 4, 9, 9),
-    Cell("single", 1, GB, 7, 7),
+    Cell("single", 1, GB // 4, 7, 7),
+    Cell("single", 1, GB, 5, 5),
     Cell("single", 1, 4 * GB, 3, 3),
     *(
         Cell(engine, ranks, size, rounds, peers)
         for engine in ("fsdp2", "zero3")
         for ranks, size, rounds, peers in (
             (1, GB // 4, 5, 5),
-            (2, GB // 4, 7, 7),
+            (2, GB // 4, 5, 5),
             (4, GB // 4, 5, 5),
             (2, GB, 5, 2),
-            (4, GB, 3, 2),
             (2, 2 * GB, 5, 2),
             (2, 4 * GB, 2, 2),
         )

@@ -110,7 +110,7 @@ def make_ready(contestant: Contestant, trained: Trained, folder: Path) -> None:
         seconds = time.perf_counter() - begun
         best = _best.get(folder.name)
         _best[folder.name] = min(seconds, best or seconds)
-        if rank_0_says(best is not None and seconds < 2 * best):
+        if rank_0_says(best is None or seconds < 2 * best):
             break
 
 

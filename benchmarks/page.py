@@ -171,8 +171,8 @@ def _plot(summaries: Sequence[Summary], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "canonical-saver"
     import matplotlib.pyplot as plt
 
-    panels = [("fsdp2", 2), ("fsdp2", 4), ("zero3", 2), ("zero3", 4), ("single", 1)]
-    figure, axes = plt.subplots(2, len(panels), figsize=(3.3 * len(panels), 7), sharey=True)
+    panels = [("fsdp2", 2), ("zero3", 2), ("single", 1)]
+    figure, axes = plt.subplots(2, len(panels), figsize=(4 * len(panels), 7), sharey=True)
     colours = dict(zip(NAMES, plt.get_cmap("tab10").colors, strict=False))
     for row, durable in zip(axes, (False, True), strict=True):
         for axis, (engine, ranks) in zip(row, panels, strict=True):

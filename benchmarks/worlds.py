@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -55,7 +56,7 @@ def run_cell(cell: Cell, folder: Path, seconds: float) -> tuple[list[Sample], st
     Args:
         cell: what to measure.
         folder: where to save to.
-        seconds: no new round is begun when this time does not suffice for it.
+        seconds: no new round is begun after them.
 
     Returns:
         The samples, and what kept the cell from being measured as planned, "" if nothing did.
@@ -72,7 +73,7 @@ def run_cell(cell: Cell, folder: Path, seconds: float) -> tuple[list[Sample], st
             )
             for rank in range(cell.ranks)
         ]
-        deadline = time.monotonic() + seconds + 120
+        deadline = time.monotonic() + seconds + 180
         failed = ""
         for rank, process in enumerate(processes):
             try:
@@ -110,18 +111,17 @@ def _rank_main(cell: Cell, rank: int, shared: Path, folder: Path, seconds: float
     trained = engines.build(cell.engine, models.config(cell.size))
     ours = [(name, save, durable) for durable in (True, False) for name, save in OURS.items()]
     peers = [(name, save, False) for name, save in PEERS[cell.engine].items()]
-    longest = 0.0
+    gc.collect()
+    gc.freeze()
     with (shared / "samples.jsonl").open("a") as results:
         for number in range(cell.rounds):
-            begun = time.monotonic()
-            if not rank_0_says(begun + longest < deadline):
+            if not rank_0_says(time.monotonic() < deadline):
                 break
             for name, save, durable in [*ours, *(peers if number < cell.peers else ())]:
                 cost = measure(save, trained, folder / name, durable=durable)
                 if rank == 0:
                     sample = Sample(cell.name, name, number, durable, trained.size, **asdict(cost))
                     print(json.dumps(asdict(sample)), file=results, flush=True)
-            longest = time.monotonic() - begun
     if dist.is_initialized():
         dist.barrier()
     # What engines leave running must not keep the process.
