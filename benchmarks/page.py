@@ -50,7 +50,7 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
         f"Linux {machine['kernel']}, "
         f"{', '.join(machine['versions'])}, in {results['minutes']:.0f} minutes. "
         "Models are Llamas in bfloat16. In each cell all contestants save the same model by turns "
-        "into new folders of the same disk. Just before each save, the same contestant saves "
+        "into new folders of the same disk, and each round begins with the next of them. Just before each save, the same contestant saves "
         "unmeasured, again if that took more than twice as long as it ever did, and its files are "
         "removed: memory that the host of a machine had meanwhile "
         "is several times slower when it is first used. Seconds are "

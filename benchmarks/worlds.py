@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from benchmarks import engines, models
 from benchmarks.cells import Cell
-from benchmarks.contestants import OURS, PEERS
+from benchmarks.contestants import OURS, PEERS, Contestant
 from benchmarks.measure import measure, rank_0_says
 
 LONGEST = timedelta(minutes=8)
@@ -94,6 +94,18 @@ def run_cell(cell: Cell, folder: Path, seconds: float) -> tuple[list[Sample], st
     return samples, failed
 
 
+def turns(cell: Cell, number: int) -> list[tuple[str, Contestant, bool]]:
+    """Who saves in a round, by turns, and whether durably; each round begins with the next.
+
+    Whoever came first in all rounds would always meet what the last one left of memory and disk.
+    """
+    found = [(name, save, durable) for durable in (True, False) for name, save in OURS.items()]
+    if number < cell.peers:
+        found += [(name, save, False) for name, save in PEERS[cell.engine].items()]
+    first = number % len(found)
+    return found[first:] + found[:first]
+
+
 def _rank_main(cell: Cell, rank: int, shared: Path, folder: Path, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(cell.ranks)}
@@ -109,15 +121,13 @@ def _rank_main(cell: Cell, rank: int, shared: Path, folder: Path, seconds: float
             timeout=LONGEST,
         )
     trained = engines.build(cell.engine, models.config(cell.size))
-    ours = [(name, save, durable) for durable in (True, False) for name, save in OURS.items()]
-    peers = [(name, save, False) for name, save in PEERS[cell.engine].items()]
     gc.collect()
     gc.freeze()
     with (shared / "samples.jsonl").open("a") as results:
         for number in range(cell.rounds):
             if not rank_0_says(time.monotonic() < deadline):
                 break
-            for name, save, durable in [*ours, *(peers if number < cell.peers else ())]:
+            for name, save, durable in turns(cell, number):
                 cost = measure(save, trained, folder / name, durable=durable)
                 if rank == 0:
                     sample = Sample(cell.name, name, number, durable, trained.size, **asdict(cost))

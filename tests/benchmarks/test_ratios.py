@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from benchmarks.__main__ import main
+from benchmarks.cells import Cell
 from benchmarks.ratios import disagreements, summarize
 from benchmarks.targets import explain, judge
-from benchmarks.worlds import Sample
+from benchmarks.worlds import Sample, turns
 
 from benchmarks import page
 
@@ -61,6 +62,19 @@ def test_ratios_are_of_the_same_round_and_policy() -> None:
     assert found["gather", True].ratio == pytest.approx((2.5, 2.5, 2.5))
     assert found["gather", True].rounds == 3
     assert found["reference", False].seconds == 1
+
+
+def test_each_round_begins_with_the_next_and_peers_come_in_some_only() -> None:
+    cell = Cell("fsdp2", 2, 1000, 3, 2)
+    rounds = [[(name, durable) for name, _, durable in turns(cell, n)] for n in range(3)]
+    assert [each[0] for each in rounds] == [
+        ("reference", True),
+        ("limit", True),
+        ("one_file", True),
+    ]
+    assert set(rounds[0]) == set(rounds[1]) > {("gather", False), ("consolidating", False)}
+    assert set(rounds[2]) == {(n, d) for n in ("reference", "limit", "one_file") for d in (0, 1)}
+    assert [len(each) for each in rounds] == [9, 9, 6]
 
 
 def test_two_runs_agree_within_their_ranges() -> None:
