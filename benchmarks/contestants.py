@@ -176,6 +176,18 @@ def save_16bit_model(trained: Trained, folder: Path) -> None:
     trained.wrapped.save_16bit_model(str(folder), "pytorch_model.bin")
 
 
+NAMES = {
+    "reference": "canonical_saver",
+    "limit": "limit of the disk",
+    "one_file": "limit of one file",
+    "gather": "gather + save_file",
+    "accelerate": "accelerate",
+    "consolidating": "DCP, consolidated",
+    "save_16bit_model": "save_16bit_model",
+    "save_pretrained": "save_pretrained",
+}
+"""As on the page."""
+
 OURS: dict[str, Contestant] = {"reference": reference, "limit": limit, "one_file": one_file}
 PEERS: dict[str, dict[str, Contestant]] = {
     "single": {"save_pretrained": save_pretrained},

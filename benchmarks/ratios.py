@@ -25,6 +25,7 @@ class Summary:
         bytes: of the model.
         rounds: how many.
         seconds: median over the rounds.
+        range: the least and the greatest of these seconds.
         ratio: of the seconds to the reference's in the same round: least, median, greatest.
         memory: bytes of extra memory on the worst rank, the greatest of all rounds.
         written: bytes that reached the disk, by the model's, median.
@@ -37,6 +38,7 @@ class Summary:
     bytes: int
     rounds: int
     seconds: float
+    range: tuple[float, float]
     ratio: tuple[float, float, float]
     memory: int
     written: float
@@ -66,6 +68,7 @@ def summarize(samples: Sequence[dict[str, Any]]) -> list[Summary]:
         ]
         if not ratios:
             continue
+        seconds = [_seconds(sample, durable) for sample in rounds.values()]
         found.append(
             Summary(
                 cell,
@@ -73,7 +76,8 @@ def summarize(samples: Sequence[dict[str, Any]]) -> list[Summary]:
                 durable,
                 next(iter(rounds.values()))["bytes"],
                 len(rounds),
-                median(_seconds(sample, durable) for sample in rounds.values()),
+                median(seconds),
+                (min(seconds), max(seconds)),
                 (min(ratios), median(ratios), max(ratios)),
                 max(max(sample["memory"]) for sample in rounds.values()),
                 median(sample["written"] / sample["bytes"] for sample in rounds.values()),

@@ -104,11 +104,18 @@ def test_a_slower_single_process_and_a_late_small_one_are_told() -> None:
 
 def test_a_missed_limit_is_explained_by_phases_and_by_what_one_file_takes() -> None:
     (text,) = explain(summarize(samples()))
-    assert text.startswith(f"{CELL}, without fsync: of the saver's 1.000 s, 0.500 are")
-    assert "place in memory, take 0.900 s; the limit takes 0.800" in text
+    assert text.startswith(f"{CELL}, without fsync: of the saver's 1.000 s (0.900 to 1.100), 0.500")
+    assert "place in memory, take 0.900 s (0.810 to 0.990); limit of the disk takes 0.800" in text
     assert "0.050 s are renames" in text
     assert "with fsync they are 0.050 s" in text
     assert text.endswith("takes 0.450 s.")
+
+
+def test_a_single_process_that_is_late_is_explained_too() -> None:
+    late = samples(cell="single, 1 x, 1 GB", slow=0.2, peer="save_pretrained")
+    (text,) = explain(summarize([sample | {"bytes": 10**9} for sample in late]))
+    assert text.startswith("single, 1 x, 1 GB, without fsync: of the saver's 1.000 s")
+    assert "save_pretrained takes 0.800 s (0.720 to 0.880)" in text
 
 
 def test_page_and_plots_are_made_of_the_json_alone(tmp_path: Path) -> None:
@@ -141,6 +148,7 @@ def test_page_and_plots_are_made_of_the_json_alone(tmp_path: Path) -> None:
     text = (tmp_path / "performance.md").read_text()
     assert f"| {CELL} | 1.500 | 2.850 | 2.000 | 0.70 |" in text
     assert "- single, 1 x, 4 GB: the time was over" in text
+    assert "| gather + save_file | 5.00 (4.00) | 0 MiB |  |  |" in text
     assert f"| {CELL}, with fsync | 0.100 | 0.050 | 1.000 | 2.000 |" in text
     assert "| plain | 1,000 | 0.10 | 0.50 | 500 | 1 | 1,049 |" in text
     assert (tmp_path / "performance.svg").read_text().startswith("<?xml")
