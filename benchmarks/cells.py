@@ -36,7 +36,7 @@ FULL = (
     Cell("single", 1, 8 * MB, 15, 15),
     Cell("single", 1, GB // 4, 7, 7),
     Cell("single", 1, GB, 5, 5),
-    Cell("single", 1, 4 * GB, 7, 7),
+    Cell("single", 1, 4 * GB, 3, 3),
     *(
         Cell(engine, ranks, size, rounds, peers)
         for engine in ("fsdp2", "zero3")
@@ -46,7 +46,7 @@ FULL = (
             (4, GB // 4, 5, 5),
             (2, GB, 5, 2),
             (2, 2 * GB, 5, 2),
-            (2, 4 * GB, 4, 2),
+            (2, 4 * GB, 2, 2),
         )
     ),
     *(Cell(engine, 2, GB // 4, 5, 5) for engine in ("ddp", "fsdp1", "zero2")),
