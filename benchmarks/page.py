@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.contestants import NAMES
 from benchmarks.ratios import Summary, summarize
-from benchmarks.targets import explain, judge
+from benchmarks.targets import LIMITED, explain, judge
 
 GIB, MIB, GB = 2**30, 2**20, 10**9
 
@@ -40,7 +40,8 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
         f"Linux {machine['kernel']}, "
         f"{', '.join(machine['versions'])}, in {results['minutes']:.0f} minutes. "
         "Models are Llamas in bfloat16. In each cell all contestants save the same model by turns "
-        "into new folders of the same disk, and each round begins with the next of them. Just "
+        "into new folders of the same disk, and each round begins with the next of them; of larger "
+        "models the ways of others, which take many times as long, are in fewer rounds. Just "
         "before each save, the same contestant saves "
         "unmeasured, again if that took more than twice as long as it ever did, and its files are "
         "removed: memory that the host of a machine had meanwhile "
@@ -73,7 +74,7 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
             "## Why targets are missed",
             "",
             "In brackets the least and the greatest of all rounds: where these lie far apart, some "
-            "rounds met memory that the host of the machine had in the meantime.",
+            "rounds may have met memory that the host of the machine had in the meantime.",
             "",
             *(f"- {text}" for text in missed),
             "",
@@ -107,7 +108,6 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
 
 def _short(summaries: Sequence[Summary]) -> list[str]:
     """The cells of the targets alone, as they are in README."""
-    cells = {"FSDP2": "fsdp2, 2 x, 2 GB", "ZeRO-3": "zero3, 2 x, 2 GB"}
     by_key = {(s.cell, s.contestant, s.durable): s for s in summaries}
 
     def seconds(cell: str, name: str) -> str:
@@ -119,14 +119,15 @@ def _short(summaries: Sequence[Summary]) -> list[str]:
         return f"{found.memory / MIB:,.0f} MiB" if found else ""
 
     rows = [
-        (title, *(text(cell, name) for cell in cells.values() for text in (seconds, memory)))
+        (title, *(text(cell, name) for cell in LIMITED for text in (seconds, memory)))
         for name, title in NAMES.items()
     ]
+    head = ("", *(text for engine in LIMITED.values() for text in (engine, "memory")))
     return [
         "Seconds until 2 GB of two ranks are on the disk, in brackets until the call returns if "
         "nobody flushes, and what the worst rank needs of memory beyond what it has:",
         "",
-        *table(("", "FSDP2", "memory", "ZeRO-3", "memory"), (r for r in rows if any(r[1:]))),
+        *table(head, (row for row in rows if any(row[1:]))),
     ]
 
 

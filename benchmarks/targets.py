@@ -10,8 +10,8 @@ from benchmarks.ratios import Summary
 
 MIB = 2**20
 
-_LIMITED = ("fsdp2, 2 x, 2 GB", "zero3, 2 x, 2 GB")
-"""Where the saver is held to the limit of the disk."""
+LIMITED = {"fsdp2, 2 x, 2 GB": "FSDP2", "zero3, 2 x, 2 GB": "ZeRO-3"}
+"""The cells in which the saver is held to the limit of the disk, and their engines."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def judge(summaries: Sequence[Summary]) -> list[Verdict]:
     """Judge all targets whose cells were measured."""
     found: list[Verdict] = []
     by_key = {(s.cell, s.contestant, s.durable): s for s in summaries}
-    for cell in _LIMITED:
+    for cell in LIMITED:
         for durable in (False, True):
             ours = by_key.get((cell, "reference", durable))
             if ours is None:
@@ -85,7 +85,7 @@ def explain(summaries: Sequence[Summary]) -> list[str]:
     by_key = {(s.cell, s.contestant, s.durable): s for s in summaries}
     found = []
     for ours in summaries:
-        peer, allowed = ("limit", 1.10) if ours.cell in _LIMITED else ("save_pretrained", 1.0)
+        peer, allowed = ("limit", 1.10) if ours.cell in LIMITED else ("save_pretrained", 1.0)
         other, one_file, flushed = (
             by_key.get(key)
             for key in (
@@ -94,8 +94,8 @@ def explain(summaries: Sequence[Summary]) -> list[str]:
                 (ours.cell, "reference", True),
             )
         )
-        judged = ours.cell in _LIMITED or (ours.cell.startswith("single") and not ours.durable)
-        small = ours.bytes < 10 * 10**6 and ours.cell not in _LIMITED
+        judged = ours.cell in LIMITED or (ours.cell.startswith("single") and not ours.durable)
+        small = ours.bytes < 10 * 10**6 and ours.cell not in LIMITED
         if ours.contestant != "reference" or not judged or small or other is None:
             continue
         if other.ratio[1] * allowed >= 1 or one_file is None or flushed is None:
