@@ -101,12 +101,18 @@ def _measure(
 
 def _work(cell: cells.Cell) -> float:
     """How long a cell takes, about, in seconds: some to begin, then by bytes and turns."""
-    from benchmarks.contestants import OURS, PEERS
+    from benchmarks.contestants import OURS
+    from benchmarks.ready import LARGE
+    from benchmarks.worlds import turns
 
     gigabytes = max(1, cell.ranks / (os.cpu_count() or 1)) * cell.size / cells.GB
-    ours = cell.rounds * 2 * len(OURS) * (0.3 + gigabytes)
-    peers = cell.peers * len(PEERS[cell.engine]) * (0.5 + 5 * gigabytes)
-    return 12 + 5 * gigabytes + ours + peers
+    wait = 1.5 if cell.size >= LARGE else 0.0
+    names = [name for number in range(cell.rounds) for name, _, _ in turns(cell, number)]
+    ours = sum(name in OURS for name in names)
+    peers = len(names) - ours
+    return (
+        12 + 5 * gigabytes + ours * (0.3 + wait + 1.2 * gigabytes) + peers * (0.5 + 6 * gigabytes)
+    )
 
 
 def _machine(folder: Path) -> dict[str, Any]:

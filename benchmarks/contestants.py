@@ -17,20 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import save_file
 
 from benchmarks.engines import ZERO, Trained
+from benchmarks.ranks import barrier, rank, world_size
 
 Contestant = Callable[[Trained, Path], None]
 
 LIMIT_PIECE = 64 * 2**20
 ONE_FILE_PIECE = 8 * 2**20
-
-
-def rank() -> int:
-    """This process among all."""
-    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def reference(trained: Trained, folder: Path) -> None:
@@ -53,13 +48,12 @@ def one_file(trained: Trained, folder: Path) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.posix_fallocate(handle, 0, trained.size)
         os.close(handle)
-    if dist.is_initialized():
-        dist.barrier()
+    barrier()
     _write(os.open(path, os.O_WRONLY), rank() * share, share, _data(share), ONE_FILE_PIECE)
 
 
 def _share(trained: Trained) -> int:
-    return trained.size // (dist.get_world_size() if dist.is_initialized() else 1)
+    return trained.size // world_size()
 
 
 def _write(handle: int, offset: int, size: int, data: memoryview, piece: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import NAMES
-from benchmarks.ratios import Summary, summarize
+from benchmarks.ratios import TOLERANCE, Summary, summarize
 from benchmarks.targets import LIMITED, explain, judge
 
 GIB, MIB, GB = 2**30, 2**20, 10**9
@@ -42,12 +42,13 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
         "Models are Llamas in bfloat16. In each cell all contestants save the same model by turns "
         "into new folders of the same disk, and each round begins with the next of them; of larger "
         "models the ways of others, which take many times as long, are in fewer rounds. Just "
-        "before each save, the same contestant saves "
-        "unmeasured, again if that took more than twice as long as it ever did, and its files are "
-        "removed: memory that the host of a machine had meanwhile "
-        "is several times slower when it is first used. Seconds are "
+        "before each save, the same contestant saves unmeasured, and the memory that this took is "
+        "freed: memory that the host of a virtual machine had meanwhile is about ten times slower "
+        "when it is first used. Where the kernel counts what it gives to its host, large models "
+        "are saved just after it did. Seconds are "
         "medians; a ratio is that of the seconds to the reference's in the same round (median, in "
-        "brackets the least and the greatest). "
+        "brackets the least and the greatest; two runs agree on it when these ranges, "
+        f"{TOLERANCE - 1:.0%} wider at both ends, overlap). "
         "`limit of the disk`: as many processes as there are ranks write the same number of bytes "
         "to a file each, the same 64 MiB again and again; `limit of one file`: to one file, 8 MiB "
         "at a time, from memory as large as what is written. "

@@ -19,7 +19,8 @@ import torch.distributed as dist
 from benchmarks import engines, models
 from benchmarks.cells import Cell
 from benchmarks.contestants import OURS, PEERS, Contestant
-from benchmarks.measure import measure, rank_0_says
+from benchmarks.measure import measure
+from benchmarks.ranks import barrier, rank_0_says
 
 LONGEST = timedelta(minutes=8)
 
@@ -99,7 +100,8 @@ def turns(cell: Cell, number: int) -> list[tuple[str, Contestant, bool]]:
 
     Whoever came first in all rounds would always meet what the last one left of memory and disk.
     """
-    found = [(name, save, durable) for durable in (True, False) for name, save in OURS.items()]
+    ours = {name: save for name, save in OURS.items() if cell.explained or name != "one_file"}
+    found = [(name, save, durable) for durable in (True, False) for name, save in ours.items()]
     if number < cell.peers:
         found += [(name, save, False) for name, save in PEERS[cell.engine].items()]
     first = number % len(found)
@@ -132,8 +134,7 @@ def _rank_main(cell: Cell, rank: int, shared: Path, folder: Path, seconds: float
                 if rank == 0:
                     sample = Sample(cell.name, name, number, durable, trained.size, **asdict(cost))
                     print(json.dumps(asdict(sample)), file=results, flush=True)
-    if dist.is_initialized():
-        dist.barrier()
+    barrier()
     # What engines leave running must not keep the process.
     os._exit(0)
 

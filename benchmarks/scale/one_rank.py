@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from benchmarks.measure import peak_memory, reset_peak, resident_memory
+from benchmarks.kernel import peak_memory, reset_peak, resident_memory
 from benchmarks.scale import shapes
 from canonical_saver import formats, request, weights
 from canonical_saver.engines import Engines

@@ -65,7 +65,7 @@ def test_ratios_are_of_the_same_round_and_policy() -> None:
 
 
 def test_each_round_begins_with_the_next_and_peers_come_in_some_only() -> None:
-    cell = Cell("fsdp2", 2, 1000, 3, 2)
+    cell = Cell("fsdp2", 2, 1000, 3, 2, explained=True)
     rounds = [[(name, durable) for name, _, durable in turns(cell, n)] for n in range(3)]
     assert [each[0] for each in rounds] == [
         ("reference", True),
@@ -75,6 +75,8 @@ def test_each_round_begins_with_the_next_and_peers_come_in_some_only() -> None:
     assert set(rounds[0]) == set(rounds[1]) > {("gather", False), ("consolidating", False)}
     assert set(rounds[2]) == {(n, d) for n in ("reference", "limit", "one_file") for d in (0, 1)}
     assert [len(each) for each in rounds] == [9, 9, 6]
+    other = Cell("fsdp2", 2, 1000, 1, 0)
+    assert {name for name, _, _ in turns(other, 0)} == {"reference", "limit"}
 
 
 def test_two_runs_agree_within_their_ranges() -> None:

@@ -1,0 +1,63 @@
+"""What each save of the bench finds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ready
+
+
+def test_a_save_begins_with_an_empty_folder_after_one_that_does_not_count(tmp_path: Path) -> None:
+    folder = tmp_path / "way" / "measured"
+    folder.mkdir(parents=True)
+    (folder / "old").write_bytes(b"left by the save before")
+    seen = []
+
+    def save(former: Path) -> None:
+        seen.append(former)
+        (former / "model").write_bytes(bytes(10**6))
+
+    ready.make_ready(save, folder, 10**6)
+    assert list(folder.iterdir()) == []
+    (former,) = seen
+    assert former.parent == folder.parent
+    assert (former / "model").stat().st_size == 10**6
+
+
+def test_large_models_wait_until_memory_was_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = tmp_path / "reported_kib"
+    counter.write_text("0")
+    monkeypatch.setattr(ready, "GIVEN_BACK", counter)
+    monkeypatch.setattr(ready, "PERIOD", 60.0)
+    last: list[float] = []
+
+    def give_back() -> None:
+        for count in range(3):
+            time.sleep(0.1)
+            last.append(time.monotonic())
+            counter.write_text(str(1024 * (count + 1)))
+
+    thread = threading.Thread(target=give_back)
+    thread.start()
+    ready.await_pass()
+    waited = time.monotonic() - last[-1]
+    thread.join()
+    assert len(last) == 3
+    assert waited >= ready.PASS
+
+
+def test_nobody_waits_for_a_counter_that_does_not_move_or_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "GIVEN_BACK", tmp_path / "reported_kib")
+    monkeypatch.setattr(ready, "PERIOD", 60.0)
+    ready.await_pass()
+    (tmp_path / "reported_kib").write_text("0")
+    monkeypatch.setattr(ready, "PERIOD", 0.1)
+    ready.await_pass()
