@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", action="store_true", help="compute large models on many ranks")
     parser.add_argument("--page", action="store_true", help="make page and plots from the JSON")
     parser.add_argument("--only", default="", help="cells whose names begin so, such as 'fsdp2, 2'")
-    parser.add_argument("--minutes", type=float, default=27, help="for all cells together")
+    parser.add_argument("--minutes", type=float, default=28.5, help="for all cells together")
     parser.add_argument("--folder", type=Path, help="where to save; by default below here")
     parser.add_argument("--output", type=Path, default=DOCS, help="where page and plots go")
     parser.add_argument(
