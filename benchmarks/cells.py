@@ -44,7 +44,7 @@ FULL = (
         Cell(engine, ranks, size, rounds, peers, explained=size == 2 * GB)
         for engine in ("fsdp2", "zero3")
         for ranks, size, rounds, peers in (
-            (1, GB // 4, 4, 4),
+            (1, GB // 4, 5, 5),
             (2, GB // 4, 5, 5),
             (4, GB // 4, 4, 4),
             (2, GB, 4, 2),
