@@ -22,15 +22,14 @@ class Cost:
 
     Attributes:
         seconds: from the first rank's start to the last one's return.
-        durable_seconds: the same and until everything is on the disk; None if that was not waited
-            for.
+        durable_seconds: the same and until everything is on the disk.
         memory: for each rank, bytes by which its memory went over what it was before, at most.
         written: bytes that all ranks gave to the disk (``write_bytes``).
         phases: seconds of each phase of the reference on rank 0, waiting for others included.
     """
 
     seconds: float
-    durable_seconds: float | None
+    durable_seconds: float
     memory: tuple[int, ...]
     written: int
     phases: dict[str, float]

@@ -33,6 +33,9 @@ LARGE = 5 * 10**8
 def make_ready(save: Callable[[Path], None], folder: Path, size: int) -> None:
     """Have memory at hand as the next save will take it; collective.
 
+    Large models wait for a pass, unless the unmeasured save took longer than the passes are apart:
+    the next save may then meet one however it begins, and the wait would cost the bench its time.
+
     Args:
         save: saves into a folder, unmeasured.
         folder: where the next save goes to, new and empty afterwards; all beside it is removed.
@@ -67,11 +70,15 @@ def make_ready(save: Callable[[Path], None], folder: Path, size: int) -> None:
 
 
 def await_pass() -> None:
-    """Return when memory was given back just now, or there is none to give; at once if unknown."""
+    """Return when memory was given back just now, or there is none to give; at once if unknown.
+
+    After three periods the wait is over in any case.
+    """
     if not GIVEN_BACK.exists():
         return
     given, changed, patience = GIVEN_BACK.read_text(), time.monotonic(), PERIOD
-    while time.monotonic() - changed < patience:
+    deadline = changed + 3 * PERIOD
+    while time.monotonic() < min(changed + patience, deadline):
         time.sleep(0.02)
         now = GIVEN_BACK.read_text()
         if now != given:

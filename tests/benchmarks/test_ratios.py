@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from benchmarks.__main__ import main
-from benchmarks.cells import Cell
+from benchmarks.cells import FULL, Cell
 from benchmarks.ratios import disagreements, summarize
-from benchmarks.targets import explain, judge
+from benchmarks.targets import LIMITED, explain, judge
 from benchmarks.worlds import Sample, turns
 
 from benchmarks import page
@@ -77,6 +77,12 @@ def test_each_round_begins_with_the_next_and_peers_come_in_some_only() -> None:
     assert [len(each) for each in rounds] == [9, 9, 6]
     other = Cell("fsdp2", 2, 1000, 1, 0)
     assert {name for name, _, _ in turns(other, 0)} == {"reference", "limit"}
+
+
+def test_what_explains_a_miss_is_measured_where_time_is_judged() -> None:
+    judged = {cell for cell in FULL if cell.name in LIMITED or cell.engine == "single"}
+    assert {cell for cell in FULL if cell.explained} == judged
+    assert set(LIMITED) < {cell.name for cell in judged}
 
 
 def test_two_runs_agree_within_their_ranges() -> None:

@@ -55,9 +55,31 @@ def test_large_models_wait_until_memory_was_given_back(
 def test_nobody_waits_for_a_counter_that_does_not_move_or_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun = time.monotonic()
     monkeypatch.setattr(ready, "GIVEN_BACK", tmp_path / "reported_kib")
     monkeypatch.setattr(ready, "PERIOD", 60.0)
     ready.await_pass()
+    assert time.monotonic() - begun < 30
     (tmp_path / "reported_kib").write_text("0")
     monkeypatch.setattr(ready, "PERIOD", 0.1)
     ready.await_pass()
+
+
+def test_a_counter_that_never_rests_is_not_awaited_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Restless:
+        reads = 0
+
+        def exists(self) -> bool:
+            return True
+
+        def read_text(self) -> str:
+            self.reads += 1
+            return str(self.reads)
+
+    restless = Restless()
+    monkeypatch.setattr(ready, "GIVEN_BACK", restless)
+    monkeypatch.setattr(ready, "PERIOD", 0.2)
+    ready.await_pass()
+    assert restless.reads > 2
