@@ -44,15 +44,15 @@ FULL = (
         Cell(engine, ranks, size, rounds, peers, explained=size == 2 * GB)
         for engine in ("fsdp2", "zero3")
         for ranks, size, rounds, peers in (
-            (1, GB // 4, 5, 5),
+            (1, GB // 4, 3, 3),
             (2, GB // 4, 5, 5),
-            (4, GB // 4, 4, 4),
-            (2, GB, 4, 2),
-            (2, 2 * GB, 4, 3),
+            (4, GB // 4, 3, 3),
+            (2, GB, 3, 2),
+            (2, 2 * GB, 4, 2),
             (2, 4 * GB, 2, 2),
         )
     ),
-    *(Cell(engine, 2, GB // 4, 5, 5) for engine in ("ddp", "fsdp1", "zero2")),
+    *(Cell(engine, 2, GB // 4, 4, 4) for engine in ("ddp", "fsdp1", "zero2")),
 )
 """Everything. The targets are about 2 ranks and 2 GB."""
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from benchmarks.kernel import resident_memory
 
 from benchmarks import ready
 
@@ -45,7 +46,7 @@ def test_large_models_wait_until_memory_was_given_back(
 
     thread = threading.Thread(target=give_back)
     thread.start()
-    ready.await_pass()
+    ready.await_pass("0", time.monotonic())
     waited = time.monotonic() - last[-1]
     thread.join()
     assert len(last) == 3
@@ -58,11 +59,32 @@ def test_nobody_waits_for_a_counter_that_does_not_move_or_is_missing(
     begun = time.monotonic()
     monkeypatch.setattr(ready, "GIVEN_BACK", tmp_path / "reported_kib")
     monkeypatch.setattr(ready, "PERIOD", 60.0)
-    ready.await_pass()
-    assert time.monotonic() - begun < 30
+    ready.await_pass(ready.given_back(), begun)
     (tmp_path / "reported_kib").write_text("0")
+    ready.await_pass("0", begun - 60)
+    assert time.monotonic() - begun < 30
     monkeypatch.setattr(ready, "PERIOD", 0.1)
-    ready.await_pass()
+    ready.await_pass("0", time.monotonic())
+
+
+def test_a_pass_that_came_meanwhile_does_not_end_the_wait_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reported_kib").write_text("1")
+    monkeypatch.setattr(ready, "GIVEN_BACK", tmp_path / "reported_kib")
+    monkeypatch.setattr(ready, "PERIOD", 0.5)
+    begun = time.monotonic()
+    ready.await_pass("0", begun - 60)
+    assert time.monotonic() - begun >= 0.5
+
+
+@pytest.mark.parametrize("huge", [True, False])
+def test_what_is_held_is_in_main_memory_until_it_is_closed(huge: bool) -> None:
+    before = resident_memory()
+    held = ready.hold(10**8, huge=huge)
+    assert resident_memory() - before >= 10**8
+    held.close()
+    assert resident_memory() - before < 5 * 10**7
 
 
 def test_a_counter_that_never_rests_is_not_awaited_for_ever(
@@ -81,5 +103,5 @@ def test_a_counter_that_never_rests_is_not_awaited_for_ever(
     restless = Restless()
     monkeypatch.setattr(ready, "GIVEN_BACK", restless)
     monkeypatch.setattr(ready, "PERIOD", 0.2)
-    ready.await_pass()
+    ready.await_pass("0", time.monotonic())
     assert restless.reads > 2
