@@ -110,7 +110,7 @@ def _work(cell: cells.Cell) -> float:
     names = [name for number in range(cell.rounds) for name, _, _ in turns(cell, number)]
     ours = sum(name in OURS for name in names)
     peers = len(names) - ours
-    return 8 + 5 * gigabytes + ours * (0.3 + wait + 1.3 * gigabytes) + peers * (0.5 + 6 * gigabytes)
+    return 8 + 8 * gigabytes + ours * (0.3 + wait + 1.3 * gigabytes) + peers * (0.5 + 6 * gigabytes)
 
 
 def _machine(folder: Path) -> dict[str, Any]:

@@ -36,9 +36,9 @@ class Cell:
 
 
 FULL = (
-    Cell("single", 1, 8 * MB, 15, 15, explained=True),
-    Cell("single", 1, GB // 4, 7, 7, explained=True),
-    Cell("single", 1, GB, 4, 4, explained=True),
+    Cell("single", 1, 8 * MB, 11, 11, explained=True),
+    Cell("single", 1, GB // 4, 5, 5, explained=True),
+    Cell("single", 1, GB, 3, 3, explained=True),
     Cell("single", 1, 4 * GB, 3, 3, explained=True),
     *(
         Cell(engine, ranks, size, rounds, peers, explained=size == 2 * GB)

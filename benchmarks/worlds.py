@@ -125,6 +125,9 @@ def _rank_main(cell: Cell, rank: int, shared: Path, folder: Path, seconds: float
     trained = engines.build(cell.engine, models.config(cell.size))
     gc.collect()
     gc.freeze()
+    # Discarded: it meets blocks of the disk that were not in use before, which take longer.
+    name, save, durable = turns(cell, 0)[0]
+    measure(save, trained, folder / name, durable=durable)
     with (shared / "samples.jsonl").open("a") as results:
         for number in range(cell.rounds):
             if not rank_0_says(time.monotonic() < deadline):
