@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 from pathlib import Path
@@ -105,3 +106,25 @@ def test_a_counter_that_never_rests_is_not_awaited_for_ever(
     monkeypatch.setattr(ready, "PERIOD", 0.2)
     ready.await_pass("0", time.monotonic())
     assert restless.reads > 2
+
+
+@pytest.mark.parametrize(("size", "spare"), [(10**9, ready.SPARE), (10**7, 5 * 10**6)])
+def test_more_memory_is_freed_than_the_unmeasured_save_took(
+    size: int, spare: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+
+    def hold(size: int, *, huge: bool) -> mmap.mmap:
+        held.append((size, huge))
+        return mmap.mmap(-1, mmap.PAGESIZE)
+
+    def save(former: Path) -> None:
+        bytearray(b"1" * 3 * 10**8)
+
+    monkeypatch.setattr(ready, "hold", hold)
+    monkeypatch.setattr(ready, "GIVEN_BACK", tmp_path / "missing")
+    ready.make_ready(save, tmp_path / "way" / "measured", size)
+    (taken, taken_huge), last = held
+    assert not taken_huge
+    assert taken >= 3 * 10**8
+    assert last == (spare, True)
