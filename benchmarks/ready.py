@@ -103,9 +103,10 @@ def await_pass(given: str, freed: float) -> None:
         return
     begun = time.monotonic()
     changed, patience = freed, PERIOD
-    if given_back() != given:
+    now = given_back()
+    if now != given:
         # A pass, nobody knows when.
-        given, changed = given_back(), begun
+        given, changed = now, begun
     while time.monotonic() < min(changed + patience, begun + 3 * PERIOD):
         time.sleep(0.02)
         now = given_back()

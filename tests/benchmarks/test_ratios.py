@@ -119,9 +119,25 @@ def test_a_missed_limit_is_explained_by_phases_and_by_what_one_file_takes() -> N
     assert text.endswith("takes 0.450 s.")
 
 
+@pytest.mark.parametrize(("slow", "holds"), [(0.225, False), (0.255, True)])
+def test_a_single_process_is_held_to_save_pretrained_with_fsync_too(
+    slow: float, holds: bool
+) -> None:
+    large = [
+        sample | {"bytes": 10**9}
+        for sample in samples(cell="single, 1 x, 1 GB", slow=slow, peer="save_pretrained")
+    ]
+    found = {v.target: v.holds for v in judge(summarize(large)) if "slower" in v.target}
+    assert found == {
+        "no slower than save_pretrained, without fsync": holds,
+        "no slower than save_pretrained, with fsync": holds,
+    }
+
+
 def test_a_single_process_that_is_late_is_explained_too() -> None:
     late = samples(cell="single, 1 x, 1 GB", slow=0.2, peer="save_pretrained")
-    (text,) = explain(summarize([sample | {"bytes": 10**9} for sample in late]))
+    durable, text = explain(summarize([sample | {"bytes": 10**9} for sample in late]))
+    assert durable.startswith("single, 1 x, 1 GB, with fsync: of the saver's 2.000 s")
     assert text.startswith("single, 1 x, 1 GB, without fsync: of the saver's 1.000 s")
     assert "save_pretrained takes 0.800 s (0.720 to 0.880)" in text
 
