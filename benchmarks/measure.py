@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,19 +45,16 @@ def measure(contestant: Contestant, trained: Trained, folder: Path, *, durable: 
         durable: whether the contestant flushes to disk where it does so of itself. If not, its
             ``fsync`` does nothing, and the flush is timed apart, after it.
     """
-    with _without_flushing():
+    flushing = nullcontext if durable else _without_flushing
+    with flushing():
         make_ready(lambda former: contestant(trained, former), folder, trained.size)
     before = resident_memory()
     reset_peak()
     before_it = written()
     barrier()
     begun = time.perf_counter()
-    with _timed_phases() as phases:
-        if durable:
-            contestant(trained, folder)
-        else:
-            with _without_flushing():
-                contestant(trained, folder)
+    with _timed_phases() as phases, flushing():
+        contestant(trained, folder)
     barrier()
     seconds = time.perf_counter() - begun
     durable_seconds = seconds

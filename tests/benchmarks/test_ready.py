@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from benchmarks.kernel import resident_memory
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks import ready
 
@@ -79,10 +85,9 @@ def test_a_pass_that_came_meanwhile_does_not_end_the_wait_for_the_next(
     assert time.monotonic() - begun >= 0.5
 
 
-@pytest.mark.parametrize("huge", [True, False])
-def test_what_is_held_is_in_main_memory_until_it_is_closed(huge: bool) -> None:
+def test_what_is_held_is_in_main_memory_until_it_is_closed() -> None:
     before = resident_memory()
-    held = ready.hold(10**8, huge=huge)
+    held = ready.hold(10**8)
     assert resident_memory() - before >= 10**8
     held.close()
     assert resident_memory() - before < 5 * 10**7
@@ -108,14 +113,13 @@ def test_a_counter_that_never_rests_is_not_awaited_for_ever(
     assert restless.reads > 2
 
 
-@pytest.mark.parametrize(("size", "spare"), [(10**9, ready.SPARE), (10**7, 5 * 10**6)])
-def test_more_memory_is_freed_than_the_unmeasured_save_took(
-    size: int, spare: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_as_much_memory_is_freed_as_the_unmeasured_save_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = []
 
-    def hold(size: int, *, huge: bool) -> mmap.mmap:
-        held.append((size, huge))
+    def hold(size: int) -> mmap.mmap:
+        held.append(size)
         return mmap.mmap(-1, mmap.PAGESIZE)
 
     def save(former: Path) -> None:
@@ -123,8 +127,64 @@ def test_more_memory_is_freed_than_the_unmeasured_save_took(
 
     monkeypatch.setattr(ready, "hold", hold)
     monkeypatch.setattr(ready, "GIVEN_BACK", tmp_path / "missing")
-    ready.make_ready(save, tmp_path / "way" / "measured", size)
-    (taken, taken_huge), last = held
-    assert not taken_huge
+    ready.make_ready(save, tmp_path / "way" / "measured", 10**9)
+    (taken,) = held
     assert taken >= 3 * 10**8
-    assert last == (spare, True)
+
+
+def test_a_thread_is_kept_on_a_core_and_no_other_thread_is() -> None:
+    everywhere = os.sched_getaffinity(0)
+
+    def kept(rank: int) -> set[int]:
+        ready.bind(rank)
+        return os.sched_getaffinity(0)
+
+    cores = []
+    for rank in range(len(everywhere) + 1):
+        with ThreadPoolExecutor(1) as pool:
+            cores.append(pool.submit(kept, rank).result())
+    assert all(len(core) == 1 for core in cores)
+    assert set().union(*cores[:-1]) == everywhere
+    assert cores[-1] == cores[0]
+    assert os.sched_getaffinity(0) == everywhere
+
+
+@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=9))
+def test_the_shares_of_all_ranks_are_the_whole_by_what_each_wrote(wrote: list[int]) -> None:
+    shares = [ready.share(wrote, rank) for rank in range(len(wrote))]
+    assert shares[0][0] == 0
+    assert shares[-1][1] == 1
+    assert all(left[1] == right[0] for left, right in itertools.pairwise(shares))
+    if any(wrote):
+        assert [(end - begin) * sum(wrote) for begin, end in shares] == wrote
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "stays"),
+    [
+        (Fraction(0), Fraction(1, 2), [True, True, False, False]),
+        (Fraction(1, 2), Fraction(1), [False, False, True, True]),
+        (Fraction(0), Fraction(1), [False] * 4),
+        (Fraction(1), Fraction(1), [True] * 4),
+    ],
+)
+def test_dropping_frees_a_part_of_a_file(
+    begin: Fraction, end: Fraction, stays: list[bool], tmp_path: Path
+) -> None:
+    path, size = tmp_path / "model", 4 * ready.FOLIO + 100
+    path.write_bytes(os.urandom(size))
+    # From the last one on: asking for what is not there makes the kernel read on from it.
+    places = [size - 1, 2 * ready.FOLIO, 2 * ready.FOLIO - 1, 0]
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        ready.drop(tmp_path, begin, end)
+        assert [_in_memory(file.fileno(), place) for place in places] == stays
+
+
+def _in_memory(handle: int, place: int) -> bool:
+    try:
+        return os.preadv(handle, [bytearray(1)], place, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        pytest.skip(f"this file system cannot tell what is in memory: {error}")
