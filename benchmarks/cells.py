@@ -49,7 +49,7 @@ FULL = (
             (4, GB // 4, 3, 3),
             (2, GB, 3, 2),
             (2, 2 * GB, 4, 2),
-            (2, 4 * GB, 2, 2),
+            (2, 4 * GB, 3, 2),
         )
     ),
     *(Cell(engine, 2, GB // 4, 4, 4) for engine in ("ddp", "fsdp1", "zero2")),

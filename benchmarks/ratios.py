@@ -26,7 +26,9 @@ class Summary:
         rounds: how many.
         seconds: median over the rounds.
         range: the least and the greatest of these seconds.
-        ratio: of the seconds to the reference's in the same round: least, median, greatest.
+        ratio: of the seconds to the reference's, of all pairs of one round of each: least, median,
+            greatest. Pairs of the same round alone would leave out most of what the reference does
+            where a peer is in few rounds.
         memory: bytes of extra memory on the worst rank, the greatest of all rounds.
         written: bytes that reached the disk, by the model's, median.
         phases: of the reference, the median seconds of each phase on rank 0.
@@ -62,9 +64,9 @@ def summarize(samples: Sequence[dict[str, Any]]) -> list[Summary]:
     for (cell, contestant, durable), rounds in grouped.items():
         ours = grouped.get((cell, "reference", durable), {})
         ratios = [
-            _seconds(sample, durable) / _seconds(ours[number], durable)
-            for number, sample in rounds.items()
-            if number in ours
+            _seconds(sample, durable) / _seconds(reference, durable)
+            for sample in rounds.values()
+            for reference in ours.values()
         ]
         if not ratios:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.contestants import NAMES
@@ -12,6 +12,9 @@ MIB = 2**20
 
 LIMITED = {"fsdp2, 2 x, 2 GB": "FSDP2", "zero3, 2 x, 2 GB": "ZeRO-3"}
 """The cells in which the saver is held to the limit of the disk, and their engines."""
+
+SLOWER = {"gather": 3.0, "consolidating": 3.0}
+"""How many times as long others are to take there."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def judge(summaries: Sequence[Summary]) -> list[Verdict]:
             if ours is None:
                 continue
             policy = "with fsync" if durable else "without fsync"
-            for name, times in (("gather", 3.0), ("consolidating", 3.0)):
+            for name, times in SLOWER.items():
                 peer = by_key.get((cell, name, durable))
                 if peer is not None:
                     ratio = peer.ratio[1]
@@ -117,7 +120,21 @@ def explain(summaries: Sequence[Summary]) -> list[str]:
             )
         rest = ours.seconds - writing - publishing
         found.append(f"{text}All else, from the names of the tensors on, takes {rest:.3f} s.")
-    return found
+    return [*found, *_explain_the_others(by_key)]
+
+
+def _explain_the_others(by_key: Mapping[tuple[str, str, bool], Summary]) -> Iterator[str]:
+    """What the disk allows where another way takes less than so many times as long."""
+    for (cell, name, durable), other in by_key.items():
+        limit = by_key.get((cell, "limit", durable))
+        if cell not in LIMITED or limit is None or other.ratio[1] >= SLOWER.get(name, 0.0):
+            continue
+        yield (
+            f"{cell}, {'with' if durable else 'without'} fsync: {NAMES[name]} takes "
+            f"{_seconds(other)}, the {NAMES['limit']} is {_seconds(limit)}: a saver as fast as the "
+            f"disk would be {other.seconds / limit.seconds:.1f} times faster, not "
+            f"{SLOWER[name]:g}; this one is {other.ratio[1]:.1f} times faster."
+        )
 
 
 def _seconds(summary: Summary) -> str:
