@@ -151,9 +151,9 @@ _ACCELERATORS: dict[str, Any] = {}
 
 def consolidating(trained: Trained, folder: Path) -> None:
     """torch.distributed.checkpoint's Hugging Face writer, joining the ranks' shards at the end."""
-    from torch.distributed.checkpoint import save
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     state = get_model_state_dict(trained.wrapped)
     writer = HuggingFaceStorageWriter(

@@ -75,7 +75,7 @@ def _main(kind: str, size: int, folder: Path) -> None:
     from canonical_saver import save_model
     from canonical_saver.save import plan
 
-    os.fsync = lambda _: None
+    os.fsync = lambda fd: None
     torch.set_num_threads(1)
     small: nn.Module = plain(100) if kind == "plain" else fused(1)
     save_model(small, folder / "many-first")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from benchmarks.contestants import Contestant
 from benchmarks.engines import Trained
@@ -91,13 +92,11 @@ def flush(folder: Path) -> None:
 def _without_flushing() -> Iterator[None]:
     from canonical_saver import disk
 
-    fsync, start = os.fsync, disk._start_writeback
-    os.fsync = lambda _: None
-    disk._start_writeback = lambda *_: None
-    try:
+    with (
+        patch.object(os, "fsync", lambda _: None),
+        patch.object(disk, "_start_writeback", lambda *_: None),
+    ):
         yield
-    finally:
-        os.fsync, disk._start_writeback = fsync, start
 
 
 @contextmanager
@@ -113,8 +112,5 @@ def _timed_phases() -> Iterator[dict[str, float]]:
             yield
         found[name] = found.get(name, 0.0) + time.perf_counter() - begun
 
-    Ranks.phase = phase  # type: ignore[method-assign]
-    try:
+    with patch.object(Ranks, "phase", phase):
         yield found
-    finally:
-        Ranks.phase = plain  # type: ignore[method-assign]

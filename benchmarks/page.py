@@ -96,8 +96,10 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
     lines += table(("", *names, "in all"), (_phase_row(s, names) for s in timed))
     if results["many"]:
         lines += ["## Many tensors", ""]
-        head = ("", "tensors", "plan s", "save s", "us a tensor", "memory MiB", "bytes a tensor")
-        lines += table(head, (_many_row(m) for m in results["many"]))
+        lines += table(
+            ("", "tensors", "plan s", "save s", "us a tensor", "memory MiB", "bytes a tensor"),
+            (_many_row(m) for m in results["many"]),
+        )
     if results["predicted"]:
         lines += ["## Prediction against measurement", ""]
         lines += [
@@ -105,8 +107,10 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
             "cell, with fsync.",
             "",
         ]
-        head = ("", "worst rank / mean", "predicted s", "measured s", "measured / predicted")
-        lines += table(head, _predicted_rows(results["predicted"], summaries))
+        lines += table(
+            ("", "worst rank / mean", "predicted s", "measured s", "measured / predicted"),
+            _predicted_rows(results["predicted"], summaries),
+        )
     return lines
 
 

@@ -104,8 +104,10 @@ def _page(
         "without the model's modules.",
         "",
     ]
-    head = ("model", "engine", "plan s", "prove s", "memory MB")
-    return [*lines, *table(head, map(_cost_row, costs))]
+    return [
+        *lines,
+        *table(("model", "engine", "plan s", "prove s", "memory MB"), map(_cost_row, costs)),
+    ]
 
 
 def _row(line: tuple[str, str, int, Distribution]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from canonical_saver import formats, request, weights
 from canonical_saver.engines import Engines
 from canonical_saver.layout import File
 from canonical_saver.sources import Run, Source
-from canonical_saver.transfers import Goals, packed, prove_tiling, ranges
+from canonical_saver.transfers import Goals, Transfer, packed, prove_tiling, ranges
 
 Holder = Callable[[Source, int, int], list[Run]]
 """The runs of a source that one of several ranks holds: source, rank, number of ranks."""
@@ -98,7 +98,7 @@ def planned_ranges(
     goals = Goals(files)
     everyone = []
     for rank in range(world_size):
-        mine = []
+        mine: list[Transfer] = []
         for source in goals.sources():
             whole = source.identity in buffers
             runs = _all_on_first(source, rank) if whole else holder(source, rank, world_size)
