@@ -13,7 +13,8 @@ from canonical_saver import save_model
 
 def main(output_dir: str) -> None:
     """Train and save."""
-    accelerator = Accelerator()
+    # Without an accelerator, the ranks that the launcher starts train together on the processor.
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     model = tiny.model()
     model, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=1e-3))
     for tokens in tiny.batches(accelerator.device):
@@ -21,7 +22,8 @@ def main(output_dir: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    report = save_model(model, output_dir)  # on every rank, the model as accelerate wraps it
+    # On every rank, the model as accelerate wraps it.
+    report = save_model(model, output_dir, tokenizer=tiny.tokenizer())
     accelerator.print(f"{report.bytes} bytes by {report.ranks} ranks: {', '.join(report.files)}")
     accelerator.end_training()
 

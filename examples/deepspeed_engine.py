@@ -25,7 +25,7 @@ def main(output_dir: str) -> None:
         engine.step()
 
     # On every rank. Whether the configuration gathers 16-bit weights on a save plays no part.
-    report = save_model(engine, output_dir)
+    report = save_model(engine, output_dir, tokenizer=tiny.tokenizer())
     if dist.get_rank() == 0:
         print(f"{report.bytes} bytes by {report.ranks} ranks: {', '.join(report.files)}")
     dist.destroy_process_group()

@@ -30,7 +30,7 @@ def main(output_dir: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    report = save_model(model, output_dir)  # on every rank
+    report = save_model(model, output_dir, tokenizer=tiny.tokenizer())  # on every rank
     if dist.get_rank() == 0:
         print(f"{report.bytes} bytes by {report.ranks} ranks: {', '.join(report.files)}")
     dist.destroy_process_group()

@@ -2,14 +2,31 @@
 
 >>> from canonical_saver import save_trained_model
 >>> save_trained_model(cfg, trainer, model)  # doctest: +SKIP
+
+Nothing is imported before it is used: the command line answers at once, and PEFT is imported for a
+model that has adapters.
 """
 
-from canonical_saver.errors import RequestError, SaveError, VerifyError, WeightsError, WriteError
-from canonical_saver.progress import Progress
-from canonical_saver.publish import recover
-from canonical_saver.save import PlannedFile, Report, plan, save_model, save_trained_model
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from canonical_saver.errors import (
+        LostRankError,
+        RequestError,
+        SaveError,
+        VerifyError,
+        WeightsError,
+        WriteError,
+    )
+    from canonical_saver.progress import Progress
+    from canonical_saver.publish import recover
+    from canonical_saver.save import PlannedFile, Report, plan, save_model, save_trained_model
 
 __all__ = [
+    "LostRankError",
     "PlannedFile",
     "Progress",
     "Report",
@@ -23,3 +40,20 @@ __all__ = [
     "save_model",
     "save_trained_model",
 ]
+
+_HOMES = {
+    **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
+    "Progress": "progress",
+    "recover": "publish",
+}
+"""The module of each public name that is not one of ``save``."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'save')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -6,41 +6,87 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
-from canonical_saver.save import save_trained_model
+from canonical_saver.request import CFG_KEYS, Format, Verify, check_writable, parse_options
+from canonical_saver.save import Report, save_trained_model
 
 
 class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
     """Saves the model at the end of training and, when asked, at each checkpoint.
 
+    A wrong option, or a folder that cannot be written to, is an error at once, not after training.
+
     Args:
         trainer: the trainer, to find its tokenizer and its wrapped model; give it after making the
             trainer, by ``callback.trainer = trainer``, or leave it out for an unwrapped model.
         at_checkpoints: also save into ``checkpoint-N/canonical`` whenever the trainer saves.
-        **options: further keys of the configuration, as ``max_shard_size`` or ``save_format``.
+        format: as in :func:`canonical_saver.save_model`, like all that follow.
+        max_shard_size: bytes of tensors a file at most, or a text such as ``"5GB"``.
+        dtype: cast floating-point tensors to it.
+        verify: ``layout`` or ``full``.
+        checksums: write ``SHA256SUMS``.
+
+    Attributes:
+        report: what the last save did; None before it.
+
+    Raises:
+        RequestError: an option has no meaning, or the trainer's folder cannot be written to.
     """
 
     def __init__(
-        self, trainer: Any = None, *, at_checkpoints: bool = False, **options: Any
+        self,
+        trainer: Any = None,
+        *,
+        at_checkpoints: bool = False,
+        format: Format = "safetensors",
+        max_shard_size: int | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        verify: Verify = "layout",
+        checksums: bool = False,
     ) -> None:
         self.trainer = trainer
         self.at_checkpoints = at_checkpoints
-        self.options = options
+        self.report: Report | None = None
+        options = parse_options(
+            format=format,
+            max_shard_size=max_shard_size,
+            dtype=dtype,
+            verify=verify,
+            checksums=checksums,
+        )
+        self._cfg = {CFG_KEYS.get(option, option): value for option, value in options.items()}
+        if trainer is not None:
+            self._check(trainer.args)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Find out whether the model can be saved before it is trained."""
+        self._check(args)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save the trained model into ``args.output_dir``; runs on every rank."""
-        self._save(Path(args.output_dir), kwargs)
+        """Save the trained model into the trainer's output folder; runs on every rank."""
+        self._save(self._folder(args), kwargs)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save beside a checkpoint that was just written, if asked for; runs on every rank."""
         if self.at_checkpoints:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}" / "canonical"
-            self._save(folder, kwargs)
+            checkpoint = self._folder(args) / f"checkpoint-{state.global_step}"
+            self._save(checkpoint / "canonical", kwargs)
+
+    def _check(self, args: Any) -> None:
+        if args.process_index == 0:  # other ranks may be on machines that do not have the folder
+            check_writable(self._folder(args))
+
+    def _folder(self, args: Any) -> Path:
+        """Where the trainer writes: a trial of a hyperparameter search has a folder of its own."""
+        find = getattr(self.trainer, "_get_output_dir", None)
+        return Path(find(getattr(self.trainer, "_trial", None)) if find else args.output_dir)
 
     def _save(self, folder: Path, given: dict[str, Any]) -> None:
         trainer = self.trainer
         if trainer is None:
             trainer = SimpleNamespace(processing_class=given.get("processing_class"))
         model = given["model"] if self.trainer is None else self.trainer.model
-        save_trained_model(self.options | {"output_dir": str(folder)}, trainer, model)
+        cfg = self._cfg | {"output_dir": str(folder)}
+        self.report = save_trained_model(cfg, trainer, model)

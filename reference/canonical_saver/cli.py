@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -18,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when done, 1 when it failed.
     """
     parser = argparse.ArgumentParser(prog="canonical-saver", description=__doc__)
+    installed = f"%(prog)s {version('canonical-saver')}"
+    parser.add_argument("--version", action="version", version=installed)
     commands = parser.add_subparsers(dest="command", required=True)
     recovering = commands.add_parser("recover", help="finish or undo a save that was cut off")
     recovering.add_argument("folder", type=Path, help="the folder of the saved model")

@@ -28,6 +28,10 @@ class VerifyError(SaveError):
     """What was written is not what was to be written."""
 
 
+class LostRankError(SaveError):
+    """A rank has died, or was never there: the ranks can no longer agree on anything."""
+
+
 def describe(error: BaseException) -> str:
     """Say an error in one line: its class and its message."""
     text = str(error).strip()

@@ -6,7 +6,10 @@ all raise the same error, so that no rank is left waiting for one that has given
 
 from __future__ import annotations
 
+import logging
+import os
 import pickle
+import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
@@ -17,9 +20,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from canonical_saver.errors import BY_NAME, SaveError, WriteError, describe
+from canonical_saver.errors import BY_NAME, LostRankError, SaveError, WriteError, describe
 
 LET_GO_SECONDS = 2.0
+WAIT_SECONDS = 30.0
+"""How long a rank waits for the others to begin the save before it says so."""
+
+_log = logging.getLogger("canonical_saver")
+_PROCESS = os.getpid()
+"""A fork of this process has the same connection to the group's store, and must not use it."""
 
 _cpu_groups: dict[int, dist.ProcessGroup] = {}
 """One group for CPU objects per default group without such a backend, by the default group's id."""
@@ -56,6 +65,41 @@ class Ranks:
             group = _cpu_groups[id(group)]
         return cls(dist.get_rank(), dist.get_world_size(), group)
 
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Say which ranks are awaited when the first exchange of a save takes long.
+
+        A save is one call that every rank makes. Where only some make it, they would wait without a
+        word until the process group times out, after 10 to 30 minutes.
+        """
+        if self.group is None or os.getpid() != _PROCESS:
+            yield
+            return
+        store = dist.PrefixStore("canonical_saver", dist.distributed_c10d._get_default_store())
+        begun = store.add(str(self.rank), 1)
+        done = threading.Event()
+        watch = threading.Thread(target=self._name_absent, args=(store, begun, done), daemon=True)
+        watch.start()
+        try:
+            yield
+        except LostRankError as error:
+            raise LostRankError(f"{error}; is the save called on every rank?") from error
+        finally:
+            done.set()
+            watch.join()
+
+    def _name_absent(self, store: dist.Store, begun: int, done: threading.Event) -> None:
+        """Log which ranks have begun fewer saves than this one, if ``done`` is long in coming."""
+        if done.wait(WAIT_SECONDS):
+            return
+        ranks = [str(rank) for rank in range(self.world_size)]
+        absent = [int(r) for r in ranks if not store.check([r]) or store.add(r, 0) < begun]
+        if absent:
+            _log.warning(
+                "rank %d has waited %.0f s for ranks %s to begin the save; every rank must call it",
+                *(self.rank, WAIT_SECONDS, absent),
+            )
+
     def gather(self, value: Any) -> list[Any]:
         """Exchange one small picklable value a rank; collective. Returns them in rank order."""
         if self.group is None:
@@ -84,7 +128,7 @@ class Ranks:
         failure: Exception | None = None
         try:
             yield
-        except _LostError:
+        except LostRankError:
             raise  # a last word would wait for the lost until the timeout, again
         except Exception as error:
             failure = error
@@ -93,7 +137,9 @@ class Ranks:
             kind = type(failure).__name__
             if isinstance(failure, OSError):
                 kind = WriteError.__name__
-            told = (kind, describe(failure))
+            # A class of ours is that of the error on every rank, and need not be in its text.
+            ours = isinstance(failure, SaveError)
+            told = (kind, str(failure) if ours else describe(failure))
         reports = self.gather(told)
         for rank, report in enumerate(reports):
             if report is None:
@@ -101,7 +147,9 @@ class Ranks:
             kind, text = report
             others = sum(other is not None for other in reports) - 1
             also = f" (and on {others} other ranks)" if others else ""
-            message = f"rank {rank} failed in phase '{name}'{also}: {text}"
+            message = text
+            if self.world_size > 1:
+                message = f"rank {rank} failed in phase '{name}'{also}: {text}"
             raise BY_NAME.get(kind, SaveError)(message) from failure
 
     def send(self, pieces: Iterable[torch.Tensor], to: int) -> None:
@@ -116,7 +164,7 @@ class Ranks:
                 with self._together():
                     dist.send(torch.ones(1, dtype=torch.uint8), to, group=self.group)
                     dist.send(piece, to, group=self.group)
-        except _LostError:
+        except LostRankError:
             raise
         except Exception:
             with self._together():
@@ -162,11 +210,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            raise _LostError(
+            raise LostRankError(
                 f"rank {self.rank} lost the other ranks in the middle of the save; one of them has "
                 f"probably died, see its log: {error}"
             ) from error
-
-
-class _LostError(SaveError):
-    """The ranks can no longer agree on anything."""

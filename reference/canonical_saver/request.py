@@ -5,6 +5,7 @@ Nothing after this module looks at the configuration again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ FORMATS: tuple[Format, ...] = ("safetensors", "torch", "dcp")
 VERIFICATIONS: tuple[Verify, ...] = ("layout", "full")
 DEFAULT_SHARD_SIZE = 50_000_000_000
 """Bytes a file by default, as ``save_pretrained`` of transformers 5 has it (50GB)."""
+
+CFG_KEYS: Mapping[str, str] = {
+    option: f"save_{option}" for option in ("format", "dtype", "verify", "checksums")
+}
+"""The keys of a configuration for the options that :func:`canonical_saver.save_model` has."""
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -98,7 +104,7 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
     arguments = getattr(trainer, "args", None)
     if output_dir is None:
         output_dir = lookup(arguments, "output_dir")
-    form = lookup(cfg, "save_format")
+    form = lookup(cfg, CFG_KEYS["format"])
     if form is None:
         form = "torch" if lookup(cfg, "save_safetensors") is False else "safetensors"
     quantized = bool(lookup(cfg, "load_in_4bit") or lookup(cfg, "load_in_8bit"))
@@ -111,13 +117,14 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         roots=_roots(trainer, model),
         format=form,
         max_shard_size=lookup(cfg, "max_shard_size"),
-        dtype=lookup(cfg, "save_dtype"),
-        verify=lookup(cfg, "save_verify"),
-        checksums=lookup(cfg, "save_checksums"),
+        dtype=lookup(cfg, CFG_KEYS["dtype"]),
+        verify=lookup(cfg, CFG_KEYS["verify"]),
+        checksums=lookup(cfg, CFG_KEYS["checksums"]),
         tokenizer=tokenizer,
         progress=False if lookup(arguments, "disable_tqdm") else None,
         # As axolotl has it: a quantized base cannot take the merged weights.
         merge=bool(lookup(cfg, "relora")) and not quantized,
+        names=CFG_KEYS,
     )
 
 
@@ -134,8 +141,11 @@ def build(
     tokenizer: Any = None,
     progress: Any = None,
     merge: bool = False,
+    names: Mapping[str, str] | None = None,
 ) -> Request:
     """Validate each value; None means the default.
+
+    ``names`` has the caller's own names of options, for the error, where they differ from these.
 
     Raises:
         RequestError: a value has no meaning; says which are known.
@@ -150,25 +160,72 @@ def build(
         )
     if not isinstance(output_dir, str | Path) or not str(output_dir):
         raise RequestError(
-            f"output_dir: expected the path of a folder, found {output_dir!r}; set it in cfg"
+            f"output_dir: expected the path of a folder, found {output_dir!r}; name one"
         )
-    if checksums is not None and not isinstance(checksums, bool):
-        raise RequestError(f"checksums: expected true or false, found {checksums!r}")
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise RequestError(f"progress: expected a function, true or false, found {progress!r}")
     return Request(
         model=model,
         roots=roots or (model,),
         output_dir=Path(output_dir).absolute(),
-        format=_one_of("save_format", format, FORMATS),
-        max_shard_size=parse_size(max_shard_size),
-        dtype=_parse_dtype(dtype),
-        verify=_one_of("save_verify", verify, VERIFICATIONS),
-        checksums=bool(checksums),
+        **parse_options(
+            format=format,
+            max_shard_size=max_shard_size,
+            dtype=dtype,
+            verify=verify,
+            checksums=checksums,
+            names=names,
+        ),
         tokenizer=tokenizer if hasattr(tokenizer, "save_pretrained") else None,
         progress=progress,
         merge=merge,
     )
+
+
+def parse_options(
+    *,
+    format: Any = None,
+    max_shard_size: Any = None,
+    dtype: Any = None,
+    verify: Any = None,
+    checksums: Any = None,
+    names: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Validate the options that say how to save; None means the default, ``names`` is as above.
+
+    Returns:
+        The fields of a :class:`Request` that they become.
+
+    Raises:
+        RequestError: a value has no meaning; says which are known.
+    """
+    known = names or {}
+    if checksums is not None and not isinstance(checksums, bool):
+        key = known.get("checksums", "checksums")
+        raise RequestError(f"{key}: expected true or false, found {checksums!r}")
+    return {
+        "format": _one_of(known.get("format", "format"), format, FORMATS),
+        "max_shard_size": parse_size(max_shard_size),
+        "dtype": _parse_dtype(known.get("dtype", "dtype"), dtype),
+        "verify": _one_of(known.get("verify", "verify"), verify, VERIFICATIONS),
+        "checksums": bool(checksums),
+    }
+
+
+def check_writable(folder: Path) -> None:
+    """Find out long before a save whether its folder can be made or written to.
+
+    Raises:
+        RequestError: something is in its place, or it may not be written to.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise RequestError(f"output_dir: expected a folder, found a file: {there}; name another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"output_dir: expected a folder that can be written to, found {there}, which cannot; "
+            "name another, or change its permissions"
+        )
 
 
 def parse_size(value: Any) -> int:
@@ -204,16 +261,16 @@ def _one_of(key: str, value: Any, known: tuple[Any, ...]) -> Any:
     return value
 
 
-def _parse_dtype(value: Any) -> torch.dtype | None:
+def _parse_dtype(key: str, value: Any) -> torch.dtype | None:
     if value is None or isinstance(value, torch.dtype):
         dtype = value
     else:
         dtype = _DTYPES.get(str(value).removeprefix("torch."))
         if dtype is None:
             known = ", ".join(sorted(_DTYPES))
-            raise RequestError(f"save_dtype: expected one of {known}, found {value!r}")
+            raise RequestError(f"{key}: expected one of {known}, found {value!r}")
     if dtype is not None and not dtype.is_floating_point:
-        raise RequestError(f"save_dtype: expected a floating-point dtype, found {dtype}")
+        raise RequestError(f"{key}: expected a floating-point dtype, found {dtype}")
     return dtype
 
 

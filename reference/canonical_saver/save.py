@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
 import os
 import secrets
 import time
@@ -38,6 +39,8 @@ from canonical_saver.transfers import (
     transfers,
 )
 from canonical_saver.write import Writer, batch_ranges
+
+_log = logging.getLogger("canonical_saver")
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class PlannedFile:
     ranges: tuple[tuple[int, int], ...]
 
 
-def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> None:
+def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> Report:
     """Save a trained model as the one canonical directory; called on every rank.
 
     Args:
@@ -83,13 +86,16 @@ def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> None:
         trainer: the trainer, or None; brings the tokenizer and the wrapped model.
         model: the model, wrapped or not, in any training mode.
 
+    Returns:
+        What was saved.
+
     Raises:
         SaveError: the same on every rank; what lay in the folder before is then whole.
     """
     ranks = Ranks.current()
-    with ranks.phase("request"):
+    with ranks.arriving(), ranks.phase("request"):
         asked = request.from_training(cfg, trainer, model)
-    _save(asked, ranks)
+    return _save(asked, ranks)
 
 
 def save_model(
@@ -125,7 +131,7 @@ def save_model(
         SaveError: the same on every rank; what lay in the folder before is then whole.
     """
     ranks = Ranks.current()
-    with ranks.phase("request"):
+    with ranks.arriving(), ranks.phase("request"):
         asked = request.build(
             model,
             output_dir,
@@ -173,6 +179,8 @@ def plan(
 @torch.no_grad()
 def _save(asked: Request, ranks: Ranks) -> Report:
     begun = time.monotonic()
+    if ranks.rank == 0:
+        _log.info("saving to %s with %d ranks", asked.output_dir, ranks.world_size)
     with _no_collections(), ranks.phase("weights"):
         model = weights.find_model(asked.roots)
         engines = Engines(asked.roots, ranks.rank)
@@ -275,8 +283,10 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                 )
                 names = staging.commit(old, mode)
     names = ranks.share(names)
-    size = sum(file.size for file in files)
-    return Report(asked.output_dir, tuple(names), size, time.monotonic() - begun, ranks.world_size)
+    size, seconds = sum(file.size for file in files), time.monotonic() - begun
+    if ranks.rank == 0:
+        _log.info("saved %d bytes of weights to %s in %.1f s", size, asked.output_dir, seconds)
+    return Report(asked.output_dir, tuple(names), size, seconds, ranks.world_size)
 
 
 @contextmanager

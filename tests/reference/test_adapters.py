@@ -167,7 +167,7 @@ def test_callback(tmp_path: Path) -> None:
     from canonical_saver.callback import CanonicalSaveCallback
 
     model = models.peft()
-    args = SimpleNamespace(output_dir=str(tmp_path))
+    args = SimpleNamespace(output_dir=str(tmp_path), process_index=0)
     callback = CanonicalSaveCallback(at_checkpoints=True)
     callback.on_save(args, SimpleNamespace(global_step=3), None, model=model)
     callback.on_train_end(args, None, None, model=model)
