@@ -175,9 +175,11 @@ def nothing_temporary(e: Evidence) -> Iterator[Finding]:
 def usual_mode(e: Evidence) -> Iterator[Finding]:
     """Files that were written have the mode that ``open`` gives."""
     wanted = 0o666 & ~e.observation.umask
-    for path, entry in e.written.items():
-        if entry.kind == "file" and belongs_to_save(path) and entry.mode != wanted:
-            yield e.finding("FILES-010", f"mode {wanted:04o}", f"mode {entry.mode:04o}", file=path)
+    for place in ({e.folder: e} | {place.folder: place for place in e.places}).values():
+        for path, entry in place.written.items():
+            if entry.kind == "file" and belongs_to_save(path) and entry.mode != wanted:
+                found = f"mode {entry.mode:04o}"
+                yield place.finding("FILES-010", f"mode {wanted:04o}", found, file=path)
 
 
 @check("FILES-011", structural=True)
