@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from canonical_saver.errors import WeightsError
 from canonical_saver.sources import Source
 
 Compute = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
@@ -74,3 +75,19 @@ class Weights:
     memory: dict[str, Source]
     compute: Compute
     adapter: str | None = None
+
+
+def require_data(weights: Weights) -> None:
+    """Refuse tensors of which this rank should write elements that it does not have.
+
+    Raises:
+        WeightsError: a tensor is on the meta device, and nothing says where its data is.
+    """
+    for entry in weights.entries:
+        spans = entry.spans or ()
+        for source in [*(s.source for s in spans), *(weights.memory[n] for n in entry.needs)]:
+            if any(run.load is None and run.data.is_meta for run in source.runs):
+                raise WeightsError(
+                    f"'{entry.name}': expected a tensor with data, found one on the meta device and "
+                    "no hook of accelerate that has its data; load the weights before saving"
+                )

@@ -7,6 +7,7 @@ import re
 from torch import nn
 
 from canonical_saver import conversion
+from canonical_saver.engines import offload
 from canonical_saver.entries import Compute, Weights
 from canonical_saver.modules import named_modules
 from canonical_saver.sources import Source
@@ -29,11 +30,15 @@ def weights(
         if (
             target in sources
             and origin in sources
-            and sources[target].identity == sources[origin].identity
+            and _tied(sources[target], sources[origin])
         ):
             del sources[target]
     entries = tuple(conversion.to_hub(model, sources))
     return Weights("", "model", entries, memory, compute)
+
+
+def _tied(one: Source, other: Source) -> bool:
+    return one.identity == other.identity or offload.equal(one, other)
 
 
 def _reloaded_ties(model: nn.Module, sources: dict[str, Source]) -> list[tuple[str, str]]:

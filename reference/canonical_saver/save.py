@@ -21,7 +21,7 @@ from torch import nn
 
 from canonical_saver import companions, dcp, formats, request, stale, weights
 from canonical_saver.engines import Engines
-from canonical_saver.entries import Weights
+from canonical_saver.entries import Weights, require_data
 from canonical_saver.errors import RequestError, VerifyError, WriteError
 from canonical_saver.layout import File, Placed
 from canonical_saver.modules import unwrap
@@ -183,6 +183,8 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                 "are yet to be merged; save as safetensors"
             )
         sets = weights.collect(model, engines, merge=merge)
+        for one in sets:
+            require_data(one)
         if merge:
             model = unwrap(model.get_base_model())
         companions.validate(model)

@@ -83,7 +83,7 @@ def named_sources(model: nn.Module, engines: Engines) -> Iterator[tuple[str, Sou
         engines: where its tensors lie.
     """
     for prefix, module in named_modules(model):
-        own = [*engines.parameters(module), *engines.buffers(module)]
+        own = [*engines.parameters(module, prefix), *engines.buffers(module, prefix)]
         own += engines.extras(module, {name for name, _ in own})
         for name, source in own:
             yield f"{prefix}.{name}" if prefix else name, source
