@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -41,6 +42,7 @@ class Entry:
         shape: its shape in the file.
         spans: where its elements come from; None if they must be computed.
         needs: for a computed tensor, the names in memory that it is computed from.
+        fixed: its dtype stays, also where others are cast.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Entry:
     shape: tuple[int, ...]
     spans: tuple[Span, ...] | None
     needs: frozenset[str] = frozenset()
+    fixed: bool = False
 
 
 def direct(name: str, source: Source) -> Entry:
@@ -67,6 +70,8 @@ class Weights:
         memory: the sources of computed tensors, by their names in memory.
         compute: computes those of some groups of entries whose sources it is given.
         adapter: the name of the PEFT adapter, None for a full save.
+        owner: the module whose configuration goes beside them, None for the model itself.
+        warnings: what is not in them and is no error.
     """
 
     folder: str
@@ -75,6 +80,8 @@ class Weights:
     memory: dict[str, Source]
     compute: Compute
     adapter: str | None = None
+    owner: Any = None
+    warnings: tuple[str, ...] = ()
 
 
 def require_data(weights: Weights) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
 import os
 import secrets
 import time
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from canonical_saver import companions, dcp, formats, request, stale, weights
+from canonical_saver import casting, companions, dcp, formats, overflow, request, stale, weights
 from canonical_saver.engines import Engines
 from canonical_saver.entries import Weights, require_data
 from canonical_saver.errors import RequestError, VerifyError, WriteError
@@ -39,6 +40,8 @@ from canonical_saver.transfers import (
 )
 from canonical_saver.write import Writer, batch_ranges
 
+_log = logging.getLogger("canonical_saver")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -50,6 +53,7 @@ class Report:
         bytes: bytes of the weight files.
         seconds: how long it took on this rank.
         ranks: how many ranks saved together.
+        warnings: what is saved otherwise than may be expected, the same on every rank.
     """
 
     output_dir: Path
@@ -57,6 +61,7 @@ class Report:
     bytes: int
     seconds: float
     ranks: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,7 @@ def plan(
         asked = request.build(model, "plan", max_shard_size=max_shard_size, dtype=dtype)
         inner = weights.find_model(asked.roots)
         sets = weights.collect(inner, Engines(asked.roots, ranks.rank))
+        sets = [casting.limited(inner, one, asked.dtype) for one in sets]
         files = formats.lay_out(sets, asked)
         mine = ranges(transfers(files))
     return [
@@ -187,6 +193,8 @@ def _save(asked: Request, ranks: Ranks) -> Report:
             require_data(one)
         if merge:
             model = unwrap(model.get_base_model())
+        model = sets[0].owner or model
+        sets = [casting.limited(model, one, asked.dtype) for one in sets]
         companions.validate(model)
     with _no_collections(), ranks.phase("layout"):
         files = formats.lay_out(sets, asked)
@@ -250,7 +258,8 @@ def _save(asked: Request, ranks: Ranks) -> Report:
         if asked.format == "dcp":
             with ranks.phase("write"):
                 for one in sets:
-                    dcp.write(folder / one.folder, one, asked.dtype, ranks)
+                    overflows = dcp.write(folder / one.folder, one, asked.dtype, ranks)
+                    writer.overflows.counts += overflows
         if not all(sees):
             pieces: list[list[Range]] = ranks.gather(
                 [] if sees[ranks.rank] else batch_ranges(planned)
@@ -278,7 +287,13 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                 names = staging.commit(old, mode)
     names = ranks.share(names)
     size = sum(file.size for file in files)
-    return Report(asked.output_dir, tuple(names), size, time.monotonic() - begun, ranks.world_size)
+    warnings = [text for one in sets for text in one.warnings]
+    if asked.dtype is not None:
+        warnings += overflow.warnings(ranks.gather(writer.overflows.counts), asked.dtype)
+    for text in warnings if ranks.rank == 0 else ():
+        _log.warning(text)
+    seconds = time.monotonic() - begun
+    return Report(asked.output_dir, tuple(names), size, seconds, ranks.world_size, tuple(warnings))
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class Engines:
         for name in names:
             source = self._flat.get(id(module), {}).get(name)
             if source is None:
-                with _named(dotted(place, name)):
+                with named(dotted(place, name)):
                     source = self.tensor(bnb.unpacked(module, name))
             elif source.replicated:
                 source = self.on_first_rank(source)
@@ -70,7 +70,7 @@ class Engines:
         for name, value in module._buffers.items():
             if name in module._non_persistent_buffers_set:
                 continue
-            with _named(dotted(place, name)):
+            with named(dotted(place, name)):
                 source = self.tensor(value)
             if source is not None:
                 yield name, source
@@ -112,7 +112,7 @@ def dotted(place: str, name: str) -> str:
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
+def named(name: str) -> Iterator[None]:
     """Put the name of a tensor before an error about it."""
     try:
         yield
