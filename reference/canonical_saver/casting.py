@@ -39,7 +39,7 @@ def limited(model: Any, weights: Weights, dtype: torch.dtype | None) -> Weights:
     if quantized and not packed:
         raise WeightsError(
             f"dtype: expected a model that is not quantized, or packed weights that show what is, "
-            f"found the quantization_config of {type(model).__name__} alone; save it without dtype"
+            f"found only that {type(model).__name__} is; save it without dtype"
         )
     modules = {_module(entry.name) for entry in packed}
     within = tuple(f"{entry.name}." for entry in packed)
@@ -57,14 +57,15 @@ def limited(model: Any, weights: Weights, dtype: torch.dtype | None) -> Weights:
 
 
 def is_quantized(model: Any) -> bool:
-    """Whether a model's configuration, or one inside it, says that it is quantized."""
-    config = getattr(model, "config", None)
-    inner = vars(config).values() if config is not None else ()
-    return bool(
-        getattr(model, "hf_quantizer", None)
-        or getattr(config, "quantization_config", None)
-        or any(getattr(value, "quantization_config", None) for value in inner)
-    )
+    """Whether a model says that it is quantized."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    return quantizer is not None or has_quantization(getattr(model, "config", None))
+
+
+def has_quantization(config: Any) -> bool:
+    """Whether a configuration, or one inside it, says that its model is quantized."""
+    parts = [config, *(vars(config).values() if config is not None else ())]
+    return any(getattr(part, "quantization_config", None) is not None for part in parts)
 
 
 def _is_packed(entry: Entry, quantized: bool) -> bool:

@@ -95,6 +95,6 @@ def require_data(weights: Weights) -> None:
         for source in [*(s.source for s in spans), *(weights.memory[n] for n in entry.needs)]:
             if any(run.load is None and run.data.is_meta for run in source.runs):
                 raise WeightsError(
-                    f"'{entry.name}': expected a tensor with data, found one on the meta device and "
-                    "no hook of accelerate that has its data; load the weights before saving"
+                    f"'{entry.name}': expected a tensor with data, found one on the meta device "
+                    "and no hook of accelerate that has its data; load the weights before saving"
                 )

@@ -1,4 +1,4 @@
-"""Elements that a cast makes infinite: told with their tensor, since nothing in the file shows it."""
+"""Elements that a cast makes infinite: told with their tensor, as no file shows it."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 It is followed instead of guessed: it runs on a copy of the model's modules without data, up to the
 place where it hands a state dict to that of transformers. What it hands over there is saved. What
-it does beside, as writing files, cannot be done for a model whose tensors are spread over ranks, and
-is refused.
+it does beside, as writing files, cannot be done for tensors that are spread over ranks, and is
+refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from canonical_saver import state_dict
 from canonical_saver.engines import Engines
 from canonical_saver.errors import WeightsError, describe
 from canonical_saver.modules import named_modules, original_class
@@ -68,9 +69,9 @@ def follow(
     if str(asked["save_directory"]) != folder or asked.get("variant") is not None:
         raise _refused(kind, "it gives the weights another name or another folder")
     state = asked.get("state_dict")
-    if state is None:
-        state = owner.state_dict()
-    return owner, stand_in.places(state, engines)
+    if state is None and owner is stand_in.module:
+        return owner, state_dict.find(model, dict(tensors), engines)
+    return owner, stand_in.places(stand_in.state_dict(owner) if state is None else state, engines)
 
 
 def _refused(kind: str, why: str) -> WeightsError:

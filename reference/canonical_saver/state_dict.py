@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
-from types import MethodType
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -96,19 +97,19 @@ class StandIn:
         """For each name in ``tensors``, the module that has it and its name there."""
         self._fill(with_data)
 
-    def state_dict(self) -> Mapping[str, Any]:
-        """What the model's rules make of the copy.
+    def state_dict(self, part: Any = None) -> Mapping[str, Any]:
+        """What the model's rules make of the copy, or of one of its modules.
 
         Raises:
             WeightsError: the rules fail.
         """
         try:
-            found: Mapping[str, Any] = self.module.state_dict()
+            found: Mapping[str, Any] = (part or self.module).state_dict()
         except Exception as error:
             raise WeightsError(
-                f"{type(self.module).__name__}: its own rules for the state dict fail on tensors "
-                "that are sharded, offloaded or without data; save it from one process, or let "
-                f"them do without the values: {describe(error)}"
+                f"{type(self.module).__name__}: expected a state dict, found that its own rules "
+                "for it fail, as they may where tensors are sharded or offloaded and have no data "
+                f"here: {describe(error)}; mend them, or save from one process"
             ) from error
         return found
 
@@ -132,17 +133,21 @@ class StandIn:
                     f"{type(value).__name__}, which a weight file cannot hold; let "
                     "get_extra_state, or the hook that adds it, give a tensor"
                 )
+        known = {source.identity for source in self._tensors.values()}
         kept = {source.identity for source in sources.values()}
+        added = [name for name, source in sources.items() if source.identity not in known]
         for name, source in self._tensors.items():
             if source.identity in kept:
                 continue
-            if self._is_trained(name):
+            # A rule may save a module's tensor in another form.
+            place = dotted(self._owned[name][0], "")
+            if self._is_trained(name) and not any(n.startswith(place) for n in added):
                 raise WeightsError(
                     f"'{name}': expected every trained tensor in the state dict, found that the "
                     f"rules of {type(self.module).__name__} leave it out; freeze it, hand over "
-                    "the module that has it, or let them keep it"
+                    "the module that has it, or mend them"
                 )
-            warnings.append(f"'{name}' is left out by the model's own rules for its state dict")
+            warnings.append(f"'{name}' is not saved as it is, by the model's own rules")
         return StateDict(sources, warnings)
 
     def _place(self, value: torch.Tensor, engines: Engines) -> Source:
@@ -216,17 +221,26 @@ class StandIn:
                 vars(copy)[name] = self._moved(vars(copy)[name])
 
     def _moved(self, rule: Any) -> Any:
-        """A rule with the copy of a module in the place of the module that it is bound to."""
-        if isinstance(rule, MethodType) and id(rule.__self__) in self._copies:
-            return MethodType(rule.__func__, self._copies[id(rule.__self__)])
-        cells = [cell.cell_contents for cell in getattr(rule, "__closure__", None) or ()]
-        if self._sharded and any(isinstance(value, nn.Module) for value in cells):
-            raise WeightsError(
-                f"{getattr(rule, '__qualname__', rule)}: expected a hook for the state dict that "
-                "takes the module from its first argument, found one that holds a module, whose "
-                "tensors are sharded; rewrite it, or save from one process"
+        """A rule with copies in the place of the modules that it holds."""
+        if isinstance(rule, nn.Module):
+            return self._copies.get(id(rule), rule)
+        if isinstance(rule, MethodType):
+            return MethodType(rule.__func__, self._moved(rule.__self__))
+        if isinstance(rule, partial):
+            return partial(
+                self._moved(rule.func),
+                *map(self._moved, rule.args),
+                **{key: self._moved(value) for key, value in rule.keywords.items()},
             )
-        return rule
+        if not isinstance(rule, FunctionType) or not rule.__closure__:
+            return rule
+        cells = tuple(CellType(self._moved(cell.cell_contents)) for cell in rule.__closure__)
+        moved = FunctionType(
+            rule.__code__, rule.__globals__, rule.__name__, rule.__defaults__, cells
+        )
+        moved.__kwdefaults__ = rule.__kwdefaults__
+        vars(moved).update(vars(rule))
+        return moved
 
 
 def _hold(copy: nn.Module, tensors: Mapping[str, torch.Tensor], *, listed: bool) -> None:

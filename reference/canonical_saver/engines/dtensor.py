@@ -61,7 +61,8 @@ def _local(tensor: Any) -> torch.Tensor:
     if not has_own_storage(local):
         raise WeightsError(
             f"expected a local part with elements of its own, found a {type(local).__module__}."
-            f"{type(local).__name__}, which is made of others; save the model before it is converted"
+            f"{type(local).__name__}, which is made of others; save the model before it is "
+            "converted"
         )
     return local  # type: ignore[no-any-return]
 

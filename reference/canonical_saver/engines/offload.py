@@ -1,4 +1,4 @@
-"""Offloading by accelerate: a parameter is on the meta device, and a hook of its module has its data.
+"""Offloading by accelerate: a parameter is on the meta device, a hook of its module has its data.
 
 The data is in main memory, or in files that are read when they are needed. accelerate itself is
 never imported: its hooks are known by what they have.
@@ -134,8 +134,8 @@ def equal(one: Source, other: Source) -> bool:
 
 def _offloading(module: nn.Module) -> Iterator[Any]:
     """The hooks of a module that have its tensors, in a chain of hooks too."""
-    hook: Any = getattr(module, "_hf_hook", None)
-    for hook in getattr(hook, "hooks", (hook,)):
+    outer: Any = getattr(module, "_hf_hook", None)
+    for hook in getattr(outer, "hooks", (outer,)):
         if getattr(hook, "offload", False) and getattr(hook, "weights_map", None) is not None:
             yield hook
 
