@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     planning = commands.add_parser("plan", help="list the weight files that a save would write")
     planning.add_argument("folder", type=Path, help="a folder with the config.json of the model")
     planning.add_argument("--max-shard-size", default=None, help="such as 5GB; by default 50GB")
+    planning.add_argument("--dtype", default=None, help="such as bfloat16; by default the model's")
     parsed = parser.parse_args(arguments)
 
     from canonical_saver.errors import SaveError
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.command == "recover":
             _recover(parsed.folder)
         else:
-            _plan(parsed.folder, parsed.max_shard_size)
+            _plan(parsed.folder, parsed.max_shard_size, parsed.dtype)
     except (SaveError, OSError, ValueError) as error:
         print(f"canonical-saver: {error}", file=sys.stderr)
         return 1
@@ -57,10 +58,11 @@ def _recover(folder: Path) -> None:
         print(f"{folder}: nothing to recover")
 
 
-def _plan(folder: Path, max_shard_size: str | None) -> None:
+def _plan(folder: Path, max_shard_size: str | None, dtype: str | None) -> None:
     import torch
     import transformers
 
+    from canonical_saver.casting import has_quantization
     from canonical_saver.errors import RequestError
     from canonical_saver.save import plan
 
@@ -72,9 +74,15 @@ def _plan(folder: Path, max_shard_size: str | None) -> None:
             f"config.json: expected an architecture of transformers, found '{name}'; for a model "
             "of your own call canonical_saver.plan"
         )
+    if has_quantization(config):
+        raise RequestError(
+            "config.json: expected a model that is not quantized, found a quantization_config, "
+            "whose weights are known only once they are loaded; load the model and call "
+            "canonical_saver.plan"
+        )
     with torch.device("meta"):
         model = kind(config)
-    files = plan(model, max_shard_size=max_shard_size)
+    files = plan(model, max_shard_size=max_shard_size, dtype=dtype or config.dtype)
     for file in files:
         print(f"{file.size:>16,} bytes  {file.name}")
     print(f"{sum(file.size for file in files):>16,} bytes  in all, {len(files)} files")

@@ -6,8 +6,9 @@ a file of its own; flat ranges become the boxes that this format knows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from canonical_saver.entries import Entry, Weights, direct
 from canonical_saver.errors import WeightsError
 from canonical_saver.layout import stored_dtype
+from canonical_saver.overflow import overflowed
 from canonical_saver.ranks import Ranks
 from canonical_saver.sources import Run, read
 
@@ -48,7 +50,12 @@ class _Part:
 def _entries(weights: Weights) -> tuple[Entry, ...]:
     """The tensors of a save under their names in memory."""
     if weights.adapter is None:
-        return tuple(direct(name, source) for name, source in weights.memory.items())
+        fixed = {name for entry in weights.entries if entry.fixed for name in entry.needs}
+        kept = {id(s.source) for e in weights.entries if e.fixed for s in e.spans or ()}
+        return tuple(
+            replace(direct(name, source), fixed=name in fixed or id(source) in kept)
+            for name, source in weights.memory.items()
+        )
     for entry in weights.entries:
         if entry.spans is None:
             raise WeightsError(
@@ -58,7 +65,7 @@ def _entries(weights: Weights) -> tuple[Entry, ...]:
     return weights.entries
 
 
-def write(folder: Path, weights: Weights, dtype: torch.dtype | None, ranks: Ranks) -> None:
+def write(folder: Path, weights: Weights, dtype: torch.dtype | None, ranks: Ranks) -> Counter[str]:
     """Write one checkpoint; collective.
 
     Args:
@@ -66,6 +73,9 @@ def write(folder: Path, weights: Weights, dtype: torch.dtype | None, ranks: Rank
         weights: the tensors of it.
         dtype: cast floating-point tensors to it, if given.
         ranks: the ranks of the save.
+
+    Returns:
+        Of which tensors this rank has cast how many elements to infinity.
 
     Raises:
         WeightsError: a tensor of an adapter is in no rank's memory.
@@ -81,13 +91,15 @@ def write(folder: Path, weights: Weights, dtype: torch.dtype | None, ranks: Rank
                 parts[entry.name, offsets] = _Part(run, start, kind, sizes)
                 start += prod(sizes)
                 items.append(_item(entry, kind, offsets, sizes))
+    planner = _Planner(items, parts)
     save(
         {},
         storage_writer=FileSystemWriter(folder),
-        planner=_Planner(items, parts),
+        planner=planner,
         process_group=ranks.group,
         no_dist=ranks.group is None,
     )
+    return planner.overflows
 
 
 def boxes(
@@ -141,6 +153,7 @@ class _Planner(DefaultSavePlanner):
     ) -> None:
         super().__init__(flatten_state_dict=False)
         self._items, self._parts = items, parts
+        self.overflows: Counter[str] = Counter()
 
     def create_local_plan(self) -> SavePlan:
         self.plan = SavePlan(self._items)
@@ -150,5 +163,8 @@ class _Planner(DefaultSavePlanner):
         offset = write_item.index.offset
         part = self._parts[write_item.index.fqn, tuple(offset or ())]
         cast = part.dtype if part.run.data.dtype != part.dtype else None
-        data = read(part.run, part.start, prod(part.sizes), cast)
-        return data.view(part.dtype).view(part.sizes)
+        data = read(part.run, part.start, prod(part.sizes), cast).view(part.dtype)
+        if cast is not None and len(data):
+            lost = overflowed(part.run, part.start, data)
+            self.overflows += Counter({write_item.index.fqn: lost})
+        return data.view(part.sizes)

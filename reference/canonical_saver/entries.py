@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from canonical_saver.errors import WeightsError
 from canonical_saver.sources import Source
 
 Compute = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
@@ -40,6 +42,7 @@ class Entry:
         shape: its shape in the file.
         spans: where its elements come from; None if they must be computed.
         needs: for a computed tensor, the names in memory that it is computed from.
+        fixed: its dtype stays, also where others are cast.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Entry:
     shape: tuple[int, ...]
     spans: tuple[Span, ...] | None
     needs: frozenset[str] = frozenset()
+    fixed: bool = False
 
 
 def direct(name: str, source: Source) -> Entry:
@@ -66,6 +70,8 @@ class Weights:
         memory: the sources of computed tensors, by their names in memory.
         compute: computes those of some groups of entries whose sources it is given.
         adapter: the name of the PEFT adapter, None for a full save.
+        owner: the module whose configuration goes beside them, None for the model itself.
+        warnings: what is not in them and is no error.
     """
 
     folder: str
@@ -74,3 +80,21 @@ class Weights:
     memory: dict[str, Source]
     compute: Compute
     adapter: str | None = None
+    owner: Any = None
+    warnings: tuple[str, ...] = ()
+
+
+def require_data(weights: Weights) -> None:
+    """Refuse tensors of which this rank should write elements that it does not have.
+
+    Raises:
+        WeightsError: a tensor is on the meta device, and nothing says where its data is.
+    """
+    for entry in weights.entries:
+        spans = entry.spans or ()
+        for source in [*(s.source for s in spans), *(weights.memory[n] for n in entry.needs)]:
+            if any(run.load is None and run.data.is_meta for run in source.runs):
+                raise WeightsError(
+                    f"'{entry.name}': expected a tensor with data, found one on the meta device "
+                    "and no hook of accelerate that has its data; load the weights before saving"
+                )

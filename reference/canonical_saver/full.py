@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from functools import partial
 
 from torch import nn
 
-from canonical_saver import conversion
+from canonical_saver import conversion, own_saving, state_dict
+from canonical_saver.engines import Engines, offload
 from canonical_saver.entries import Compute, Weights
 from canonical_saver.modules import named_modules
 from canonical_saver.sources import Source
+
+
+def model_weights(model: nn.Module, tensors: dict[str, Source], engines: Engines) -> Weights:
+    """Find all that a save of a whole model holds, by the rules that its classes have.
+
+    Args:
+        model: the unwrapped model.
+        tensors: its tensors by their names in memory.
+        engines: where they lie.
+
+    Raises:
+        WeightsError: something that was trained cannot be saved, or a rule cannot be followed.
+    """
+    owner = model
+    if own_saving.applies(model):
+        owner, found = own_saving.follow(model, tensors, engines)
+    else:
+        found = state_dict.find(model, tensors, engines)
+    made = weights(owner, found.sources, found.sources, partial(conversion.revert, owner))
+    return replace(made, owner=owner, warnings=tuple(found.warnings))
 
 
 def weights(
@@ -26,14 +49,14 @@ def weights(
     for key in getattr(model, "_keys_to_ignore_on_save", None) or ():
         sources.pop(key, None)
     for target, origin in _reloaded_ties(model, sources):
-        if (
-            target in sources
-            and origin in sources
-            and sources[target].identity == sources[origin].identity
-        ):
+        if target in sources and origin in sources and _tied(sources[target], sources[origin]):
             del sources[target]
     entries = tuple(conversion.to_hub(model, sources))
     return Weights("", "model", entries, memory, compute)
+
+
+def _tied(one: Source, other: Source) -> bool:
+    return one.identity == other.identity or offload.equal(one, other)
 
 
 def _reloaded_ties(model: nn.Module, sources: dict[str, Source]) -> list[tuple[str, str]]:

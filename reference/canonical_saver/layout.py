@@ -82,7 +82,8 @@ class File:
 
 def stored_dtype(entry: Entry, dtype: torch.dtype | None) -> torch.dtype:
     """The dtype of a tensor in its file: its own, unless a floating-point one is to be cast."""
-    return dtype if dtype is not None and entry.dtype.is_floating_point else entry.dtype
+    cast = dtype is not None and entry.dtype.is_floating_point and not entry.fixed
+    return dtype if cast and dtype is not None else entry.dtype
 
 
 def safetensors_header(tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]]]) -> bytes:

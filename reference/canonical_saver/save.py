@@ -20,9 +20,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from canonical_saver import companions, dcp, formats, request, stale, weights
+from canonical_saver import casting, companions, dcp, formats, overflow, request, stale, weights
 from canonical_saver.engines import Engines
-from canonical_saver.entries import Weights
+from canonical_saver.entries import Weights, require_data
 from canonical_saver.errors import RequestError, VerifyError, WriteError
 from canonical_saver.layout import File, Placed
 from canonical_saver.modules import unwrap
@@ -53,6 +53,7 @@ class Report:
         bytes: bytes of the weight files.
         seconds: how long it took on this rank.
         ranks: how many ranks saved together.
+        warnings: what is saved otherwise than may be expected, the same on every rank.
     """
 
     output_dir: Path
@@ -60,6 +61,7 @@ class Report:
     bytes: int
     seconds: float
     ranks: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ def plan(
         asked = request.build(model, "plan", max_shard_size=max_shard_size, dtype=dtype)
         inner = weights.find_model(asked.roots)
         sets = weights.collect(inner, Engines(asked.roots, ranks.rank))
+        sets = [casting.limited(inner, one, asked.dtype) for one in sets]
         files = formats.lay_out(sets, asked)
         mine = ranges(transfers(files))
     return [
@@ -191,8 +194,12 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                 "are yet to be merged; save as safetensors"
             )
         sets = weights.collect(model, engines, merge=merge)
+        for one in sets:
+            require_data(one)
         if merge:
             model = unwrap(model.get_base_model())
+        model = sets[0].owner or model
+        sets = [casting.limited(model, one, asked.dtype) for one in sets]
         companions.validate(model)
     with _no_collections(), ranks.phase("layout"):
         files = formats.lay_out(sets, asked)
@@ -256,7 +263,8 @@ def _save(asked: Request, ranks: Ranks) -> Report:
         if asked.format == "dcp":
             with ranks.phase("write"):
                 for one in sets:
-                    dcp.write(folder / one.folder, one, asked.dtype, ranks)
+                    overflows = dcp.write(folder / one.folder, one, asked.dtype, ranks)
+                    writer.overflows.counts += overflows
         if not all(sees):
             pieces: list[list[Range]] = ranks.gather(
                 [] if sees[ranks.rank] else batch_ranges(planned)
@@ -283,10 +291,15 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                 )
                 names = staging.commit(old, mode)
     names = ranks.share(names)
+    warnings = [text for one in sets for text in one.warnings]
+    if asked.dtype is not None:
+        warnings += overflow.warnings(ranks.gather(writer.overflows.counts), asked.dtype)
     size, seconds = sum(file.size for file in files), time.monotonic() - begun
     if ranks.rank == 0:
+        for text in warnings:
+            _log.warning(text)
         _log.info("saved %d bytes of weights to %s in %.1f s", size, asked.output_dir, seconds)
-    return Report(asked.output_dir, tuple(names), size, seconds, ranks.world_size)
+    return Report(asked.output_dir, tuple(names), size, seconds, ranks.world_size, tuple(warnings))
 
 
 @contextmanager

@@ -5,10 +5,13 @@ Elements are counted in row-major order over the logical shape, from 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
 import torch
+
+from canonical_saver.errors import WeightsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +23,14 @@ class Run:
         length: how many elements.
         data: local tensor of any shape that holds them, consecutive in row-major order.
         offset: the first element's number in ``data``.
+        load: reads that tensor when it is needed, if ``data`` only has its shape and dtype.
     """
 
     start: int
     length: int
     data: torch.Tensor
     offset: int = 0
+    load: Callable[[], torch.Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +61,23 @@ class Source:
         return prod(self.shape)
 
 
+def has_own_storage(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's elements are in its storage, as those of a wrapper subclass are not."""
+    return type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+
+
 def whole(tensor: torch.Tensor, identity: object = None) -> Source:
-    """Describe a tensor that every rank holds complete."""
+    """Describe a tensor that every rank holds complete.
+
+    Raises:
+        WeightsError: the tensor only stands for others, as a quantized one of torchao.
+    """
+    if not has_own_storage(tensor):
+        raise WeightsError(
+            f"expected a tensor with elements of its own, found a {type(tensor).__module__}."
+            f"{type(tensor).__name__}, which is made of others and which safetensors cannot hold; "
+            "save the model before it is converted, or by the library that converted it"
+        )
     plain = tensor.detach().as_subclass(torch.Tensor)
     key = id(tensor) if identity is None else identity
     run = Run(0, plain.numel(), plain)
@@ -77,9 +97,12 @@ def elements(run: Run, start: int, length: int, dtype: torch.dtype | None = None
         A contiguous tensor of uint8 on the run's device, shape ``[length * itemsize]``.
     """
     first = run.offset + start
-    piece = _flat(run.data, first, first + length)
+    data = run.data if run.load is None else run.load()
+    piece = _flat(data, first, first + length)
     if dtype is not None and piece.dtype.is_floating_point:
         piece = piece.to(dtype)
+    if run.load is not None:
+        piece = piece.clone()  # a view would keep all that was read in memory
     return piece.contiguous().view(torch.uint8)
 
 

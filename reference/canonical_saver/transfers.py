@@ -113,7 +113,8 @@ class Goals:
                     break
                 start, stop = max(goal.start, run.start), min(goal.stop, end)
                 if start < stop:
-                    part = Run(start, stop - start, run.data, run.offset + start - run.start)
+                    first = run.offset + start - run.start
+                    part = Run(start, stop - start, run.data, first, run.load)
                     offset = goal.offset + (start - goal.start) * goal.dtype.itemsize
                     yield Transfer(goal.file, offset, part, goal.dtype)
 

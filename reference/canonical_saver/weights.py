@@ -7,13 +7,12 @@ is all that PEFT would reload. Only names, shapes and places are handled here; n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from peft import PeftModel
 from torch import nn
 
-from canonical_saver import adapter, conversion, full, merging
+from canonical_saver import adapter, full, merging
 from canonical_saver.engines import Engines
 from canonical_saver.entries import Weights
 from canonical_saver.errors import WeightsError
@@ -60,7 +59,7 @@ def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weight
     """
     sources = dict(named_sources(model, engines))
     if not is_peft(model):
-        sets = [full.weights(model, sources, sources, partial(conversion.revert, model))]
+        sets = [full.model_weights(model, sources, engines)]
     elif merge:
         sets = [merging.weights(model, sources)]
     else:
@@ -83,7 +82,7 @@ def named_sources(model: nn.Module, engines: Engines) -> Iterator[tuple[str, Sou
         engines: where its tensors lie.
     """
     for prefix, module in named_modules(model):
-        own = [*engines.parameters(module), *engines.buffers(module)]
+        own = [*engines.parameters(module, prefix), *engines.buffers(module, prefix)]
         own += engines.extras(module, {name for name, _ in own})
         for name, source in own:
             yield f"{prefix}.{name}" if prefix else name, source

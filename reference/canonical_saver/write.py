@@ -18,6 +18,7 @@ from canonical_saver.disk import put, reserve, view
 from canonical_saver.entries import Weights
 from canonical_saver.errors import VerifyError, WriteError
 from canonical_saver.layout import File, Placed
+from canonical_saver.overflow import Overflows
 from canonical_saver.pinned import PIECE, to_host
 from canonical_saver.progress import Meter
 from canonical_saver.ranks import Ranks
@@ -38,6 +39,9 @@ class Writer:
         ranks: the ranks of the save.
         full: whether to read back and compare everything.
         meter: told of the bytes written.
+
+    Attributes:
+        overflows: counts what this rank casts to infinity.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Writer:
     ) -> None:
         self._folder, self._files, self._sees, self._ranks = folder, files, sees, ranks
         self._full, self._meter = full, meter
+        self.overflows = Overflows(files)
 
     def create(self) -> None:
         """Make each file at its final size, with its header; for rank 0."""
@@ -98,7 +103,7 @@ class Writer:
         """
         rank = self._ranks.rank
         if not self._sees[rank]:
-            self._ranks.send((_one(pieces) for _, pieces in _carried(planned)), 0)
+            self._ranks.send((_one(pieces) for _, pieces in self._cast(planned)), 0)
         if rank != 0:
             return
         for places in everyone:
@@ -184,10 +189,15 @@ class Writer:
                 self._compare(handles[batch.file], batch.file, batch.offset, pieces)
 
     def _write_all(self, handles: _Open, planned: Sequence[Transfer], *, compare: bool) -> None:
-        for batch, pieces in _carried(planned):
+        for batch, pieces in self._cast(planned):
             self._write(handles, batch.file, batch.offset, pieces)
             if compare:
                 self._compare(handles[batch.file], batch.file, batch.offset, pieces)
+
+    def _cast(self, planned: Sequence[Transfer]) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
+        for batch, pieces in _carried(planned):
+            self.overflows.look(batch, pieces)
+            yield batch, pieces
 
     def _write(
         self, handles: _Open, file: int, offset: int, pieces: Sequence[torch.Tensor]

@@ -10,11 +10,14 @@ gathered.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
+import torch
 from torch import nn
 
-from canonical_saver.engines import bnb, dtensor, fsdp1, zero3
+from canonical_saver.engines import bnb, dtensor, fsdp1, offload, zero3
+from canonical_saver.errors import WeightsError
 from canonical_saver.sources import Run, Source, whole
 
 
@@ -31,27 +34,46 @@ class Engines:
         for root in roots:
             dtensor.reshard(root)
         self._flat = fsdp1.find(roots)
+        self._offloaded = offload.find(roots)
 
-    def parameters(self, module: nn.Module) -> Iterator[tuple[str, Source]]:
-        """Yield the module's own parameters, in state-dict order, by their names in it."""
+    def parameters(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, Source]]:
+        """Yield the module's own parameters, in state-dict order, by their names in it.
+
+        Args:
+            module: the module.
+            place: its canonical name, for errors.
+
+        Raises:
+            WeightsError: a parameter's bytes cannot be found; names it.
+        """
+        lost = fsdp1.lost(module, self._flat)
+        if lost is not None:
+            raise WeightsError(
+                f"'{dotted(place, lost)}': expected the FSDP instance that holds this parameter, "
+                f"found only the {type(module).__name__} inside it; hand over the model that FSDP "
+                "returned"
+            )
         names = [name for name, value in module._parameters.items() if value is not None]
         names += [name for name in self._flat.get(id(module), {}) if name not in names]
         for name in names:
             source = self._flat.get(id(module), {}).get(name)
             if source is None:
-                source = self._parameter(bnb.unpacked(module, name))
+                with named(dotted(place, name)):
+                    source = self.tensor(bnb.unpacked(module, name))
+            elif source.replicated:
+                source = self.on_first_rank(source)
             if source is not None:
-                yield name, self.on_first_rank(source) if source.replicated else source
+                yield name, source
 
-    def buffers(self, module: nn.Module) -> Iterator[tuple[str, Source]]:
-        """Yield the module's own persistent buffers, by their names in it."""
+    def buffers(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, Source]]:
+        """Yield the module's own persistent buffers, see :meth:`parameters`."""
         for name, value in module._buffers.items():
-            if value is None or name in module._non_persistent_buffers_set:
+            if name in module._non_persistent_buffers_set:
                 continue
-            if dtensor.applies(value):
-                yield name, dtensor.source(value)
-            else:
-                yield name, self.on_first_rank(whole(value))
+            with named(dotted(place, name)):
+                source = self.tensor(value)
+            if source is not None:
+                yield name, source
 
     def extras(self, module: nn.Module, known: set[str]) -> Iterator[tuple[str, Source]]:
         """Yield tensors that a module only adds while saving, as bitsandbytes' quantization state.
@@ -68,11 +90,31 @@ class Engines:
         runs: tuple[Run, ...] = source.runs if self._rank == 0 else ()
         return replace(source, runs=runs)
 
-    def _parameter(self, value: nn.Parameter | None) -> Source | None:
+    def tensor(self, value: torch.Tensor | None) -> Source | None:
+        """Describe one tensor of a state dict; None for a flat parameter, which is in none.
+
+        Raises:
+            WeightsError: its bytes cannot be found.
+        """
         if value is None or fsdp1.applies(value):
             return None
         if zero3.applies(value):
             return zero3.source(value)
         if dtensor.applies(value):
             return dtensor.source(value)
-        return whole(value)
+        stored = self._offloaded.get(id(value))
+        return self.on_first_rank(whole(value) if stored is None else offload.source(stored))
+
+
+def dotted(place: str, name: str) -> str:
+    """The canonical name of a module's tensor."""
+    return f"{place}.{name}" if place else name
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Put the name of a tensor before an error about it."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"'{name}': {error}") from error

@@ -14,6 +14,12 @@ import torch
 from torch import nn
 
 
+def applies(module: nn.Module) -> bool:
+    """Whether a module saves its weight by the rules of bitsandbytes."""
+    rules: Any = type(module)._save_to_state_dict
+    return str(rules.__module__).startswith("bitsandbytes")
+
+
 def unpacked(module: nn.Module, name: str) -> nn.Parameter | None:
     """A layer's parameter in the order of bytes that a file has."""
     value: Any = module._parameters[name]
@@ -30,7 +36,7 @@ def quantization_state(module: nn.Module, known: set[str]) -> Iterator[tuple[str
         module: any module; only a quantized one yields something.
         known: names that are parameters or buffers of it.
     """
-    if not type(module).__module__.startswith("bitsandbytes"):
+    if not applies(module):
         return
     weight: Any = module._parameters.get("weight")
     state = getattr(weight, "quant_state", None)

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.sources import Run, Source
+from canonical_saver.sources import Run, Source, has_own_storage
 
 
 def applies(tensor: torch.Tensor) -> bool:
@@ -39,7 +39,7 @@ def source(tensor: Any) -> Source:
     Raises:
         WeightsError: the placements leave a sum to be done (``Partial``).
     """
-    local = tensor._local_tensor.detach()
+    local = _local(tensor).detach()
     shape = tuple(tensor.shape)
     held = _held(tensor, shape)
     if held is None:
@@ -51,6 +51,20 @@ def source(tensor: Any) -> Source:
             "again by distribute_tensor"
         )
     return Source(id(tensor), local.dtype, shape, tuple(_runs(held, shape, local)))
+
+
+def _local(tensor: Any) -> torch.Tensor:
+    """This rank's part, without what torchao puts around it to gather it in float8."""
+    local: Any = tensor._local_tensor
+    if type(local).__module__ == "torchao.float8.fsdp_utils":
+        local = local._tensor  # the weight itself, in its own precision
+    if not has_own_storage(local):
+        raise WeightsError(
+            f"expected a local part with elements of its own, found a {type(local).__module__}."
+            f"{type(local).__name__}, which is made of others; save the model before it is "
+            "converted"
+        )
+    return local  # type: ignore[no-any-return]
 
 
 def _held(tensor: Any, shape: tuple[int, ...]) -> list[torch.Tensor] | None:

@@ -6,6 +6,7 @@ elements of each original parameter lie in this rank's shard, alignment padding 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.distributed.fsdp._flat_param import FlatParameter
 from canonical_saver.sources import Run, Source
 
 
-def applies(parameter: torch.Tensor) -> bool:
+def applies(parameter: torch.Tensor | None) -> bool:
     """Whether a parameter is a flat parameter, which has no name of its own in a save."""
     return isinstance(parameter, FlatParameter)
 
@@ -35,11 +36,40 @@ def find(roots: tuple[nn.Module, ...]) -> dict[int, dict[str, Source]]:
     seen: set[int] = set()
     for root in roots:
         for module in root.modules():
-            handle = module._handle if isinstance(module, FullyShardedDataParallel) else None
-            if handle is not None and id(handle) not in seen:
-                seen.add(id(handle))
-                _read_handle(module, handle, found)
+            for handle in _handles(module):
+                if id(handle) not in seen:
+                    seen.add(id(handle))
+                    _read_handle(module, handle, found)
     return found
+
+
+def _handles(module: Any) -> list[Any]:
+    """The handles that an FSDP instance knows: its own and, after a forward pass, all of its root.
+
+    The root itself may not have been handed over.
+    """
+    if not isinstance(module, FullyShardedDataParallel):
+        return []
+    own = [] if module._handle is None else [module._handle]
+    return [*own, *getattr(module._exec_order_data, "all_handles", ())]
+
+
+def lost(module: nn.Module, found: Mapping[int, Mapping[str, Source]]) -> str | None:
+    """The name of a parameter of a module that lies in a flat parameter out of reach, if one does.
+
+    Args:
+        module: the module, without its wrapper.
+        found: what :func:`find` found.
+    """
+    # With ``use_orig_params`` they are parts of the shard, otherwise views of the flat parameter.
+    own = [
+        k
+        for k, v in module._parameters.items()
+        if getattr(v, "_fsdp_flattened", False) and not applies(v)
+    ]
+    own += [k for k, v in vars(module).items() if isinstance(v, torch.Tensor) and applies(v._base)]
+    known = found.get(id(module), {})
+    return next((k for k in own if k not in known), None)
 
 
 def _read_handle(module: Any, handle: Any, found: dict[int, dict[str, Source]]) -> None:
