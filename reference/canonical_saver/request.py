@@ -54,6 +54,7 @@ class Request:
         tokenizer: the tokenizer or processor, or None.
         progress: who is told of the progress, see :func:`canonical_saver.progress.shown`.
         merge: save the base with the adapter merged into it, as ReLoRA trains it.
+        check_replicas: find out first whether ranks that are said to hold the same bytes do.
     """
 
     model: nn.Module
@@ -67,6 +68,19 @@ class Request:
     tokenizer: Any = None
     progress: Tell | bool | None = None
     merge: bool = False
+    check_replicas: bool = True
+
+    def options(self) -> dict[str, Any]:
+        """What must be the same on every rank, as plain values by the names of the options."""
+        return {
+            "format": self.format,
+            "max_shard_size": self.max_shard_size,
+            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
+            "verify": self.verify,
+            "checksums": self.checksums,
+            "relora": self.merge,
+            "check_replicas": self.check_replicas,
+        }
 
 
 def lookup(cfg: Any, key: str) -> Any:
@@ -86,8 +100,9 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
 
     Args:
         cfg: the training configuration; ``output_dir``, ``save_safetensors``, ``max_shard_size``,
-            ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums`` and ``relora``
-            (with ``load_in_4bit`` and ``load_in_8bit``) are read.
+            ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums``,
+            ``save_check_replicas`` and ``relora`` (with ``load_in_4bit`` and ``load_in_8bit``) are
+            read.
         trainer: the trainer, or None; its tokenizer and its wrapped model are looked up.
         model: the model, wrapped or not.
 
@@ -114,6 +129,7 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         dtype=lookup(cfg, "save_dtype"),
         verify=lookup(cfg, "save_verify"),
         checksums=lookup(cfg, "save_checksums"),
+        check_replicas=lookup(cfg, "save_check_replicas"),
         tokenizer=tokenizer,
         progress=False if lookup(arguments, "disable_tqdm") else None,
         # As axolotl has it: a quantized base cannot take the merged weights.
@@ -134,6 +150,7 @@ def build(
     tokenizer: Any = None,
     progress: Any = None,
     merge: bool = False,
+    check_replicas: Any = None,
 ) -> Request:
     """Validate each value; None means the default.
 
@@ -152,8 +169,9 @@ def build(
         raise RequestError(
             f"output_dir: expected the path of a folder, found {output_dir!r}; set it in cfg"
         )
-    if checksums is not None and not isinstance(checksums, bool):
-        raise RequestError(f"checksums: expected true or false, found {checksums!r}")
+    for key, value in (("checksums", checksums), ("check_replicas", check_replicas)):
+        if value is not None and not isinstance(value, bool):
+            raise RequestError(f"{key}: expected true or false, found {value!r}")
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise RequestError(f"progress: expected a function, true or false, found {progress!r}")
     return Request(
@@ -168,6 +186,7 @@ def build(
         tokenizer=tokenizer if hasattr(tokenizer, "save_pretrained") else None,
         progress=progress,
         merge=merge,
+        check_replicas=check_replicas is not False,
     )
 
 

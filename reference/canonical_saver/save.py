@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
 import os
 import secrets
 import time
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from canonical_saver import companions, dcp, formats, request, stale, weights
+from canonical_saver import agreement, companions, dcp, formats, request, stale, weights
 from canonical_saver.engines import Engines
 from canonical_saver.entries import Weights
 from canonical_saver.errors import RequestError, VerifyError, WriteError
@@ -28,6 +29,7 @@ from canonical_saver.modules import unwrap
 from canonical_saver.progress import Meter, Tell, shown
 from canonical_saver.publish import Staging
 from canonical_saver.ranks import Ranks
+from canonical_saver.replicas import Replicas
 from canonical_saver.request import Request
 from canonical_saver.transfers import (
     Range,
@@ -38,6 +40,8 @@ from canonical_saver.transfers import (
     transfers,
 )
 from canonical_saver.write import Writer, batch_ranges
+
+_log = logging.getLogger("canonical_saver")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Report:
         bytes: bytes of the weight files.
         seconds: how long it took on this rank.
         ranks: how many ranks saved together.
+        warnings: what is not as it should be and was saved all the same.
     """
 
     output_dir: Path
@@ -57,6 +62,7 @@ class Report:
     bytes: int
     seconds: float
     ranks: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,10 @@ def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> None:
         SaveError: the same on every rank; what lay in the folder before is then whole.
     """
     ranks = Ranks.current()
-    with ranks.phase("request"):
+    with ranks.phase("request") as exchange:
         asked = request.from_training(cfg, trainer, model)
+        exchange.mine = asked.options()
+    agreement.check_options(exchange.everyone)
     _save(asked, ranks)
 
 
@@ -102,6 +110,7 @@ def save_model(
     dtype: torch.dtype | str | None = None,
     verify: Literal["layout", "full"] = "layout",
     checksums: bool = False,
+    check_replicas: bool = True,
     progress: Tell | bool | None = None,
 ) -> Report:
     """Save a model without a trainer; called on every rank.
@@ -115,6 +124,9 @@ def save_model(
         dtype: cast floating-point tensors to it; by default each keeps its own.
         verify: ``layout`` proves sizes and tiling, ``full`` reads everything back too.
         checksums: write ``SHA256SUMS``, to be checked by ``sha256sum -c``.
+        check_replicas: compare digests of what several ranks are said to hold before one of them
+            writes it, and refuse to lose what only another rank has; see
+            :mod:`canonical_saver.replicas` for the rule.
         progress: a function that each rank calls with a :class:`Progress` after each piece that it
             writes; True or False for a bar on rank 0 or none; by default a bar on a terminal.
 
@@ -125,7 +137,7 @@ def save_model(
         SaveError: the same on every rank; what lay in the folder before is then whole.
     """
     ranks = Ranks.current()
-    with ranks.phase("request"):
+    with ranks.phase("request") as exchange:
         asked = request.build(
             model,
             output_dir,
@@ -134,9 +146,12 @@ def save_model(
             dtype=dtype,
             verify=verify,
             checksums=checksums,
+            check_replicas=check_replicas,
             tokenizer=tokenizer,
             progress=progress,
         )
+        exchange.mine = asked.options()
+    agreement.check_options(exchange.everyone)
     return _save(asked, ranks)
 
 
@@ -186,17 +201,17 @@ def _save(asked: Request, ranks: Ranks) -> Report:
         if merge:
             model = unwrap(model.get_base_model())
         companions.validate(model)
-    with _no_collections(), ranks.phase("layout"):
+    with _no_collections(), ranks.phase("layout") as exchange:
         files = formats.lay_out(sets, asked)
         planned = transfers(files)
-        described = repr([(f.name, f.size, f.header) for f in files]).encode()
-    layouts = ranks.gather(hashlib.sha256(described).hexdigest())
-    with ranks.phase("layout"):
-        if len(set(layouts)) != 1:
-            raise VerifyError(
-                "the ranks hold models of different names, dtypes or shapes: expected one layout, "
-                f"found {len(set(layouts))}; is it the same model on every rank?"
-            )
+        replicas = Replicas(sets if asked.check_replicas and ranks.world_size > 1 else ())
+        exchange.mine = (agreement.fingerprint(sets, files), replicas.summary())
+    fingerprints, summaries = zip(*exchange.everyone, strict=True)
+    agreement.check_layouts(fingerprints, sets, ranks)
+    warnings = replicas.compare(summaries, model, ranks)
+    if ranks.rank == 0:
+        for warning in warnings:
+            _log.warning(warning)
 
     staging: Staging | None = None
     with ExitStack() as stack:
@@ -276,7 +291,10 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                 names = staging.commit(old, mode)
     names = ranks.share(names)
     size = sum(file.size for file in files)
-    return Report(asked.output_dir, tuple(names), size, time.monotonic() - begun, ranks.world_size)
+    seconds = time.monotonic() - begun
+    return Report(
+        asked.output_dir, tuple(names), size, seconds, ranks.world_size, tuple(warnings)
+    )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from peft import PeftModel
 from torch import nn
 
 from canonical_saver import adapter, conversion, full, merging
-from canonical_saver.engines import Engines
+from canonical_saver.engines import Engines, experts
 from canonical_saver.entries import Weights
 from canonical_saver.errors import WeightsError
 from canonical_saver.modules import named_modules, unwrap
@@ -58,7 +58,7 @@ def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weight
     Raises:
         WeightsError: nothing to save, or a name is used twice.
     """
-    sources = dict(named_sources(model, engines))
+    sources = dict(experts.numbered(model, named_sources(model, engines)))
     if not is_peft(model):
         sets = [full.weights(model, sources, sources, partial(conversion.revert, model))]
     elif merge:

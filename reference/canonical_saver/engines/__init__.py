@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from canonical_saver.engines import bnb, dtensor, fsdp1, zero3
-from canonical_saver.sources import Run, Source, whole
+from canonical_saver.engines import autotp, bnb, dtensor, fsdp1, replicated, zero3
+from canonical_saver.sources import Replica, Run, Source, whole
 
 
 class Engines:
@@ -31,6 +31,7 @@ class Engines:
         for root in roots:
             dtensor.reshard(root)
         self._flat = fsdp1.find(roots)
+        self._synchronized = replicated.synchronized(roots)
 
     def parameters(self, module: nn.Module) -> Iterator[tuple[str, Source]]:
         """Yield the module's own parameters, in state-dict order, by their names in it."""
@@ -39,9 +40,10 @@ class Engines:
         for name in names:
             source = self._flat.get(id(module), {}).get(name)
             if source is None:
-                source = self._parameter(bnb.unpacked(module, name))
+                source = self._parameter(module, name)
             if source is not None:
-                yield name, self.on_first_rank(source) if source.replicated else source
+                synchronized = id(module._parameters.get(name)) in self._synchronized
+                yield name, self._on_first_rank(source, synchronized=synchronized)
 
     def buffers(self, module: nn.Module) -> Iterator[tuple[str, Source]]:
         """Yield the module's own persistent buffers, by their names in it."""
@@ -51,7 +53,11 @@ class Engines:
             if dtensor.applies(value):
                 yield name, dtensor.source(value)
             else:
-                yield name, self.on_first_rank(whole(value))
+                synchronized = id(value) in self._synchronized
+                yield (
+                    name,
+                    self._on_first_rank(whole(value), synchronized=synchronized, buffer=True),
+                )
 
     def extras(self, module: nn.Module, known: set[str]) -> Iterator[tuple[str, Source]]:
         """Yield tensors that a module only adds while saving, as bitsandbytes' quantization state.
@@ -61,16 +67,25 @@ class Engines:
             known: names that are parameters or buffers of it.
         """
         for name, value in bnb.quantization_state(module, known):
-            yield name, self.on_first_rank(whole(value))
+            yield name, self._on_first_rank(whole(value))
 
-    def on_first_rank(self, source: Source) -> Source:
-        """Let rank 0 alone write a tensor that every rank holds complete."""
+    def _on_first_rank(
+        self, source: Source, *, synchronized: bool = False, buffer: bool = False
+    ) -> Source:
+        """Let rank 0 alone write a tensor that every rank is said to hold complete."""
+        if not source.replicated or not source.runs:
+            return source
+        (run,) = source.runs
+        replica = Replica("whole", run, buffer, synchronized)
         runs: tuple[Run, ...] = source.runs if self._rank == 0 else ()
-        return replace(source, runs=runs)
+        return replace(source, runs=runs, replica=replica)
 
-    def _parameter(self, value: nn.Parameter | None) -> Source | None:
+    def _parameter(self, module: nn.Module, name: str) -> Source | None:
+        value = bnb.unpacked(module, name)
         if value is None or fsdp1.applies(value):
             return None
+        if autotp.applies(module):
+            return autotp.source(module, name, value)
         if zero3.applies(value):
             return zero3.source(value)
         if dtensor.applies(value):
