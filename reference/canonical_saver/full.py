@@ -9,7 +9,7 @@ from functools import partial
 from torch import nn
 
 from canonical_saver import conversion, own_saving, state_dict
-from canonical_saver.engines import Engines, offload
+from canonical_saver.engines import Engines, experts, offload
 from canonical_saver.entries import Compute, Weights
 from canonical_saver.modules import named_modules
 from canonical_saver.sources import Source
@@ -31,7 +31,8 @@ def model_weights(model: nn.Module, tensors: dict[str, Source], engines: Engines
         owner, found = own_saving.follow(model, tensors, engines)
     else:
         found = state_dict.find(model, tensors, engines)
-    made = weights(owner, found.sources, found.sources, partial(conversion.revert, owner))
+    sources = dict(experts.numbered(owner, found.sources.items()))
+    made = weights(owner, sources, sources, partial(conversion.revert, owner))
     return replace(made, owner=owner, warnings=tuple(found.warnings))
 
 

@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,19 @@ _PROCESS = os.getpid()
 
 _cpu_groups: dict[int, dist.ProcessGroup] = {}
 """One group for CPU objects per default group without such a backend, by the default group's id."""
+
+
+@dataclass
+class Exchange:
+    """Values that travel with the agreement at the end of a phase.
+
+    Attributes:
+        mine: this rank's small picklable value, to be set within the phase.
+        everyone: those of all ranks in rank order, after the phase.
+    """
+
+    mine: Any = None
+    everyone: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -116,18 +129,22 @@ class Ranks:
         return self.gather(value if self.rank == 0 else None)[0]
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> Iterator[Exchange]:
         """Run a phase that either succeeds on all ranks or raises the same error on all.
 
         Args:
             name: what the phase does, for the error.
 
+        Yields:
+            What the ranks tell each other at the end of the phase, at no further cost.
+
         Raises:
             SaveError: on every rank, when the phase failed on any; names the first such rank.
         """
         failure: Exception | None = None
+        exchange = Exchange()
         try:
-            yield
+            yield exchange
         except LostRankError:
             raise  # a last word would wait for the lost until the timeout, again
         except Exception as error:
@@ -140,7 +157,8 @@ class Ranks:
             # A class of ours is that of the error on every rank, and need not be in its text.
             ours = isinstance(failure, SaveError)
             told = (kind, str(failure) if ours else describe(failure))
-        reports = self.gather(told)
+        gathered = self.gather((told, None if told else exchange.mine))
+        reports = [report for report, _ in gathered]
         for rank, report in enumerate(reports):
             if report is None:
                 continue
@@ -151,6 +169,7 @@ class Ranks:
             if self.world_size > 1:
                 message = f"rank {rank} failed in phase '{name}'{also}: {text}"
             raise BY_NAME.get(kind, SaveError)(message) from failure
+        exchange.everyone = [mine for _, mine in gathered]
 
     def send(self, pieces: Iterable[torch.Tensor], to: int) -> None:
         """Send pieces of bytes to a rank, each announced, so that it learns if one cannot be made.

@@ -26,7 +26,8 @@ DEFAULT_SHARD_SIZE = 50_000_000_000
 """Bytes a file by default, as ``save_pretrained`` of transformers 5 has it (50GB)."""
 
 CFG_KEYS: Mapping[str, str] = {
-    option: f"save_{option}" for option in ("format", "dtype", "verify", "checksums")
+    option: f"save_{option}"
+    for option in ("format", "dtype", "verify", "checksums", "check_replicas")
 }
 """The keys of a configuration for the options that :func:`canonical_saver.save_model` has."""
 
@@ -60,6 +61,7 @@ class Request:
         tokenizer: the tokenizer or processor, or None.
         progress: who is told of the progress, see :func:`canonical_saver.progress.shown`.
         merge: save the base with the adapter merged into it, as ReLoRA trains it.
+        check_replicas: find out first whether ranks that are said to hold the same bytes do.
     """
 
     model: nn.Module
@@ -73,6 +75,19 @@ class Request:
     tokenizer: Any = None
     progress: Tell | bool | None = None
     merge: bool = False
+    check_replicas: bool = True
+
+    def options(self) -> dict[str, Any]:
+        """What must be the same on every rank, as plain values by the names of the options."""
+        return {
+            "format": self.format,
+            "max_shard_size": self.max_shard_size,
+            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
+            "verify": self.verify,
+            "checksums": self.checksums,
+            "relora": self.merge,
+            "check_replicas": self.check_replicas,
+        }
 
 
 def lookup(cfg: Any, key: str) -> Any:
@@ -92,8 +107,9 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
 
     Args:
         cfg: the training configuration; ``output_dir``, ``save_safetensors``, ``max_shard_size``,
-            ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums`` and ``relora``
-            (with ``load_in_4bit`` and ``load_in_8bit``) are read.
+            ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums``,
+            ``save_check_replicas`` and ``relora`` (with ``load_in_4bit`` and ``load_in_8bit``) are
+            read.
         trainer: the trainer, or None; its tokenizer and its wrapped model are looked up.
         model: the model, wrapped or not.
 
@@ -120,6 +136,7 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         dtype=lookup(cfg, CFG_KEYS["dtype"]),
         verify=lookup(cfg, CFG_KEYS["verify"]),
         checksums=lookup(cfg, CFG_KEYS["checksums"]),
+        check_replicas=lookup(cfg, CFG_KEYS["check_replicas"]),
         tokenizer=tokenizer,
         progress=False if lookup(arguments, "disable_tqdm") else None,
         # As axolotl has it: a quantized base cannot take the merged weights.
@@ -142,6 +159,7 @@ def build(
     progress: Any = None,
     merge: bool = False,
     names: Mapping[str, str] | None = None,
+    check_replicas: Any = None,
 ) -> Request:
     """Validate each value; None means the default.
 
@@ -174,6 +192,7 @@ def build(
             dtype=dtype,
             verify=verify,
             checksums=checksums,
+            check_replicas=check_replicas,
             names=names,
         ),
         tokenizer=tokenizer if hasattr(tokenizer, "save_pretrained") else None,
@@ -189,6 +208,7 @@ def parse_options(
     dtype: Any = None,
     verify: Any = None,
     checksums: Any = None,
+    check_replicas: Any = None,
     names: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Validate the options that say how to save; None means the default, ``names`` is as above.
@@ -200,15 +220,18 @@ def parse_options(
         RequestError: a value has no meaning; says which are known.
     """
     known = names or {}
-    if checksums is not None and not isinstance(checksums, bool):
-        key = known.get("checksums", "checksums")
-        raise RequestError(f"{key}: expected true or false, found {checksums!r}")
+    switches = {"checksums": checksums, "check_replicas": check_replicas}
+    for option, value in switches.items():
+        if value is not None and not isinstance(value, bool):
+            key = known.get(option, option)
+            raise RequestError(f"{key}: expected true or false, found {value!r}")
     return {
         "format": _one_of(known.get("format", "format"), format, FORMATS),
         "max_shard_size": parse_size(max_shard_size),
         "dtype": _parse_dtype(known.get("dtype", "dtype"), dtype),
         "verify": _one_of(known.get("verify", "verify"), verify, VERIFICATIONS),
         "checksums": bool(checksums),
+        "check_replicas": check_replicas is not False,
     }
 
 

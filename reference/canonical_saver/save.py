@@ -20,7 +20,17 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from canonical_saver import casting, companions, dcp, formats, overflow, request, stale, weights
+from canonical_saver import (
+    agreement,
+    casting,
+    companions,
+    dcp,
+    formats,
+    overflow,
+    request,
+    stale,
+    weights,
+)
 from canonical_saver.engines import Engines
 from canonical_saver.entries import Weights, require_data
 from canonical_saver.errors import RequestError, VerifyError, WriteError
@@ -29,6 +39,7 @@ from canonical_saver.modules import unwrap
 from canonical_saver.progress import Meter, Tell, shown
 from canonical_saver.publish import Staging
 from canonical_saver.ranks import Ranks
+from canonical_saver.replicas import Replicas
 from canonical_saver.request import Request
 from canonical_saver.transfers import (
     Range,
@@ -53,7 +64,7 @@ class Report:
         bytes: bytes of the weight files.
         seconds: how long it took on this rank.
         ranks: how many ranks saved together.
-        warnings: what is saved otherwise than may be expected, the same on every rank.
+        warnings: what is not as one may expect and was saved all the same; the same on every rank.
     """
 
     output_dir: Path
@@ -95,8 +106,10 @@ def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> Report:
         SaveError: the same on every rank; what lay in the folder before is then whole.
     """
     ranks = Ranks.current()
-    with ranks.arriving(), ranks.phase("request"):
+    with ranks.arriving(), ranks.phase("request") as exchange:
         asked = request.from_training(cfg, trainer, model)
+        exchange.mine = asked.options()
+    agreement.check_options(exchange.everyone)
     return _save(asked, ranks)
 
 
@@ -110,6 +123,7 @@ def save_model(
     dtype: torch.dtype | str | None = None,
     verify: Literal["layout", "full"] = "layout",
     checksums: bool = False,
+    check_replicas: bool = True,
     progress: Tell | bool | None = None,
 ) -> Report:
     """Save a model without a trainer; called on every rank.
@@ -123,6 +137,9 @@ def save_model(
         dtype: cast floating-point tensors to it; by default each keeps its own.
         verify: ``layout`` proves sizes and tiling, ``full`` reads everything back too.
         checksums: write ``SHA256SUMS``, to be checked by ``sha256sum -c``.
+        check_replicas: compare digests of what several ranks are said to hold before one of them
+            writes it, and refuse to lose what only another rank has; see
+            :mod:`canonical_saver.replicas` for the rule.
         progress: a function that each rank calls with a :class:`Progress` after each piece that it
             writes; True or False for a bar on rank 0 or none; by default a bar on a terminal.
 
@@ -133,7 +150,7 @@ def save_model(
         SaveError: the same on every rank; what lay in the folder before is then whole.
     """
     ranks = Ranks.current()
-    with ranks.arriving(), ranks.phase("request"):
+    with ranks.arriving(), ranks.phase("request") as exchange:
         asked = request.build(
             model,
             output_dir,
@@ -142,9 +159,12 @@ def save_model(
             dtype=dtype,
             verify=verify,
             checksums=checksums,
+            check_replicas=check_replicas,
             tokenizer=tokenizer,
             progress=progress,
         )
+        exchange.mine = asked.options()
+    agreement.check_options(exchange.everyone)
     return _save(asked, ranks)
 
 
@@ -201,17 +221,15 @@ def _save(asked: Request, ranks: Ranks) -> Report:
         model = sets[0].owner or model
         sets = [casting.limited(model, one, asked.dtype) for one in sets]
         companions.validate(model)
-    with _no_collections(), ranks.phase("layout"):
+    with _no_collections(), ranks.phase("layout") as exchange:
         files = formats.lay_out(sets, asked)
         planned = transfers(files)
-        described = repr([(f.name, f.size, f.header) for f in files]).encode()
-    layouts = ranks.gather(hashlib.sha256(described).hexdigest())
-    with ranks.phase("layout"):
-        if len(set(layouts)) != 1:
-            raise VerifyError(
-                "the ranks hold models of different names, dtypes or shapes: expected one layout, "
-                f"found {len(set(layouts))}; is it the same model on every rank?"
-            )
+        replicas = Replicas(sets if asked.check_replicas and ranks.world_size > 1 else ())
+        exchange.mine = (agreement.fingerprint(sets, files), replicas.summary())
+    fingerprints, summaries = zip(*exchange.everyone, strict=True)
+    agreement.check_layouts(fingerprints, sets, ranks)
+    warnings = replicas.compare(summaries, model, ranks)
+    warnings += [text for one in sets for text in one.warnings]
 
     staging: Staging | None = None
     with ExitStack() as stack:
@@ -291,7 +309,6 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                 )
                 names = staging.commit(old, mode)
     names = ranks.share(names)
-    warnings = [text for one in sets for text in one.warnings]
     if asked.dtype is not None:
         warnings += overflow.warnings(ranks.gather(writer.overflows.counts), asked.dtype)
     size, seconds = sum(file.size for file in files), time.monotonic() - begun

@@ -34,6 +34,25 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
+class Replica:
+    """Elements of a tensor that other ranks are said to hold as well.
+
+    Attributes:
+        part: which elements, in words that are the same on every rank that is said to hold them,
+            and on no other.
+        run: the elements as they lie here, whether this rank writes them or another one.
+        buffer: the tensor is a buffer.
+        synchronized: the engine made the replicas equal when it took the model over, and reduces
+            the gradients over all of them, so that they cannot be parts of something larger.
+    """
+
+    part: str
+    run: Run
+    buffer: bool = False
+    synchronized: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """A tensor of the model, spread over the ranks or held whole by each.
 
@@ -46,6 +65,7 @@ class Source:
             until something drifts, and a file must never be put together from two of them.
         needs: where the tensor is yet to be computed, the names of the sources for it; no rank has
             runs of it then.
+        replica: what this rank holds of it and others are said to hold too; None if none is.
     """
 
     identity: object
@@ -54,6 +74,7 @@ class Source:
     runs: tuple[Run, ...]
     replicated: bool = False
     needs: frozenset[str] = frozenset()
+    replica: Replica | None = None
 
     @property
     def numel(self) -> int:

@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch import nn
 
 from canonical_saver import adapter, full, merging
-from canonical_saver.engines import Engines
+from canonical_saver.engines import Engines, experts
 from canonical_saver.entries import Weights
 from canonical_saver.errors import WeightsError
 from canonical_saver.modules import named_modules, unwrap
@@ -57,13 +57,15 @@ def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weight
     Raises:
         WeightsError: nothing to save, or a name is used twice.
     """
-    sources = dict(named_sources(model, engines))
+    tensors = dict(named_sources(model, engines))
     if not is_peft(model):
-        sets = [full.model_weights(model, sources, engines)]
-    elif merge:
-        sets = [merging.weights(model, sources)]
+        sets = [full.model_weights(model, tensors, engines)]
     else:
-        sets = [adapter.weights(model, sources, name) for name in model.peft_config]
+        sources = dict(experts.numbered(model, tensors.items()))
+        if merge:
+            sets = [merging.weights(model, sources)]
+        else:
+            sets = [adapter.weights(model, sources, name) for name in model.peft_config]
     for weights in sets:
         names = [entry.name for entry in weights.entries]
         if not names or len(set(names)) != len(names):

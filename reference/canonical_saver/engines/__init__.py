@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from canonical_saver.engines import bnb, dtensor, fsdp1, offload, zero3
+from canonical_saver.engines import autotp, bnb, dtensor, fsdp1, offload, replicated, zero3
 from canonical_saver.errors import WeightsError
-from canonical_saver.sources import Run, Source, whole
+from canonical_saver.sources import Replica, Run, Source, whole
 
 
 class Engines:
@@ -35,6 +35,7 @@ class Engines:
             dtensor.reshard(root)
         self._flat = fsdp1.find(roots)
         self._offloaded = offload.find(roots)
+        self._synchronized = replicated.synchronized(roots)
 
     def parameters(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, Source]]:
         """Yield the module's own parameters, in state-dict order, by their names in it.
@@ -59,9 +60,9 @@ class Engines:
             source = self._flat.get(id(module), {}).get(name)
             if source is None:
                 with named(dotted(place, name)):
-                    source = self.tensor(bnb.unpacked(module, name))
+                    source = self._parameter(module, name)
             elif source.replicated:
-                source = self.on_first_rank(source)
+                source = self._on_first_rank(source, module._parameters.get(name))
             if source is not None:
                 yield name, source
 
@@ -71,7 +72,7 @@ class Engines:
             if name in module._non_persistent_buffers_set:
                 continue
             with named(dotted(place, name)):
-                source = self.tensor(value)
+                source = self.tensor(value, buffer=True)
             if source is not None:
                 yield name, source
 
@@ -83,14 +84,9 @@ class Engines:
             known: names that are parameters or buffers of it.
         """
         for name, value in bnb.quantization_state(module, known):
-            yield name, self.on_first_rank(whole(value))
+            yield name, self._on_first_rank(whole(value))
 
-    def on_first_rank(self, source: Source) -> Source:
-        """Let rank 0 alone write a tensor that every rank holds complete."""
-        runs: tuple[Run, ...] = source.runs if self._rank == 0 else ()
-        return replace(source, runs=runs)
-
-    def tensor(self, value: torch.Tensor | None) -> Source | None:
+    def tensor(self, value: torch.Tensor | None, *, buffer: bool = False) -> Source | None:
         """Describe one tensor of a state dict; None for a flat parameter, which is in none.
 
         Raises:
@@ -103,7 +99,34 @@ class Engines:
         if dtensor.applies(value):
             return dtensor.source(value)
         stored = self._offloaded.get(id(value))
-        return self.on_first_rank(whole(value) if stored is None else offload.source(stored))
+        source = whole(value) if stored is None else offload.source(stored)
+        return self._on_first_rank(source, value, buffer=buffer)
+
+    def _parameter(self, module: nn.Module, name: str) -> Source | None:
+        held = module._parameters[name]
+        if held is not None and autotp.applies(module):
+            return self._on_first_rank(autotp.source(module, name, held), held)
+        value = bnb.unpacked(module, name)
+        if value is held:
+            return self.tensor(value)
+        return None if value is None else self._on_first_rank(whole(value), held)
+
+    def _on_first_rank(
+        self, source: Source, held: torch.Tensor | None = None, *, buffer: bool = False
+    ) -> Source:
+        """Let rank 0 alone write a tensor that every rank is said to hold complete.
+
+        Args:
+            source: the tensor; any other is returned as it is.
+            held: the parameter or buffer that it is of.
+            buffer: whether it is a buffer.
+        """
+        if not source.replicated or not source.runs:
+            return source
+        (run,) = source.runs
+        replica = Replica("whole", run, buffer, id(held) in self._synchronized)
+        runs: tuple[Run, ...] = source.runs if self._rank == 0 else ()
+        return replace(source, runs=runs, replica=replica)
 
 
 def dotted(place: str, name: str) -> str:

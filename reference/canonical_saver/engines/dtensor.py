@@ -12,13 +12,14 @@ from math import prod
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.sources import Run, Source, has_own_storage
+from canonical_saver.sources import Replica, Run, Source, has_own_storage
 
 
 def applies(tensor: torch.Tensor) -> bool:
@@ -41,16 +42,19 @@ def source(tensor: Any) -> Source:
     """
     local = _local(tensor).detach()
     shape = tuple(tensor.shape)
-    held = _held(tensor, shape)
-    if held is None:
+    coordinate = tensor.device_mesh.get_coordinate()
+    if coordinate is None:
         return Source(id(tensor), local.dtype, shape, ())
+    held = _held(tensor, shape, coordinate)
     if tuple(len(numbers) for numbers in held) != tuple(local.shape):
         raise WeightsError(
             f"expected a local part of shape {tuple(len(numbers) for numbers in held)} of a tensor "
             f"of shape {shape} placed as {tensor.placements}, found {tuple(local.shape)}; make it "
             "again by distribute_tensor"
         )
-    return Source(id(tensor), local.dtype, shape, tuple(_runs(held, shape, local)))
+    runs = tuple(_runs(held, shape, local)) if _writes(tensor, coordinate) else ()
+    replica = _replica(tensor, coordinate, local)
+    return Source(id(tensor), local.dtype, shape, runs, replica=replica)
 
 
 def _local(tensor: Any) -> torch.Tensor:
@@ -67,19 +71,11 @@ def _local(tensor: Any) -> torch.Tensor:
     return local  # type: ignore[no-any-return]
 
 
-def _held(tensor: Any, shape: tuple[int, ...]) -> list[torch.Tensor] | None:
-    """The numbers held along each dimension; None where another rank writes a replica."""
-    mesh = tensor.device_mesh
-    coordinate = mesh.get_coordinate()
-    # A mesh of some ranks only has twins that hold the same; the one with rank 0 writes.
-    if coordinate is None or not bool((mesh.mesh == 0).any()):
-        return None
+def _held(tensor: Any, shape: tuple[int, ...], coordinate: list[int]) -> list[torch.Tensor]:
+    """The numbers held along each dimension."""
     held = [torch.arange(size) for size in shape]
     for dimension, placement in enumerate(tensor.placements):
-        mine, parts = coordinate[dimension], mesh.size(dimension)
         if isinstance(placement, Replicate):
-            if mine != 0:
-                return None
             continue
         split_factor = getattr(placement, "split_factor", None)
         if not isinstance(placement, Shard) and split_factor is None:
@@ -88,9 +84,34 @@ def _held(tensor: Any, shape: tuple[int, ...]) -> list[torch.Tensor] | None:
                 f"{placement}; redistribute it before saving"
             )
         flat = Shard(0) if split_factor is None else _StridedShard(0, split_factor=split_factor)
+        parts = tensor.device_mesh.size(dimension)
         pieces, _ = flat._split_tensor(held[placement.dim], parts, with_padding=False)
-        held[placement.dim] = pieces[mine]
+        held[placement.dim] = pieces[coordinate[dimension]]
     return held
+
+
+def _writes(tensor: Any, coordinate: list[int]) -> bool:
+    """Whether this rank writes what it holds, and not another one that holds the same.
+
+    A mesh of some ranks only is said to have twins that hold the same; the one with rank 0 writes.
+    """
+    first = all(
+        place == 0
+        for place, placement in zip(coordinate, tensor.placements, strict=True)
+        if isinstance(placement, Replicate)
+    )
+    return first and bool((tensor.device_mesh.mesh == 0).any())
+
+
+def _replica(tensor: Any, coordinate: list[int], local: torch.Tensor) -> Replica | None:
+    mesh = tensor.device_mesh
+    replicated = [isinstance(placement, Replicate) for placement in tensor.placements]
+    copies = any(mesh.size(d) > 1 for d, is_copy in enumerate(replicated) if is_copy)
+    if not copies and mesh.size() == dist.get_world_size():
+        return None
+    places = ["*" if r else str(c) for c, r in zip(coordinate, replicated, strict=True)]
+    part = f"{mesh.mesh_dim_names} {tuple(mesh.shape)} {tensor.placements} {','.join(places)}"
+    return Replica(part, Run(0, local.numel(), local))
 
 
 def _runs(held: list[torch.Tensor], shape: tuple[int, ...], local: torch.Tensor) -> list[Run]:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp._flat_param import FlatParameter
 
-from canonical_saver.sources import Run, Source
+from canonical_saver.sources import Replica, Run, Source
 
 
 def applies(parameter: torch.Tensor | None) -> bool:
@@ -80,17 +80,26 @@ def _read_handle(module: Any, handle: Any, found: dict[int, dict[str, Source]]) 
     if shard is None:
         shard = flat.data
     shard = shard.detach()
-    replica = getattr(module, "_inter_node_pg", None)
-    writes = replica is None or dist.get_rank(replica) == 0
+    # Sharded in groups of some ranks, each group holds the whole; the one with rank 0 writes.
+    group = dist.get_process_group_ranks(handle.process_group)
+    part = ""
+    if sharded and len(group) < dist.get_world_size():
+        part = f"part {dist.get_rank(handle.process_group)} of {len(group)}"
     for index, (owner, shape, info) in enumerate(
         zip(flat._param_infos, flat._shapes, flat._shard_param_infos, strict=True)
     ):
         runs: tuple[Run, ...] = ()
-        if info.in_shard and writes:
+        replica = None
+        if info.in_shard:
             start, length = info.intra_param_start_idx, info.numel_in_shard
             runs = (Run(start, length, shard, info.offset_in_shard),)
+            replica = Replica(part, runs[0]) if part else None
+            if part and 0 not in group:
+                runs = ()
         identity = (id(handle), index)
-        source = Source(identity, shard.dtype, tuple(shape), runs, replicated=not sharded)
+        source = Source(
+            identity, shard.dtype, tuple(shape), runs, replicated=not sharded, replica=replica
+        )
         found.setdefault(id(owner.module), {})[owner.param_name] = source
     for shared in flat._shared_param_infos:
         source = found[id(shared.prim_module)][shared.prim_param_name]

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.sources import Run, Source
+from canonical_saver.sources import Replica, Run, Source
 
 
 def applies(parameter: torch.Tensor) -> bool:
@@ -40,10 +40,16 @@ def source(parameter: Any) -> Source:
             "by ZeRO; turn zero_quantized_weights off"
         )
     group = parameter.ds_process_group
-    start = partition.ds_numel * dist.get_rank(group)
+    number, ranks = dist.get_rank(group), dist.get_process_group_ranks(group)
+    start = partition.ds_numel * number
     # What lies behind the last element of the parameter is uninitialised memory.
     length = min(max(parameter.ds_numel - start, 0), partition.ds_numel)
-    # With several partition groups (MiCS, hpZ) each holds the whole; the first one writes.
-    writes = dist.get_process_group_ranks(group)[0] == 0
-    runs = (Run(start, length, partition.detach()),) if length and writes else ()
-    return Source(id(parameter), partition.dtype, shape, runs)
+    if not length:
+        return Source(id(parameter), partition.dtype, shape, ())
+    run = Run(start, length, partition.detach())
+    # With several partition groups (MiCS) each holds the whole; the first one writes.
+    replica = None
+    if len(ranks) < dist.get_world_size():
+        replica = Replica(f"partition {number} of {len(ranks)}", run)
+    runs = (run,) if ranks[0] == 0 else ()
+    return Source(id(parameter), partition.dtype, shape, runs, replica=replica)

@@ -1,0 +1,114 @@
+"""What all ranks must agree on before a byte is written, and the first thing on which they do not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from canonical_saver.entries import Weights
+from canonical_saver.errors import RequestError, VerifyError
+from canonical_saver.layout import File
+from canonical_saver.ranks import Ranks
+
+Described = dict[str, tuple[str, tuple[int, ...]]]
+"""Dtype and shape of each tensor by its name."""
+
+
+def check_options(everyone: Sequence[Mapping[str, Any]]) -> None:
+    """Check that all ranks were asked for the same.
+
+    Args:
+        everyone: for each rank its options by their names.
+
+    Raises:
+        RequestError: the same on every rank; names the first option that differs.
+    """
+    for rank, options in enumerate(everyone):
+        for name, value in everyone[0].items():
+            if options[name] != value:
+                raise RequestError(
+                    f"{name}: expected the same on every rank, found {value!r} on rank 0 and "
+                    f"{options[name]!r} on rank {rank}"
+                )
+
+
+def fingerprint(sets: Sequence[Weights], files: Sequence[File]) -> str:
+    """A digest of all names, dtypes, shapes and places of a save."""
+    hashed = hashlib.sha256()
+    for weights in sets:
+        hashed.update(repr((weights.folder, weights.stem, _described([weights]))).encode())
+    for file in files:
+        hashed.update(f"{file.name} {file.size} ".encode() + file.header)
+    return hashed.hexdigest()
+
+
+def check_layouts(fingerprints: Sequence[str], sets: Sequence[Weights], ranks: Ranks) -> None:
+    """Check that all ranks will write to the same places; collective where they will not.
+
+    Args:
+        fingerprints: those of all ranks.
+        sets: what this rank is to save.
+        ranks: the ranks of the save.
+
+    Raises:
+        VerifyError: the same on every rank; names the first tensor that differs.
+    """
+    if len(set(fingerprints)) == 1:
+        return
+    mine = _described(sets)
+    theirs = ranks.share(mine if ranks.rank == 0 else None)
+    texts = ranks.gather(difference(theirs, mine, ranks.rank))
+    found = [text for text in texts if text]
+    raise VerifyError(
+        found[0]
+        if found
+        else "the ranks hold the same tensors in another order; expected one order"
+    )
+
+
+def difference(first: Described, other: Described, rank: int) -> str:
+    """Say how the tensors of a rank differ from those of rank 0; "" if they do not."""
+    lacks = [name for name in first if name not in other]
+    more = [name for name in other if name not in first]
+    if lacks and more and not _layers(first) & _layers(other):
+        return (
+            f"expected the whole model on every rank, found other layers on rank 0 ('{lacks[0]}') "
+            f"than on rank {rank} ('{more[0]}'); pipeline parallelism is not supported, put the "
+            "model together before the save"
+        )
+    same = "expected the same tensors on every rank"
+    hint = "is it the same model on every rank?"
+    if lacks:
+        return f"'{lacks[0]}': {same}, found it on rank 0 and not on rank {rank}; {hint}"
+    if more:
+        return f"'{more[0]}': {same}, found it on rank {rank} and not on rank 0; {hint}"
+    for name, (dtype, shape) in first.items():
+        if other[name] == (dtype, shape):
+            continue
+        if other[name][0] == dtype and len(other[name][1]) == len(shape):
+            hint = "are these parts of it (tensor parallelism without DTensor)?"
+        return (
+            f"'{name}': {same}, found {dtype} of shape {shape} on rank 0 and {other[name][0]} of "
+            f"shape {other[name][1]} on rank {rank}; {hint}"
+        )
+    return ""
+
+
+def _described(sets: Sequence[Weights]) -> Described:
+    found: Described = {}
+    for weights in sets:
+        place = f"{weights.folder}/" if weights.folder else ""
+        found |= {place + e.name: (str(e.dtype), tuple(e.shape)) for e in weights.entries}
+    return found
+
+
+def _layers(described: Described) -> set[str]:
+    """The numbered modules in which tensors lie, by the beginnings of their names."""
+    found = set()
+    for name in described:
+        steps = name.split(".")
+        number = next((n for n, step in enumerate(steps) if step.isdecimal()), None)
+        if number is not None:
+            found.add(".".join(steps[: number + 1]))
+    return found
