@@ -70,7 +70,8 @@ class BestEffort:
             shutil.rmtree(scratch)
             return " ".join(describe(error).split())
         for name in found:
-            (self.folder / name).parent.mkdir(exist_ok=True)
+            if "/" in name:
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (scratch / name).replace(self.folder / name)
         shutil.rmtree(scratch)
         return ""
@@ -91,14 +92,17 @@ class BestEffort:
 
 
 def _files(folder: Path, *, strict: bool = True) -> list[str]:
-    """Name the files in a folder and its subfolders."""
-    names = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            if strict:
-                raise WriteError(f"expected files and folders only, found a link: {path.name}")
-        elif path.is_file():
-            names.append(path.relative_to(folder).as_posix())
+    """Name the files in a folder and its subfolders, in order."""
+    names: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_dir(follow_symlinks=False):
+                below = _files(folder / entry.name, strict=strict)
+                names += [f"{entry.name}/{name}" for name in below]
+            elif entry.is_file(follow_symlinks=False):
+                names.append(entry.name)
+            elif strict:
+                raise WriteError(f"expected files and folders only, found a link: {entry.name}")
     return names
 
 
