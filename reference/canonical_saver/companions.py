@@ -115,7 +115,7 @@ def _write_config(
         _write_settings(_CONFIG, "model.config", values, wrong, staged, load, needed=True)
 
 
-def _write_code(kind: type[Any], staged: BestEffort) -> dict[str, Any]:
+def _write_code(kind: Any, staged: BestEffort) -> dict[str, Any]:
     """Copy the code of a class that is not one of transformers; returns where it is found."""
     if getattr(kind, "_auto_class", None) is None:
         return {}

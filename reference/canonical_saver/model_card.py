@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 
 from huggingface_hub import ModelCardData
-from huggingface_hub.utils import HFValidationError, validate_repo_id
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
