@@ -94,7 +94,7 @@ class Samples:
             self._stride *= 2
 
 
-def compare(
+def read_back(
     folder: Path, files: Sequence[File], everyone: Sequence[Sequence[Sample]], hosts: Sequence[str]
 ) -> None:
     """Read samples of all ranks through this rank's mount.

@@ -23,7 +23,7 @@ from canonical_saver import companions, dcp, formats, request, stale, weights
 from canonical_saver.engines import Engines
 from canonical_saver.entries import Weights
 from canonical_saver.errors import RequestError, VerifyError, WriteError
-from canonical_saver.hosts import Samples, compare, host_id
+from canonical_saver.hosts import Samples, host_id, read_back
 from canonical_saver.layout import File, Placed, stored_size
 from canonical_saver.modules import unwrap
 from canonical_saver.mount_probe import check_mount
@@ -204,7 +204,7 @@ def _save(asked: Request, ranks: Ranks) -> Report:
             )
 
     staging: Staging | None = None
-    beside = companions.Written()
+    sidecars = companions.Written()
     needed = sum(stored_size(one.entries, asked.dtype) for one in sets)
     room = Room(asked.output_dir, needed)
     with ExitStack() as stack:
@@ -216,15 +216,15 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                 staging = Staging(asked.output_dir)
                 stack.callback(staging.abandon)
                 check_mount(staging.folder)
-                beside = companions.write(
+                sidecars = companions.write(
                     model, sets, asked.tokenizer, staging.folder, asked.output_dir, asked.dtype
                 )
                 (staging.folder / "probe").write_text(token)
                 staged_in = staging.name
         token, staged_in = ranks.share((token, staged_in))
         folder = asked.output_dir / staged_in
-        seen = ranks.rank == 0 or _sees(folder / "probe", token)
-        sees, hosts = zip(*ranks.gather((seen, host_id())), strict=True)
+        shares_folder = ranks.rank == 0 or _sees(folder / "probe", token)
+        sees, hosts = zip(*ranks.gather((shares_folder, host_id())), strict=True)
         mode = 0o644
         archives: list[formats.Archive] = []
         with ranks.phase("create"), room:
@@ -275,7 +275,7 @@ def _save(asked: Request, ranks: Ranks) -> Report:
             writer.compare(planned)
             if staging is not None:
                 _check_files(folder, files)
-                compare(folder, files, everywhere, hosts)
+                read_back(folder, files, everywhere, hosts)
         names: list[str] = []
         with ranks.phase("publish"), room:
             if staging is not None:
@@ -287,10 +287,10 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                     tokenizer=asked.tokenizer is not None,
                     folders=[w.folder for w in sets if w.folder],
                 )
-                names = staging.commit([*old, *beside.outdated], mode)
-    names, flaws = ranks.share((names, beside.warnings))
+                names = staging.commit([*old, *sidecars.outdated], mode)
+    names, warnings = ranks.share((names, sidecars.warnings))
     size, seconds = sum(file.size for file in files), time.monotonic() - begun
-    return Report(asked.output_dir, tuple(names), size, seconds, ranks.world_size, flaws)
+    return Report(asked.output_dir, tuple(names), size, seconds, ranks.world_size, warnings)
 
 
 @contextmanager

@@ -113,13 +113,13 @@ def test_samples_are_few_and_from_everywhere() -> None:
     assert max(b - a for a, b in zip(offsets, [*offsets[1:], 30_000], strict=True)) < 3_000
 
 
-def test_compare_names_file_byte_and_rank(tmp_path: Path) -> None:
+def test_read_back_names_file_byte_and_rank(tmp_path: Path) -> None:
     file = hosts.File("model.safetensors", b"", (), 8)
     (tmp_path / file.name).write_bytes(b"abcdefgh")
     places = ["first 1", "second 2"]
-    hosts.compare(tmp_path, [file], [[], [(0, 2, b"cd"), (0, 7, b"h")]], places)
+    hosts.read_back(tmp_path, [file], [[], [(0, 2, b"cd"), (0, 7, b"h")]], places)
     with pytest.raises(VerifyError, match=r"model.safetensors: the 2 bytes from 3 on.*rank 1"):
-        hosts.compare(tmp_path, [file], [[], [(0, 2, b"cd"), (0, 3, b"dE")]], places)
+        hosts.read_back(tmp_path, [file], [[], [(0, 2, b"cd"), (0, 3, b"dE")]], places)
 
 
 def test_host_id_without_a_boot_id_is_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
