@@ -67,6 +67,7 @@ Guests = Literal["none", "strangers", "readonly"]
 Trial = Literal["none", "twin", "crash", "trace"]
 Vocabulary = Literal["same", "resized"]
 Head = Literal["declared", "contrary"]
+Generation = Literal["sampling", "contradictory"]
 Handover = Literal["trained", "base"]
 Wrapper = Literal["none", "checkpointing", "compile", "regional"]
 TrainerName = Literal["transformers", "trl-sft", "trl-dpo"]
@@ -133,6 +134,8 @@ class Case:
         vocabulary: ``resized`` adds special tokens to the tokenizer and rows to the embeddings.
         head: full training only: ``contrary`` ties what the configuration declares to be untied,
             and unties what it declares to be tied.
+        generation: full training only: ``contradictory`` turns sampling off and keeps its settings,
+            which transformers reads and uses, and refuses to write.
         handover: what the saver gets as ``model``: the model that was trained, or, as preference
             tuning does, the base model inside of it, which is not what ``trainer.model`` is.
         class_name: name of a class that the model is made a subclass as; empty keeps its own.
@@ -162,6 +165,7 @@ class Case:
     trial: Trial = "none"
     vocabulary: Vocabulary = "same"
     head: Head = "declared"
+    generation: Generation = "sampling"
     handover: Handover = "trained"
     class_name: str = ""
     wrapper: Wrapper = "none"
@@ -188,6 +192,8 @@ class Case:
             raise ValueError(f"{self.mode}: only a model with an adapter has a base inside of it")
         if self.head == "contrary" and self.adapter is not None:
             raise ValueError(f"{self.mode}: an adapter's save does not bring the head's tie")
+        if self.generation != "sampling" and self.adapter is not None:
+            raise ValueError(f"{self.mode}: an adapter's save brings no settings of generation")
         if self.class_name and self.adapter is not None:
             raise ValueError(f"{self.mode}: an adapter's save does not name the model's class")
         if self.after and (self.occupied, self.guests) != ("empty", "none"):

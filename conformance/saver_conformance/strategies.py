@@ -119,6 +119,7 @@ def all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
     if not mode.is_adapter:
         # Removing a prefix is easily confused with removing any of its letters.
         axes["head"] = ("declared", "contrary")
+        axes["generation"] = ("sampling", "contradictory")
         axes["class_name"] = ("", *one_for_each_letter("FSDP"))
     if mode.is_adapter:
         axes["handover"] = ("trained", "base")

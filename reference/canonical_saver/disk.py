@@ -3,7 +3,8 @@
 The two calls that Python does not offer save about a third of the time on ext4: a file whose
 blocks are reserved is written to without looking for each of them, by several processes too; and
 writing back early keeps the disk at work while the next bytes are being copied. Where the system
-has neither, files are only slower.
+has neither, files are only slower. What a mount does not offer at all, such as flushing a folder,
+is done without: only what means that bytes are lost is an error.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -22,6 +25,15 @@ _VIEW.restype = ctypes.py_object
 _READ_ONLY = 0x100
 _START_WRITEBACK = 2  # SYNC_FILE_RANGE_WRITE
 _WORTH_WRITEBACK = 2**20
+_ZEROS = bytes(2**20)
+
+_NOT_OFFERED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What a file system answers to a call that it does not know."""
+_NOT_ALLOWED = frozenset({errno.EPERM, errno.EACCES})
+_NO_FOLDER_HANDLE = _NOT_OFFERED | _NOT_ALLOWED | {errno.EISDIR, errno.EBADF}
+"""Reasons why a folder cannot be opened or flushed, as PostgreSQL's ``fsync_fname`` has them."""
+LOST = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+"""What means that bytes cannot be stored, whatever call says so."""
 
 MOST_PARTS = 1024
 """Buffers that one system call takes (IOV_MAX)."""
@@ -75,9 +87,76 @@ def reserve(handle: int, size: int) -> None:
         if not fallocate(handle, 0, ctypes.c_int64(0), ctypes.c_int64(size)):
             return
         number = ctypes.get_errno()
-        if number not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+        if number in LOST:
             raise OSError(number, os.strerror(number))
-    os.truncate(handle, size)
+    try:
+        os.truncate(handle, size)
+    except OSError as error:
+        if error.errno in LOST:
+            raise
+        _extend(handle, size)
+
+
+def _extend(handle: int, size: int) -> None:
+    """Give a file its size by writing: its last byte or, where no hole can be left, every byte."""
+    if not size:
+        return
+    try:
+        os.pwrite(handle, b"\0", size - 1)
+    except OSError as error:
+        if error.errno in LOST:
+            raise
+        for offset in range(0, size, len(_ZEROS)):
+            put(handle, [memoryview(_ZEROS)[: size - offset]], offset)
+
+
+def flush(handle: int) -> None:
+    """Have a file on the disk, as far as its file system offers that.
+
+    Raises:
+        OSError: it could not be stored.
+    """
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
+
+
+def flush_path(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk, as far as its file system offers that.
+
+    Raises:
+        OSError: it could not be stored.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in _NO_FOLDER_HANDLE and path.is_dir():
+            return
+        raise
+    try:
+        flush(handle)
+    except OSError as error:
+        if error.errno != errno.EBADF or not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Give a file permission bits, where its file system has them for each file.
+
+    Raises:
+        OSError: it could not be stored.
+    """
+    if stat.S_IMODE(path.stat().st_mode) == mode:
+        return
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED | _NOT_ALLOWED:
+            raise
 
 
 def _start_writeback(handle: int, offset: int, size: int) -> None:

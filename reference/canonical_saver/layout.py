@@ -86,6 +86,11 @@ def stored_dtype(entry: Entry, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if cast and dtype is not None else entry.dtype
 
 
+def stored_size(entries: Sequence[Entry], dtype: torch.dtype | None) -> int:
+    """Bytes of all these tensors in their files."""
+    return sum(prod(entry.shape) * stored_dtype(entry, dtype).itemsize for entry in entries)
+
+
 def safetensors_header(tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]]]) -> bytes:
     """Make the header that safetensors writes for tensors already in file order.
 

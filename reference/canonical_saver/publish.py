@@ -18,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from canonical_saver.disk import flush_path as _flush
+from canonical_saver.disk import set_mode
 from canonical_saver.errors import RequestError, SaveError, WriteError, describe
 
 STAGING = ".canonical-saver-staging"
@@ -95,7 +97,7 @@ class Staging:
                 self._made.append(place)
         for name in names:
             path = self.folder / name
-            path.chmod(mode)
+            set_mode(path, mode)
             _flush(path)
         staging = self.output_dir / STAGING
         for folder in {self.folder, *((self.folder / name).parent for name in names)}:
@@ -107,7 +109,7 @@ class Staging:
         record = {"version": _VERSION, "folder": self.folder.name, "files": names, "remove": gone}
         draft.write_text(json.dumps(record, indent=2))
         _flush(draft)
-        draft.rename(staging / RECORD)
+        draft.replace(staging / RECORD)
         try:
             _flush(staging)
             recover(self.output_dir)
@@ -268,11 +270,3 @@ def _move(staged: Path, output: Path, names: Sequence[str]) -> None:
         _flush(folder)
         if folder != output:
             _flush(output)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

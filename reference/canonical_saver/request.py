@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from canonical_saver.collator import tokenizer_of
 from canonical_saver.errors import RequestError
 from canonical_saver.progress import Tell
 
@@ -110,7 +111,8 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
             ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums``,
             ``save_check_replicas`` and ``relora`` (with ``load_in_4bit`` and ``load_in_8bit``) are
             read.
-        trainer: the trainer, or None; its tokenizer and its wrapped model are looked up.
+        trainer: the trainer, or None; its tokenizer, or its data collator's, and its wrapped model
+            are looked up.
         model: the model, wrapped or not.
 
     Raises:
@@ -127,6 +129,8 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
     tokenizer = getattr(trainer, "processing_class", None)
     if tokenizer is None:
         tokenizer = getattr(trainer, "tokenizer", None)
+    if tokenizer is None:
+        tokenizer = tokenizer_of(getattr(trainer, "data_collator", None))
     return build(
         model,
         output_dir,

@@ -34,13 +34,16 @@ from canonical_saver import (
 from canonical_saver.engines import Engines
 from canonical_saver.entries import Weights, require_data
 from canonical_saver.errors import RequestError, VerifyError, WriteError
-from canonical_saver.layout import File, Placed
+from canonical_saver.hosts import Samples, host_id, read_back
+from canonical_saver.layout import File, Placed, stored_size
 from canonical_saver.modules import unwrap
+from canonical_saver.mount_probe import check_mount
 from canonical_saver.progress import Meter, Tell, shown
 from canonical_saver.publish import Staging
 from canonical_saver.ranks import Ranks
 from canonical_saver.replicas import Replicas
 from canonical_saver.request import Request
+from canonical_saver.room import Room
 from canonical_saver.transfers import (
     Range,
     groups_to_compute,
@@ -64,7 +67,8 @@ class Report:
         bytes: bytes of the weight files.
         seconds: how long it took on this rank.
         ranks: how many ranks saved together.
-        warnings: what is not as one may expect and was saved all the same; the same on every rank.
+        warnings: what is not as one may expect and was saved all the same, or what could not be
+            written beside the weights, and what to do; the same on every rank.
     """
 
     output_dir: Path
@@ -220,7 +224,6 @@ def _save(asked: Request, ranks: Ranks) -> Report:
             model = unwrap(model.get_base_model())
         model = sets[0].owner or model
         sets = [casting.limited(model, one, asked.dtype) for one in sets]
-        companions.validate(model)
     with _no_collections(), ranks.phase("layout") as exchange:
         files = formats.lay_out(sets, asked)
         planned = transfers(files)
@@ -232,25 +235,30 @@ def _save(asked: Request, ranks: Ranks) -> Report:
     warnings += [text for one in sets for text in one.warnings]
 
     staging: Staging | None = None
+    sidecars = companions.Written()
+    needed = sum(stored_size(one.entries, asked.dtype) for one in sets)
+    room = Room(asked.output_dir, needed)
     with ExitStack() as stack:
         tell = stack.enter_context(shown(asked.progress, ranks.rank))
         token = secrets.token_hex(16)
         staged_in = ""
-        with ranks.phase("stage"):
+        with ranks.phase("stage"), room:
             if ranks.rank == 0:
                 staging = Staging(asked.output_dir)
                 stack.callback(staging.abandon)
-                companions.write(
+                check_mount(staging.folder)
+                sidecars = companions.write(
                     model, sets, asked.tokenizer, staging.folder, asked.output_dir, asked.dtype
                 )
                 (staging.folder / "probe").write_text(token)
                 staged_in = staging.name
         token, staged_in = ranks.share((token, staged_in))
         folder = asked.output_dir / staged_in
-        sees = ranks.gather(ranks.rank == 0 or _sees(folder / "probe", token))
+        shares_folder = ranks.rank == 0 or _sees(folder / "probe", token)
+        sees, hosts = zip(*ranks.gather((shares_folder, host_id())), strict=True)
         mode = 0o644
         archives: list[formats.Archive] = []
-        with ranks.phase("create"):
+        with ranks.phase("create"), room:
             if staging is not None:
                 mode = (folder / "probe").stat().st_mode & 0o777
                 (folder / "probe").unlink()
@@ -261,14 +269,16 @@ def _save(asked: Request, ranks: Ranks) -> Report:
             with ranks.phase("layout"):
                 planned = transfers(files)
         groups = groups_to_compute(files)
-        writer = Writer(folder, files, sees, ranks, asked.verify == "full", Meter(tell))
+        samples = Samples.of_rank(ranks.rank, hosts)
+        full = asked.verify == "full"
+        writer = Writer(folder, files, sees, ranks, full, Meter(tell), samples)
         everyone = ranks.gather(packed(ranges(planned)))
-        with ranks.phase("verify the layout"):
+        with ranks.phase("verify the layout"), room:
             prove_tiling(files, everyone)
             if staging is not None:
                 writer.create()
                 formats.write_indexes(folder, sets, files, asked)
-        with ranks.phase("write"):
+        with ranks.phase("write"), room:
             writer.expect(planned, groups)
             writer.write(planned)
             if asked.format == "dcp" and not all(sees):
@@ -279,7 +289,7 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                     "save as safetensors"
                 )
         if asked.format == "dcp":
-            with ranks.phase("write"):
+            with ranks.phase("write"), room:
                 for one in sets:
                     overflows = dcp.write(folder / one.folder, one, asked.dtype, ranks)
                     writer.overflows.counts += overflows
@@ -287,17 +297,19 @@ def _save(asked: Request, ranks: Ranks) -> Report:
             pieces: list[list[Range]] = ranks.gather(
                 [] if sees[ranks.rank] else batch_ranges(planned)
             )
-            with ranks.phase("stream"):
+            with ranks.phase("stream"), room:
                 writer.stream(planned, pieces)
         for turn, group in enumerate(groups):
-            with ranks.phase("convert"):
+            with ranks.phase("convert"), room:
                 writer.compute(turn, _set_of(group, sets), group)
+        everywhere = ranks.gather(samples.kept) if len(set(hosts)) > 1 else []
         with ranks.phase("verify"):
             writer.compare(planned)
             if staging is not None:
                 _check_files(folder, files)
+                read_back(folder, files, everywhere, hosts)
         names: list[str] = []
-        with ranks.phase("publish"):
+        with ranks.phase("publish"), room:
             if staging is not None:
                 if asked.checksums:
                     _write_checksums(folder)
@@ -307,8 +319,9 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                     tokenizer=asked.tokenizer is not None,
                     folders=[w.folder for w in sets if w.folder],
                 )
-                names = staging.commit(old, mode)
-    names = ranks.share(names)
+                names = staging.commit([*old, *sidecars.outdated], mode)
+    names, flaws = ranks.share((names, sidecars.warnings))
+    warnings += flaws
     if asked.dtype is not None:
         warnings += overflow.warnings(ranks.gather(writer.overflows.counts), asked.dtype)
     size, seconds = sum(file.size for file in files), time.monotonic() - begun

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
-from canonical_saver.disk import put, reserve, view
+from canonical_saver.disk import flush, put, reserve, view
 from canonical_saver.entries import Weights
 from canonical_saver.errors import VerifyError, WriteError
+from canonical_saver.hosts import Samples
 from canonical_saver.layout import File, Placed
 from canonical_saver.overflow import Overflows
 from canonical_saver.pinned import PIECE, to_host
@@ -39,6 +40,7 @@ class Writer:
         ranks: the ranks of the save.
         full: whether to read back and compare everything.
         meter: told of the bytes written.
+        samples: told of the bytes that this rank writes.
 
     Attributes:
         overflows: counts what this rank casts to infinity.
@@ -52,9 +54,10 @@ class Writer:
         ranks: Ranks,
         full: bool,
         meter: Meter,
+        samples: Samples,
     ) -> None:
         self._folder, self._files, self._sees, self._ranks = folder, files, sees, ranks
-        self._full, self._meter = full, meter
+        self._full, self._meter, self._samples = full, meter, samples
         self.overflows = Overflows(files)
 
     def create(self) -> None:
@@ -203,6 +206,7 @@ class Writer:
         self, handles: _Open, file: int, offset: int, pieces: Sequence[torch.Tensor]
     ) -> None:
         put(handles[file], [view(piece) for piece in pieces], offset)
+        self._samples.add(file, offset, pieces)
         self._meter.wrote(file, sum(piece.numel() for piece in pieces))
 
     def _compare(self, handle: int, file: int, offset: int, pieces: Sequence[torch.Tensor]) -> None:
@@ -251,7 +255,7 @@ class _Open:
         try:
             if kind is None and self._mode != os.O_RDONLY:
                 for handle in self._handles.values():
-                    os.fsync(handle)
+                    flush(handle)
         finally:
             for handle in self._handles.values():
                 os.close(handle)

@@ -238,3 +238,19 @@ def test_hybrid_sharding_is_for_ranks_that_shard():
     for engine, size, replicas in (("fsdp1", 4, 2), ("fsdp2", 3, 2), ("fsdp2", 2, 2)):
         with pytest.raises(ValueError, match="replicas"):
             Case(Mode("full", engine), world_size=size, replicas=replicas)
+
+
+def test_contradictory_settings_of_generation_are_those_of_the_trained_model(tmp_path):
+    case = Case(Mode("full", "single"), generation="contradictory")
+    model = models.load_base(case, _base(tmp_path, case))
+    with pytest.raises(ValueError, match="temperature"):
+        model.save_pretrained(tmp_path / "saved")
+    assert models.demanded_generation(case) == ("eos_token_id",)
+    sampling = Case(Mode("full", "single"))
+    models.load_base(sampling, _base(tmp_path, sampling)).save_pretrained(tmp_path / "saved")
+    assert set(models.demanded_generation(sampling)) == set(models.GENERATION)
+
+
+def test_an_adapter_has_no_settings_of_generation():
+    with pytest.raises(ValueError, match="no settings of generation"):
+        Case(Mode("lora", "single"), adapter=Adapter(), generation="contradictory")

@@ -20,7 +20,6 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from canonical_saver import (
     Progress,
     RequestError,
-    SaveError,
     layout,
     plan,
     save_model,
@@ -169,15 +168,6 @@ def test_bad_values(cfg: dict[str, Any], message: str, tmp_path: Path, monkeypat
     with pytest.raises(RequestError, match=message):
         save_trained_model(cfg, None, models.llama())
     assert not list(tmp_path.iterdir())
-
-
-def test_bad_generation_config_writes_nothing(tmp_path: Path) -> None:
-    model = models.llama()
-    model.generation_config.temperature = 0.3
-    model.generation_config.do_sample = False
-    with pytest.raises(SaveError, match="generation_config"):
-        save_model(model, tmp_path / "m")
-    assert not (tmp_path / "m").exists()
 
 
 def test_request_of_mappings_and_objects() -> None:

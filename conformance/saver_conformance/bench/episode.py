@@ -173,7 +173,10 @@ def _expectation(
             tied={} if undeclared else names.tied,
             optional=undeclared,
             config=fields,
-            generation={key: getattr(model.generation_config, key) for key in models.GENERATION},
+            generation={
+                key: getattr(model.generation_config, key)
+                for key in models.demanded_generation(case)
+            },
             chat_template=template,
             vocabulary=vocabulary,
         )

@@ -42,6 +42,16 @@ ADDED_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
 
 GENERATION = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [2, 3]}
 """Settings of generation that the base model has, and that no library would choose."""
+STOP_TOKENS = "eos_token_id"
+"""The one among them that says when a model's turn ends."""
+
+
+def demanded_generation(case: Case) -> tuple[str, ...]:
+    """Names of the settings of generation that a save has to bring.
+
+    Where they contradict each other, a saver may correct those of sampling.
+    """
+    return tuple(GENERATION) if case.generation == "sampling" else (STOP_TOKENS,)
 
 
 def base_vocabulary_size(case: Case) -> int:
@@ -175,5 +185,7 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
             module.share()
     set_head(model, case)
     model.config.use_cache = False
+    if case.generation == "contradictory":
+        model.generation_config.do_sample = False
     rename_class(model, case)
     return model

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.names import without_wrappers
 from saver_conformance.checks.registry import check
-from saver_conformance.disk.directory import ADAPTER_CONFIG
+from saver_conformance.disk.directory import ADAPTER_CONFIG, CARD
 from saver_conformance.finding import Finding
 from saver_conformance.shown import shown
 
@@ -100,6 +101,19 @@ def inference_mode(e: Evidence) -> Iterator[Finding]:
             shown(e.adapter_config.get("inference_mode")),
             file=ADAPTER_CONFIG,
         )
+
+
+@check("ADAPTER-009")
+def model_card(e: Evidence) -> Iterator[Finding]:
+    """The card tells no path of the base."""
+    base = str(e.expected.adapter.get("base_model_name_or_path") or "")
+    path = e.folder / CARD
+    if CARD not in e.written or not path.is_file() or not Path(base).is_absolute():
+        return
+    card = path.read_text(encoding="utf-8", errors="replace")
+    if base in card:
+        line = next(line for line in card.splitlines() if base in line)
+        yield e.finding("ADAPTER-009", "no path of the base model", shown(line), file=CARD)
 
 
 def is_base(e: Evidence, name: str) -> bool:

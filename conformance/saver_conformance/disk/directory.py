@@ -28,6 +28,7 @@ ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
+CARD = "README.md"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -48,7 +49,7 @@ _COMPANIONS = frozenset(
         TOKENIZER,
         TOKENIZER_CONFIG,
         CHAT_TEMPLATE,
-        "README.md",
+        CARD,
         "added_tokens.json",
         "chat_template.json",
         "merges.txt",

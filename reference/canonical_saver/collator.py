@@ -1,0 +1,47 @@
+"""The tokenizer or processor that a data collator holds, where the trainer has none itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from types import MethodType
+from typing import Any
+
+_NAMES = ("processing_class", "processor", "tokenizer", "feature_extractor", "image_processor")
+"""What collators call it: transformers' ``tokenizer``, TRL's ``processor``. What holds the others
+comes first."""
+_WRAPPED = ("data_collator", "collator", "collate_fn")
+"""What collators call another collator that they call."""
+
+
+def tokenizer_of(collator: Any) -> Any:
+    """Find what a trainer's data collator prepares the inputs with.
+
+    Args:
+        collator: an object, a method or a ``functools.partial``, or one around another one.
+
+    Returns:
+        The tokenizer or processor; None if there is none that can be saved.
+    """
+    for place in _places(collator, set()):
+        for name in _NAMES:
+            found = place.get(name) if isinstance(place, dict) else getattr(place, name, None)
+            if callable(getattr(found, "save_pretrained", None)):
+                return found
+    return None
+
+
+def _places(collator: Any, seen: set[int]) -> Iterator[Any]:
+    """All that may have it as an attribute or, of a partial function, as an argument."""
+    if collator is None or id(collator) in seen:
+        return
+    seen.add(id(collator))
+    yield collator
+    if isinstance(collator, partial):
+        yield collator.keywords
+        yield from _places(collator.func, seen)
+    elif isinstance(collator, MethodType):
+        yield from _places(collator.__self__, seen)
+    else:
+        for name in _WRAPPED:
+            yield from _places(getattr(collator, name, None), seen)
