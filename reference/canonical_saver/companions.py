@@ -99,7 +99,7 @@ def _write_adapter_config(model: Any, adapter: str, folder: Path) -> None:
     if config.task_type is None:
         kind = original_class(model.get_base_model())
         mapping = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder), auto_mapping_dict=mapping)
 
 

@@ -5,6 +5,9 @@ Nothing after this module looks at the configuration again.
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ VERIFICATIONS: tuple[Verify, ...] = ("layout", "full")
 DEFAULT_SHARD_SIZE = 50_000_000_000
 """Bytes a file by default, as ``save_pretrained`` of transformers 5 has it (50GB)."""
 
+_LOGGER = logging.getLogger("canonical_saver")
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _DTYPES = {
@@ -54,6 +58,8 @@ class Request:
         tokenizer: the tokenizer or processor, or None.
         progress: who is told of the progress, see :func:`canonical_saver.progress.shown`.
         merge: save the base with the adapter merged into it, as ReLoRA trains it.
+        base_model: the base of an adapter as the configuration names it, a folder or an id on the
+            hub; None if it does not.
     """
 
     model: nn.Module
@@ -67,6 +73,7 @@ class Request:
     tokenizer: Any = None
     progress: Tell | bool | None = None
     merge: bool = False
+    base_model: str | None = None
 
 
 def lookup(cfg: Any, key: str) -> Any:
@@ -86,8 +93,8 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
 
     Args:
         cfg: the training configuration; ``output_dir``, ``save_safetensors``, ``max_shard_size``,
-            ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums`` and ``relora``
-            (with ``load_in_4bit`` and ``load_in_8bit``) are read.
+            ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums``, ``base_model`` and
+            ``relora`` (with ``load_in_4bit`` and ``load_in_8bit``) are read.
         trainer: the trainer, or None; its tokenizer and its wrapped model are looked up.
         model: the model, wrapped or not.
 
@@ -105,6 +112,14 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
     tokenizer = getattr(trainer, "processing_class", None)
     if tokenizer is None:
         tokenizer = getattr(trainer, "tokenizer", None)
+    if tokenizer is not None and not _can_be_saved(tokenizer):
+        # A trainer takes anything; after days of training, this is no reason to save nothing.
+        _LOGGER.warning(
+            "the trainer's %s cannot be saved, it has no save_pretrained: save it yourself",
+            type(tokenizer).__name__,
+        )
+        tokenizer = None
+    base_model = lookup(cfg, "base_model")
     return build(
         model,
         output_dir,
@@ -118,6 +133,7 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         progress=False if lookup(arguments, "disable_tqdm") else None,
         # As axolotl has it: a quantized base cannot take the merged weights.
         merge=bool(lookup(cfg, "relora")) and not quantized,
+        base_model=str(base_model) if isinstance(base_model, str | Path) else None,
     )
 
 
@@ -134,6 +150,7 @@ def build(
     tokenizer: Any = None,
     progress: Any = None,
     merge: bool = False,
+    base_model: str | None = None,
 ) -> Request:
     """Validate each value; None means the default.
 
@@ -148,9 +165,10 @@ def build(
             f"model: expected a torch.nn.Module, found {type(model).__name__}; hand over the model "
             "that was trained"
         )
-    if not isinstance(output_dir, str | Path) or not str(output_dir):
+    if tokenizer is not None and not _can_be_saved(tokenizer):
         raise RequestError(
-            f"output_dir: expected the path of a folder, found {output_dir!r}; set it in cfg"
+            "tokenizer: expected a tokenizer or processor with a method save_pretrained, found "
+            f"{tokenizer!r:.80}; load it first, as AutoTokenizer.from_pretrained does"
         )
     if checksums is not None and not isinstance(checksums, bool):
         raise RequestError(f"checksums: expected true or false, found {checksums!r}")
@@ -159,15 +177,16 @@ def build(
     return Request(
         model=model,
         roots=roots or (model,),
-        output_dir=Path(output_dir).absolute(),
+        output_dir=_parse_folder(output_dir),
         format=_one_of("save_format", format, FORMATS),
         max_shard_size=parse_size(max_shard_size),
         dtype=_parse_dtype(dtype),
         verify=_one_of("save_verify", verify, VERIFICATIONS),
         checksums=bool(checksums),
-        tokenizer=tokenizer if hasattr(tokenizer, "save_pretrained") else None,
+        tokenizer=tokenizer,
         progress=progress,
         merge=merge,
+        base_model=base_model,
     )
 
 
@@ -194,6 +213,34 @@ def parse_size(value: Any) -> int:
             f"max_shard_size: expected bytes or a text such as '5GB' or '300KB', found {value!r}"
         )
     return int(size)
+
+
+def _parse_folder(value: Any) -> Path:
+    """Make an absolute path of what names a folder of this machine."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise RequestError(
+            f"output_dir: expected the path of a folder, found {value!r}; set it in cfg"
+        )
+    # A path object has made one slash of two.
+    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/" + ("/" if path is value else ""), path):
+        raise RequestError(
+            f"output_dir: expected the path of a folder on this machine, found {path!r}; save to a "
+            f"folder, then upload it to {scheme.group()}"
+        )
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise RequestError(
+            f"output_dir: expected the home of a user, found none for {path!r} ({error}); write "
+            "the path out"
+        ) from error
+
+
+def _can_be_saved(tokenizer: Any) -> bool:
+    """Whether something is a tokenizer or processor; its class alone is none."""
+    able = callable(getattr(tokenizer, "save_pretrained", None))
+    return able and not isinstance(tokenizer, type)
 
 
 def _one_of(key: str, value: Any, known: tuple[Any, ...]) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import os
+import logging
 import secrets
 import time
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from canonical_saver import companions, dcp, formats, request, stale, weights
+from canonical_saver import base_model, companions, dcp, formats, one_folder, request, stale, weights
 from canonical_saver.engines import Engines
 from canonical_saver.entries import Weights
 from canonical_saver.errors import RequestError, VerifyError, WriteError
@@ -39,6 +39,8 @@ from canonical_saver.transfers import (
 )
 from canonical_saver.write import Writer, batch_ranges
 
+_LOGGER = logging.getLogger("canonical_saver")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -50,6 +52,7 @@ class Report:
         bytes: bytes of the weight files.
         seconds: how long it took on this rank.
         ranks: how many ranks saved together.
+        left: weights and configurations of other models in the folder, which stay there.
     """
 
     output_dir: Path
@@ -57,6 +60,7 @@ class Report:
     bytes: int
     seconds: float
     ranks: int
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,16 +209,24 @@ def _save(asked: Request, ranks: Ranks) -> Report:
         staged_in = ""
         with ranks.phase("stage"):
             if ranks.rank == 0:
+                base = base_model.names(model, sets, asked.base_model)
+                base_model.refuse(base, sets, asked.output_dir)
                 staging = Staging(asked.output_dir)
                 stack.callback(staging.abandon)
                 companions.write(
                     model, sets, asked.tokenizer, staging.folder, asked.output_dir, asked.dtype
                 )
+                base_model.refuse_changes(
+                    base, _arrival(staging, sets), asked.output_dir, checksums=asked.checksums
+                )
                 (staging.folder / "probe").write_text(token)
                 staged_in = staging.name
-        token, staged_in = ranks.share((token, staged_in))
+        token, staged_in, output_dir = ranks.share((token, staged_in, asked.output_dir))
         folder = asked.output_dir / staged_in
-        sees = ranks.gather(ranks.rank == 0 or _sees(folder / "probe", token))
+        views = ranks.gather(one_folder.look(asked.output_dir, f"{staged_in}/probe", token))
+        with ranks.phase("stage"):
+            one_folder.check(views)
+        sees = [view.sees for view in views]
         mode = 0o644
         archives: list[formats.Archive] = []
         with ranks.phase("create"):
@@ -263,20 +275,19 @@ def _save(asked: Request, ranks: Ranks) -> Report:
             if staging is not None:
                 _check_files(folder, files)
         names: list[str] = []
+        left: list[str] = []
         with ranks.phase("publish"):
             if staging is not None:
                 if asked.checksums:
                     _write_checksums(folder)
-                old = stale.files(
-                    asked.output_dir,
-                    adapter=sets[0].adapter is not None,
-                    tokenizer=asked.tokenizer is not None,
-                    folders=[w.folder for w in sets if w.folder],
-                )
-                names = staging.commit(old, mode)
-    names = ranks.share(names)
+                arrival = _arrival(staging, sets)
+                names = staging.commit(stale.files(asked.output_dir, arrival), mode)
+                left = stale.others(asked.output_dir, arrival)
+                _warn_of(left, asked.output_dir, arrival)
+    names, left = ranks.share((names, left))
     size = sum(file.size for file in files)
-    return Report(asked.output_dir, tuple(names), size, time.monotonic() - begun, ranks.world_size)
+    seconds = time.monotonic() - begun
+    return Report(output_dir, tuple(names), size, seconds, ranks.world_size, tuple(left))
 
 
 @contextmanager
@@ -301,12 +312,21 @@ def _set_of(group: list[tuple[int, Placed]], sets: list[Weights]) -> Weights:
     return next(one for one in sets if any(entry is placed.entry for entry in one.entries))
 
 
-def _sees(probe: Path, token: str) -> bool:
-    """Whether this rank's view of the output folder is that of rank 0, and can be written to."""
-    try:
-        return probe.read_text() == token and os.access(probe, os.W_OK)
-    except OSError:
-        return False
+def _arrival(staging: Staging, sets: list[Weights]) -> stale.Arrival:
+    """What is staged by now."""
+    folders = frozenset(weights.folder for weights in sets)
+    adapter = sets[0].adapter is not None
+    return stale.Arrival(staging.folder, frozenset(staging.staged()), folders, adapter)
+
+
+def _warn_of(left: list[str], output_dir: Path, arrival: stale.Arrival) -> None:
+    """Say which files of other models stay, and what loads then."""
+    if not left:
+        return
+    effect = ""
+    if arrival.adapter and "config.json" in left and "" in arrival.folders:
+        effect = "; AutoModel takes the model in this folder for the adapter's base"
+    _LOGGER.warning("files of another model stay in %s: %s%s", output_dir, ", ".join(left), effect)
 
 
 def _check_files(folder: Path, files: list[File]) -> None:
