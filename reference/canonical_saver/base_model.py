@@ -1,9 +1,9 @@
 """The base model that an adapter needs, and what its save must not do to it.
 
 An adapter is worth nothing without its base, so no save of one may replace a file of it. Nor may it
-put itself into the base's folder: from then on, whoever loads the base there would get the adapter
-too (``transformers`` attaches it). Only where that is so already, the new adapter takes the place of
-the old one.
+put an adapter into the base's folder: from then on, whoever loads the base there would get the
+adapter too (``transformers`` attaches it). Only where that is so already, the new adapter takes the
+place of the old one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def names(model: Any, sets: Sequence[Weights], configured: str | None) -> set[st
     if sets[0].adapter is None:
         return set()
     base = model.get_base_model()
-    found = [getattr(config, "base_model_name_or_path", None) for config in model.peft_config.values()]
+    found = [
+        getattr(config, "base_model_name_or_path", None) for config in model.peft_config.values()
+    ]
     found += [getattr(base, "name_or_path", None), configured]
     found += [getattr(getattr(base, "config", None), "_name_or_path", None)]
     return {os.fspath(name) for name in found if isinstance(name, str | Path) and str(name)}
@@ -115,22 +117,21 @@ def _why_base(base: Collection[str], place: Path) -> str:
 
 def _folders(name: str) -> Iterator[Path]:
     """The folders that a name of a base leads to: itself, or what the cache of the hub has."""
-    place = Path(os.path.expanduser(name))
-    if place.is_dir():
-        yield place
-        return
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.constants import HF_HUB_CACHE, REPO_ID_SEPARATOR
 
-    snapshots = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "snapshots"
-    if snapshots.is_dir():
-        yield from sorted(path for path in snapshots.iterdir() if path.is_dir())
+    repository = REPO_ID_SEPARATOR.join(["models", *name.split("/")])
+    with suppress(OSError):  # it may be too long for a path
+        if Path(name).is_dir():
+            yield Path(name)
+        else:
+            snapshots = Path(HF_HUB_CACHE, repository, "snapshots")
+            yield from sorted(path for path in snapshots.glob("*") if path.is_dir())
 
 
 def _inodes(folder: Path, endings: str | tuple[str, ...]) -> dict[tuple[int, int], Path]:
     """Files in a folder by device and inode; links stand for what they lead to."""
     found = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("*")):
         if path.name.endswith(endings) and not path.name.startswith(_OF_ADAPTERS):
             with suppress(OSError):  # a link that leads nowhere
                 if path.is_file():

@@ -51,11 +51,12 @@ def _recover(folder: Path) -> None:
         print(f"{folder}: a save that was cut off is now finished")
         return
     holds = stale.holds_model(folder)
-    state = "the files in the folder are as before it" if holds else f"there is no model in {folder}"
+    none = "" if holds else f"; there is no model in {folder}"
     if found:
-        print(f"{folder}: what a save that was cut off had staged was removed; {state}")
+        unchanged = "; the model that was there before is unchanged" if holds else ""
+        print(f"{folder}: what a save that was cut off had staged was removed{none or unchanged}")
     else:
-        print(f"{folder}: nothing to recover{'' if holds else '; ' + state}")
+        print(f"{folder}: nothing to recover{none}")
 
 
 def _plan(folder: Path, max_shard_size: str | None) -> None:

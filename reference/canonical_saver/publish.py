@@ -4,8 +4,9 @@ Everything is made in a hidden folder inside the output folder and flushed to di
 what is to happen is put beside it: this is the commit. Only then is the output folder changed, by
 steps that can be done again from the record, whenever they were cut off: the files without which
 nothing loads go first and come last, so a half-changed folder refuses to load. A whole model beside
-an adapter is not touched; it is the adapter's configuration, without the adapter's weights, that
-closes the folder to ``transformers``. Each step is on disk before the next begins. ``docs/crash-safety.md`` has what a reader sees after each.
+an adapter is not touched: the adapter's configuration without its weights keeps ``transformers``
+from loading either. Each step is on disk before the next begins. ``docs/crash-safety.md`` has what
+a reader sees after each.
 """
 
 from __future__ import annotations

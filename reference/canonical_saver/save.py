@@ -19,7 +19,16 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from canonical_saver import base_model, companions, dcp, formats, one_folder, request, stale, weights
+from canonical_saver import (
+    base_model,
+    companions,
+    dcp,
+    formats,
+    one_folder,
+    request,
+    stale,
+    weights,
+)
 from canonical_saver.engines import Engines
 from canonical_saver.entries import Weights
 from canonical_saver.errors import RequestError, VerifyError, WriteError

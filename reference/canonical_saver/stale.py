@@ -224,11 +224,11 @@ def _marked(output_dir: Path) -> Iterator[str]:
 
 
 def _names(place: Path) -> set[str]:
-    """Name the files in a folder, links to files included; none if it cannot be read."""
+    """Name the files in a folder, links included; none if there is no such folder."""
     try:
         with os.scandir(place) as entries:
             return {entry.name for entry in entries if not entry.is_dir()}
-    except OSError:
+    except FileNotFoundError:
         return set()
 
 
@@ -243,22 +243,20 @@ def _has_files(place: Path) -> bool:
 
 def _folders(place: Path) -> set[str]:
     """Name the folders in a folder, without links and hidden ones."""
-    try:
-        with os.scandir(place) as entries:
-            return {
-                entry.name
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
-            }
-    except OSError:
-        return set()
+    with os.scandir(place) as entries:
+        return {
+            entry.name
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+        }
 
 
 def _indexed(index: Path) -> set[str]:
-    """The files that an index of shards names, without those that it has no right to name."""
+    """The files that an index of shards names."""
     named = _read_object(index).get("weight_map")
     values = named.values() if isinstance(named, dict) else ()
-    return {name for name in values if isinstance(name, str) and name == os.path.basename(name)}
+    # What is no name of a file in the same folder will not be found there.
+    return {name for name in values if isinstance(name, str)}
 
 
 def _tells_only_of(checksums: Path, names: Collection[str]) -> bool:
