@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
+from canonical_saver.adapter_names import folder_of
 from canonical_saver.entries import Entry, Weights, direct
 from canonical_saver.modules import bare, holding, named_modules, unwrap
 from canonical_saver.sources import Source
@@ -70,7 +71,7 @@ def weights(model: Any, sources: Mapping[str, Source], adapter: str) -> Weights:
             entries.append(direct(name, value))
         else:
             entries.append(Entry(name, value.dtype, tuple(value.shape), None, frozenset(memory)))
-    folder = "" if adapter == "default" else adapter
+    folder = folder_of(adapter)
     compute = partial(_prompt, model, adapter)
     return Weights(folder, "adapter_model", tuple(entries), memory, compute, adapter)
 

@@ -47,15 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _recover(folder: Path) -> None:
+    from canonical_saver import stale
     from canonical_saver.publish import STAGING, recover
 
     found = (folder / STAGING).exists()
     if recover(folder):
         print(f"{folder}: a save that was cut off is now finished")
-    elif found:
-        print(f"{folder}: what a save that was cut off had staged was removed, the model is whole")
+        return
+    holds = stale.holds_model(folder)
+    none = "" if holds else f"; there is no model in {folder}"
+    if found:
+        unchanged = "; the model that was there before is unchanged" if holds else ""
+        print(f"{folder}: what a save that was cut off had staged was removed{none or unchanged}")
     else:
-        print(f"{folder}: nothing to recover")
+        print(f"{folder}: nothing to recover{none}")
 
 
 def _plan(folder: Path, max_shard_size: str | None, dtype: str | None) -> None:

@@ -313,7 +313,7 @@ def _write_adapter_config(model: Any, weights: Weights, staged: BestEffort) -> N
         for key, value in (vars(config) | settings).items():
             # The order of a set of names differs from process to process.
             setattr(config, key, sorted(value) if isinstance(value, set) else value)
-        (folder / weights.folder).mkdir(exist_ok=True)
+        (folder / weights.folder).mkdir(parents=True, exist_ok=True)
         config.save_pretrained(str(folder / weights.folder), auto_mapping_dict=mapping)
 
     def values() -> dict[str, Any]:

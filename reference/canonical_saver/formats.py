@@ -65,7 +65,7 @@ def create_archives(folder: Path, files: Sequence[File]) -> list[Archive]:
     made = []
     for file in files:
         path = folder / file.name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with FakeTensorMode(), torch.serialization.skip_data(materialize_fake_tensors=True):
             tensors = {
                 p.entry.name: torch.empty(p.entry.shape, dtype=p.dtype) for p in file.tensors

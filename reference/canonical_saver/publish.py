@@ -3,8 +3,10 @@
 Everything is made in a hidden folder inside the output folder and flushed to disk. Then a record of
 what is to happen is put beside it: this is the commit. Only then is the output folder changed, by
 steps that can be done again from the record, whenever they were cut off: the files without which
-nothing loads go first and come last, so a half-changed folder refuses to load. Each step is on disk
-before the next begins. ``docs/crash-safety.md`` has what a reader sees after each.
+nothing loads go first and come last, so a half-changed folder refuses to load. A whole model beside
+an adapter is not touched: the adapter's configuration without its weights keeps ``transformers``
+from loading either. Each step is on disk before the next begins. ``docs/crash-safety.md`` has what
+a reader sees after each.
 """
 
 from __future__ import annotations
@@ -28,11 +30,10 @@ RECORD = "COMMIT.json"
 _VERSION = 1
 
 _GATES = re.compile(
-    r".*\.index\.json|config\.json|adapter_config\.json|tokenizer_config\.json"
-    r"|(pre)?processor_config\.json|\.metadata"
+    r".*\.index\.json|config\.json|tokenizer_config\.json|(pre)?processor_config\.json|\.metadata"
 )
-_MAIN = frozenset({"config.json", "adapter_config.json"})
-"""Without one of these no model loads from a folder, whatever else is there."""
+_ADAPTER_WEIGHTS = frozenset({"adapter_model.safetensors", "adapter_model.bin"})
+_ADAPTER_CONFIG = "adapter_config.json"
 
 
 class Staging:
@@ -53,11 +54,7 @@ class Staging:
     """
 
     def __init__(self, output_dir: Path) -> None:
-        if output_dir.exists() and not output_dir.is_dir():
-            raise RequestError(
-                f"output_dir: expected a folder, found a file: {output_dir}; name another"
-            )
-        missing = [path for path in (output_dir, *output_dir.parents) if not path.exists()]
+        missing = _missing(output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
         for path in missing:
             _flush(path.parent)
@@ -65,7 +62,7 @@ class Staging:
         self.output_dir = output_dir
         self.name = f"{STAGING}/{secrets.token_hex(8)}"
         self.folder = output_dir / self.name
-        self._made: list[Path] = []
+        self._made = missing
         # For this user alone: nobody else can plant a link where a file will be opened.
         (output_dir / STAGING).mkdir(mode=0o700)
         try:
@@ -73,6 +70,14 @@ class Staging:
         except OSError:
             self.abandon()
             raise
+
+    def staged(self) -> list[str]:
+        """Name what is staged now, relative to the output folder.
+
+        Raises:
+            WriteError: something else than files and folders is there.
+        """
+        return sorted(_staged(self.folder))
 
     def commit(self, stale: Iterable[str], mode: int) -> list[str]:
         """Make the staged files the model, and remove what is stale.
@@ -88,10 +93,10 @@ class Staging:
             WriteError: something is in the way of a file; or the new model is whole and committed,
                 but could not be put in its place.
         """
-        names = sorted(_staged(self.folder))
+        names = self.staged()
         self._check_places(names)
         # What needs room on the disk is done before the commit.
-        for place in {(self.output_dir / name).parent for name in names}:
+        for place in sorted(_places(self.output_dir, names)):
             if not place.exists():
                 place.mkdir()
                 self._made.append(place)
@@ -100,10 +105,10 @@ class Staging:
             set_mode(path, mode)
             _flush(path)
         staging = self.output_dir / STAGING
-        for folder in {self.folder, *((self.folder / name).parent for name in names)}:
+        for folder in {self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())}:
             _flush(folder)
-        _flush(staging)
-        _flush(self.output_dir)
+        for folder in {staging, self.output_dir, *_places(self.output_dir, names)}:
+            _flush(folder)
         draft = self.folder / f"{RECORD}.draft"
         gone = [name for name in stale if name not in names]
         record = {"version": _VERSION, "folder": self.folder.name, "files": names, "remove": gone}
@@ -135,20 +140,21 @@ class Staging:
         """Find out before the commit what could not be undone after it."""
         device = self.folder.stat().st_dev
         for name in names:
-            place = self.output_dir / name
-            if place.is_dir():
+            if (self.output_dir / name).is_dir():
                 raise WriteError(
-                    f"expected a place for a file, found a folder, please move it: {place}"
+                    "expected a place for a file, found a folder, please move it: "
+                    f"{self.output_dir / name}"
                 )
-            if place.parent == self.output_dir or not os.path.lexists(place.parent):
+        for place in sorted(_places(self.output_dir, names)):
+            if not os.path.lexists(place):
                 continue
-            if place.parent.is_symlink() or not place.parent.is_dir():
+            if place.is_symlink() or not place.is_dir():
                 raise WriteError(
-                    f"expected a folder, found a file or a link, please move it: {place.parent}"
+                    f"expected a folder, found a file or a link, please move it: {place}"
                 )
-            if place.parent.stat().st_dev != device:
+            if place.stat().st_dev != device:
                 raise WriteError(
-                    f"expected one file system, found another in {place.parent}; unmount it, or "
+                    f"expected one file system, found another in {place}; unmount it, or "
                     "save to another folder"
                 )
 
@@ -166,9 +172,12 @@ def recover(output_dir: str | Path) -> bool:
         Whether a committed save was finished.
 
     Raises:
-        RequestError: the staging path is not a folder of ours.
+        RequestError: there is no such folder, or the staging path is not a folder of ours.
     """
     output = Path(output_dir)
+    if not output.is_dir():
+        found = "something else" if os.path.lexists(output) else "none"
+        raise RequestError(f"expected the folder of a saved model, found {found}: {output}")
     staging = output / STAGING
     if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
         raise RequestError(f"expected a folder, found something else, please remove: {staging}")
@@ -176,20 +185,31 @@ def recover(output_dir: str | Path) -> bool:
     if not os.path.lexists(record):
         if staging.exists():
             # The save may have come as far as making their places.
-            _remove_empty(output / path.name for path in staging.glob("*/*/"))
+            _remove_empty(
+                output.joinpath(*path.relative_to(staging).parts[1:])
+                for path in staging.glob("*/**/")
+                if path.parent != staging
+            )
             shutil.rmtree(staging)
         return False
     folder, names, stale = _read(record)
     staged = [name for name in names if os.path.lexists(folder / name)]
     # A gate that is no longer staged is the new one already.
     closing = [*staged, *stale]
-    for depth in (0, 1, 2):
+    bolt = [name for name in closing if name == _ADAPTER_CONFIG]
+    _remove(output, [name for name in closing if _gate(name) == 0])
+    _move(folder, output, [name for name in bolt if name in staged])
+    for depth in (1, 2, 3):
         _remove(output, [name for name in closing if _gate(name) == depth])
-    _remove(output, [name for name in stale if _gate(name) is None])
+    _remove(output, [name for name in stale if _gate(name) is None and name not in bolt])
+    staged = [name for name in staged if name not in bolt]
     _move(folder, output, [name for name in staged if _gate(name) is None])
-    for depth in (2, 1, 0):
+    for depth in (3, 2):
         _move(folder, output, [name for name in staged if _gate(name) == depth])
-    _remove_empty({(output / name).parent for name in stale} - {output})
+    _remove(output, [name for name in bolt if name in stale])
+    for depth in (1, 0):
+        _move(folder, output, [name for name in staged if _gate(name) == depth])
+    _remove_empty(_places(output, stale))
     record.unlink()
     _flush(staging)
     shutil.rmtree(staging)
@@ -199,9 +219,30 @@ def recover(output_dir: str | Path) -> bool:
 def _gate(name: str) -> int | None:
     """How far inside a gate is: the one at 0 closes first and opens last; None is no gate."""
     folder, _, last = name.rpartition("/")
-    if last in _MAIN:
-        return 1 if folder else 0
-    return 2 if _GATES.fullmatch(last) else None
+    if last in _ADAPTER_WEIGHTS:
+        return 2 if folder else 0
+    if name == "config.json":
+        return 1
+    return 3 if _GATES.fullmatch(last) else None
+
+
+def _missing(output_dir: Path) -> list[Path]:
+    """Name the folders that are yet to be made, the outermost first.
+
+    Raises:
+        RequestError: something else is where one of them would be.
+    """
+    missing: list[Path] = []
+    for path in (output_dir, *output_dir.parents):
+        if path.is_dir():
+            break
+        if os.path.lexists(path):
+            found = "a link that leads nowhere" if not path.exists() else "a file"
+            raise RequestError(
+                f"output_dir: expected a folder, found {found}: {path}; remove it, or name another"
+            )
+        missing.insert(0, path)
+    return missing
 
 
 def _read(record: Path) -> tuple[Path, list[str], list[str]]:
@@ -256,17 +297,23 @@ def _remove(output: Path, names: Sequence[str]) -> None:
             _flush(folder)
 
 
+def _places(output: Path, names: Iterable[str]) -> set[Path]:
+    """The folders below the output folder on the way to some files."""
+    return {output / above for name in names for above in Path(name).parents} - {output}
+
+
 def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
+    """Remove those of some folders that are empty, the innermost first."""
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
         if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()
 
 
 def _move(staged: Path, output: Path, names: Sequence[str]) -> None:
     for name in names:
-        (output / name).parent.mkdir(exist_ok=True)
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).replace(output / name)
-    for folder in {(output / name).parent for name in names}:
+    for folder in {(output / name).parent for name in names} | _places(output, names):
         _flush(folder)
         if folder != output:
             _flush(output)

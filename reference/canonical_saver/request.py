@@ -5,7 +5,9 @@ Nothing after this module looks at the configuration again.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ CFG_KEYS: Mapping[str, str] = {
 }
 """The keys of a configuration for the options that :func:`canonical_saver.save_model` has."""
 
+_log = logging.getLogger("canonical_saver")
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _DTYPES = {
@@ -63,6 +66,8 @@ class Request:
         progress: who is told of the progress, see :func:`canonical_saver.progress.shown`.
         merge: save the base with the adapter merged into it, as ReLoRA trains it.
         check_replicas: find out first whether ranks that are said to hold the same bytes do.
+        base_model: the base of an adapter as the configuration names it, a folder or an id on the
+            hub; None if it does not.
     """
 
     model: nn.Module
@@ -77,6 +82,7 @@ class Request:
     progress: Tell | bool | None = None
     merge: bool = False
     check_replicas: bool = True
+    base_model: str | None = None
 
     def options(self) -> dict[str, Any]:
         """What must be the same on every rank, as plain values by the names of the options."""
@@ -109,8 +115,8 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
     Args:
         cfg: the training configuration; ``output_dir``, ``save_safetensors``, ``max_shard_size``,
             ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums``,
-            ``save_check_replicas`` and ``relora`` (with ``load_in_4bit`` and ``load_in_8bit``) are
-            read.
+            ``save_check_replicas``, ``base_model`` and ``relora`` (with ``load_in_4bit`` and
+            ``load_in_8bit``) are read.
         trainer: the trainer, or None; its tokenizer, or its data collator's, and its wrapped model
             are looked up.
         model: the model, wrapped or not.
@@ -131,6 +137,14 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         tokenizer = getattr(trainer, "tokenizer", None)
     if tokenizer is None:
         tokenizer = tokenizer_of(getattr(trainer, "data_collator", None))
+    if tokenizer is not None and not _can_be_saved(tokenizer):
+        # A trainer takes anything; after days of training, this is no reason to save nothing.
+        _log.warning(
+            "the trainer's %s cannot be saved, it has no save_pretrained: save it yourself",
+            type(tokenizer).__name__,
+        )
+        tokenizer = None
+    base_model = lookup(cfg, "base_model")
     return build(
         model,
         output_dir,
@@ -146,6 +160,7 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         # As axolotl has it: a quantized base cannot take the merged weights.
         merge=bool(lookup(cfg, "relora")) and not quantized,
         names=CFG_KEYS,
+        base_model=str(base_model) if isinstance(base_model, str | Path) else None,
     )
 
 
@@ -162,6 +177,7 @@ def build(
     tokenizer: Any = None,
     progress: Any = None,
     merge: bool = False,
+    base_model: str | None = None,
     names: Mapping[str, str] | None = None,
     check_replicas: Any = None,
 ) -> Request:
@@ -180,16 +196,17 @@ def build(
             f"model: expected a torch.nn.Module, found {type(model).__name__}; hand over the model "
             "that was trained"
         )
-    if not isinstance(output_dir, str | Path) or not str(output_dir):
+    if tokenizer is not None and not _can_be_saved(tokenizer):
         raise RequestError(
-            f"output_dir: expected the path of a folder, found {output_dir!r}; name one"
+            "tokenizer: expected a tokenizer or processor with a method save_pretrained, found "
+            f"{tokenizer!r:.80}; load it first, as AutoTokenizer.from_pretrained does"
         )
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise RequestError(f"progress: expected a function, true or false, found {progress!r}")
     return Request(
         model=model,
         roots=roots or (model,),
-        output_dir=Path(output_dir).absolute(),
+        output_dir=_parse_folder(output_dir),
         **parse_options(
             format=format,
             max_shard_size=max_shard_size,
@@ -199,9 +216,10 @@ def build(
             check_replicas=check_replicas,
             names=names,
         ),
-        tokenizer=tokenizer if hasattr(tokenizer, "save_pretrained") else None,
+        tokenizer=tokenizer,
         progress=progress,
         merge=merge,
+        base_model=base_model,
     )
 
 
@@ -278,6 +296,34 @@ def parse_size(value: Any) -> int:
             f"max_shard_size: expected bytes or a text such as '5GB' or '300KB', found {value!r}"
         )
     return int(size)
+
+
+def _parse_folder(value: Any) -> Path:
+    """Make an absolute path of what names a folder of this machine."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise RequestError(
+            f"output_dir: expected the path of a folder, found {value!r}; set it in cfg"
+        )
+    # A path object has made one slash of two.
+    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/" + ("/" if path is value else ""), path):
+        raise RequestError(
+            f"output_dir: expected the path of a folder on this machine, found {path!r}; save to a "
+            f"folder, then upload it to {scheme.group()}"
+        )
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise RequestError(
+            f"output_dir: expected the home of a user, found none for {path!r} ({error}); write "
+            "the path out"
+        ) from error
+
+
+def _can_be_saved(tokenizer: Any) -> bool:
+    """Whether something is a tokenizer or processor; its class alone is none."""
+    able = callable(getattr(tokenizer, "save_pretrained", None))
+    return able and not isinstance(tokenizer, type)
 
 
 def _one_of(key: str, value: Any, known: tuple[Any, ...]) -> Any:

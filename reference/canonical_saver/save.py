@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
-import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -22,10 +21,12 @@ from torch import nn
 
 from canonical_saver import (
     agreement,
+    base_model,
     casting,
     companions,
     dcp,
     formats,
+    one_folder,
     overflow,
     request,
     stale,
@@ -69,6 +70,7 @@ class Report:
         ranks: how many ranks saved together.
         warnings: what is not as one may expect and was saved all the same, or what could not be
             written beside the weights, and what to do; the same on every rank.
+        left: weights and configurations of other models in the folder, which stay there.
     """
 
     output_dir: Path
@@ -77,6 +79,7 @@ class Report:
     seconds: float
     ranks: int
     warnings: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -244,18 +247,26 @@ def _save(asked: Request, ranks: Ranks) -> Report:
         staged_in = ""
         with ranks.phase("stage"), room:
             if ranks.rank == 0:
+                base = base_model.names(model, sets, asked.base_model)
+                base_model.refuse(base, sets, asked.output_dir)
                 staging = Staging(asked.output_dir)
                 stack.callback(staging.abandon)
                 check_mount(staging.folder)
                 sidecars = companions.write(
                     model, sets, asked.tokenizer, staging.folder, asked.output_dir, asked.dtype
                 )
+                base_model.refuse_changes(
+                    base, _arrival(staging, sets), asked.output_dir, checksums=asked.checksums
+                )
                 (staging.folder / "probe").write_text(token)
                 staged_in = staging.name
-        token, staged_in = ranks.share((token, staged_in))
+        token, staged_in, output_dir = ranks.share((token, staged_in, asked.output_dir))
         folder = asked.output_dir / staged_in
-        shares_folder = ranks.rank == 0 or _sees(folder / "probe", token)
-        sees, hosts = zip(*ranks.gather((shares_folder, host_id())), strict=True)
+        view = one_folder.look(asked.output_dir, f"{staged_in}/probe", token)
+        views, hosts = zip(*ranks.gather((view, host_id())), strict=True)
+        with ranks.phase("stage"):
+            one_folder.check(views)
+        sees = [view.sees for view in views]
         mode = 0o644
         archives: list[formats.Archive] = []
         with ranks.phase("create"), room:
@@ -309,18 +320,17 @@ def _save(asked: Request, ranks: Ranks) -> Report:
                 _check_files(folder, files)
                 read_back(folder, files, everywhere, hosts)
         names: list[str] = []
+        left: list[str] = []
         with ranks.phase("publish"), room:
             if staging is not None:
                 if asked.checksums:
                     _write_checksums(folder)
-                old = stale.files(
-                    asked.output_dir,
-                    adapter=sets[0].adapter is not None,
-                    tokenizer=asked.tokenizer is not None,
-                    folders=[w.folder for w in sets if w.folder],
-                )
+                arrival = _arrival(staging, sets)
+                old = stale.files(asked.output_dir, arrival)
                 names = staging.commit([*old, *sidecars.outdated], mode)
-    names, flaws = ranks.share((names, sidecars.warnings))
+                left = stale.others(asked.output_dir, arrival)
+                _warn_of(left, asked.output_dir, arrival)
+    names, left, flaws = ranks.share((names, left, sidecars.warnings))
     warnings += flaws
     if asked.dtype is not None:
         warnings += overflow.warnings(ranks.gather(writer.overflows.counts), asked.dtype)
@@ -328,8 +338,12 @@ def _save(asked: Request, ranks: Ranks) -> Report:
     if ranks.rank == 0:
         for text in warnings:
             _log.warning(text)
-        _log.info("saved %d bytes of weights to %s in %.1f s", size, asked.output_dir, seconds)
-    return Report(asked.output_dir, tuple(names), size, seconds, ranks.world_size, tuple(warnings))
+        _log.info("saved %d bytes of weights to %s in %.1f s", size, output_dir, seconds)
+    return Report(
+        *(output_dir, tuple(names), size, seconds, ranks.world_size),
+        warnings=tuple(warnings),
+        left=tuple(left),
+    )
 
 
 @contextmanager
@@ -354,12 +368,21 @@ def _set_of(group: list[tuple[int, Placed]], sets: list[Weights]) -> Weights:
     return next(one for one in sets if any(entry is placed.entry for entry in one.entries))
 
 
-def _sees(probe: Path, token: str) -> bool:
-    """Whether this rank's view of the output folder is that of rank 0, and can be written to."""
-    try:
-        return probe.read_text() == token and os.access(probe, os.W_OK)
-    except OSError:
-        return False
+def _arrival(staging: Staging, sets: list[Weights]) -> stale.Arrival:
+    """What is staged by now."""
+    folders = frozenset(weights.folder for weights in sets)
+    adapter = sets[0].adapter is not None
+    return stale.Arrival(staging.folder, frozenset(staging.staged()), folders, adapter)
+
+
+def _warn_of(left: list[str], output_dir: Path, arrival: stale.Arrival) -> None:
+    """Say which files of other models stay, and what loads then."""
+    if not left:
+        return
+    effect = ""
+    if arrival.adapter and "config.json" in left and "" in arrival.folders:
+        effect = "; AutoModel takes the model in this folder for the adapter's base"
+    _log.warning("files of another model stay in %s: %s%s", output_dir, ", ".join(left), effect)
 
 
 def _check_files(folder: Path, files: list[File]) -> None:

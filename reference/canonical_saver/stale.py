@@ -1,32 +1,37 @@
-"""What an earlier save left in a folder, by the names and marks that saves use.
+"""What an earlier save left in a folder and this one replaces.
 
-A folder below is one of an earlier save only if its model card says so: an adapter that somebody
-put or copied there is a model of its own.
+Removing takes proof. The weights of an earlier save are those that a loader would take by their
+names, and those that the index beside them names. Files of a tokenizer or a processor go only where
+this save brings the same kind. A folder below is one of an earlier save only if its model card says
+so: an adapter that somebody put or copied there is a model of its own.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 CARD = "README.md"
 CHECKSUMS = "SHA256SUMS"
 
-_WEIGHTS = re.compile(
-    r"(model|pytorch_model|adapter_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index\.json)?"
-    r"|__\d+_\d+\.distcp|\.metadata"
-)
-_WHOLE = frozenset({"config.json", "generation_config.json"})
-_ADAPTER = frozenset({"adapter_config.json"})
+_STEMS = {
+    False: (("model", ".safetensors"), ("pytorch_model", ".bin")),
+    True: (("adapter_model", ".safetensors"), ("adapter_model", ".bin")),
+}
+"""Stem and ending of the weight files that loaders take: of whole models, and of adapters."""
+_WHOLE_CONFIGS = frozenset({"config.json", "generation_config.json"})
+_ADAPTER_CONFIG = "adapter_config.json"
+_DCP_INDEX = ".metadata"
+_DCP = re.compile(r"__\d+_\d+\.distcp|\.metadata")
 _TOKENIZER = frozenset(
     {
         "added_tokens.json",
-        "chat_template.jinja",
-        "chat_template.json",
         "merges.txt",
-        "preprocessor_config.json",
-        "processor_config.json",
         "sentencepiece.bpe.model",
         "special_tokens_map.json",
         "spiece.model",
@@ -34,11 +39,21 @@ _TOKENIZER = frozenset(
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",
-        "video_preprocessor_config.json",
         "vocab.json",
         "vocab.txt",
     }
 )
+_PROCESSOR = "processor_config.json"
+_INSIDE_PROCESSOR = {
+    "image_processor": "preprocessor_config.json",
+    "feature_extractor": "preprocessor_config.json",
+    "video_processor": "video_preprocessor_config.json",
+}
+"""Parts of a processor's configuration, and the file that such a part has when it is alone."""
+_TEMPLATE = "chat_template.jinja"
+_OLD_TEMPLATE = "chat_template.json"
+_TEMPLATES = "additional_chat_templates"
+_SIDECARS = _TOKENIZER | {_PROCESSOR, *_INSIDE_PROCESSOR.values(), _TEMPLATE, _OLD_TEMPLATE}
 
 
 def card_mark(folder: str = "") -> str:
@@ -62,44 +77,203 @@ def has_mark(output_dir: Path, folder: str = "") -> bool:
         return False  # what cannot be read is somebody else's
 
 
-def files(
-    output_dir: Path, *, adapter: bool, tokenizer: bool, folders: Collection[str]
-) -> list[str]:
+@dataclass(frozen=True)
+class Arrival:
+    """What a save brings to the output folder.
+
+    Attributes:
+        staged: the folder where its files are now.
+        names: the files, relative to the output folder.
+        folders: where its weights go, relative to the output folder; "" is the folder itself.
+        adapter: whether they are adapters.
+    """
+
+    staged: Path
+    names: frozenset[str]
+    folders: frozenset[str]
+    adapter: bool
+
+
+def files(output_dir: Path, arrival: Arrival) -> list[str]:
     """Name what an earlier save left, whether or not this one replaces it.
+
+    A whole model takes the place of a whole model, and of the adapter in the same folder, which
+    ``transformers`` would put on top of it. Adapters take the place of adapters only.
 
     Args:
         output_dir: the output folder.
-        adapter: whether this save is one of adapters.
-        tokenizer: whether this save brings a tokenizer or processor.
-        folders: relative folders of adapters that are saved now, beside the output folder.
+        arrival: what this save brings.
+
+    Returns:
+        Paths relative to the output folder, sorted.
     """
-    # AutoModel would take an adapter beside config.json for a whole model.
-    names = {CHECKSUMS} | (_WHOLE if adapter else _ADAPTER) | (_TOKENIZER if tokenizer else set())
-    if has_mark(output_dir):
-        names.add(CARD)
-    found = _left(output_dir, "", names)
-    for place in sorted(output_dir.iterdir()):
-        folder = place.name
-        if place.is_symlink() or not place.is_dir():
-            continue
-        if folder in folders:
-            found += _left(output_dir, folder, {CHECKSUMS})
-        elif has_mark(output_dir, folder):
-            found += _left(output_dir, folder, {CARD, *_ADAPTER})
-        elif folder == "additional_chat_templates" and tokenizer:
-            found += [f"{folder}/{path.name}" for path in sorted(place.glob("*.jinja"))]
-    return found
+    found = _adapter(output_dir, "", arrival) | _sidecars(output_dir, arrival)
+    if arrival.adapter:
+        for folder in {*_marked(output_dir), *arrival.folders} - {""}:
+            found |= _adapter(output_dir, folder, arrival)
+    else:
+        found |= weight_files(output_dir, adapter=False)
+    if _tells_only_of(output_dir / CHECKSUMS, found | arrival.names):
+        found.add(CHECKSUMS)
+    return sorted(found)
 
 
-def _left(output_dir: Path, folder: str, names: Collection[str]) -> list[str]:
-    """Name the weight files in a folder, and those of some other names."""
+def others(output_dir: Path, arrival: Arrival) -> list[str]:
+    """Name the weights and configurations of other models that stay in the output folder.
+
+    Args:
+        output_dir: the output folder, after the save.
+        arrival: what the save brought.
+    """
+    found = weight_files(output_dir, adapter=False) | weight_files(output_dir, adapter=True)
+    found |= _dcp(output_dir) | ({*_WHOLE_CONFIGS, _ADAPTER_CONFIG} & _names(output_dir))
+    for folder in _marked(output_dir):
+        found |= {f"{folder}/{name}" for name in weight_files(output_dir / folder, adapter=True)}
+    return sorted(found - arrival.names)
+
+
+def holds_model(output_dir: Path) -> bool:
+    """Whether there are weights in an output folder, or of an adapter in a folder of ours below."""
+    return bool(
+        weight_files(output_dir, adapter=False)
+        or weight_files(output_dir, adapter=True)
+        or _dcp(output_dir)
+        or any(weight_files(output_dir / name, adapter=True) for name in _marked(output_dir))
+    )
+
+
+def weight_files(place: Path, *, adapter: bool) -> set[str]:
+    """Name the weight files in a folder that a loader takes, and those that their index names.
+
+    Args:
+        place: the folder.
+        adapter: whether those of an adapter are meant, or those of a whole model.
+    """
+    found: set[str] = set()
+    present = _names(place)
+    for stem, ending in _STEMS[adapter]:
+        index = f"{stem}{ending}.index.json"
+        shard = re.compile(rf"{stem}-\d{{5}}-of-\d{{5}}{re.escape(ending)}")
+        found |= {name for name in present if shard.fullmatch(name)}
+        found |= {f"{stem}{ending}", index} & present
+        # A link under a name of its own may have other uses than that by the index.
+        named = {name for name in _indexed(place / index) & present if name.endswith(ending)}
+        found |= {name for name in named if not (place / name).is_symlink()}
+    # An adapter's index has no say about a whole model.
+    return found - weight_files(place, adapter=False) if adapter else found
+
+
+def _adapter(output_dir: Path, folder: str, arrival: Arrival) -> set[str]:
+    """Name the files of an earlier adapter in a folder: weights, configuration, our model card."""
     place = output_dir / folder
-    found = []
-    for path in sorted(place.iterdir()):
-        # .metadata alone may be anybody's; beside .distcp files it is DCP's.
-        weights = _WEIGHTS.fullmatch(path.name) and (
-            path.name != ".metadata" or any(place.glob("*.distcp"))
-        )
-        if (weights or path.name in names) and not path.is_dir():
-            found.append(f"{folder}/{path.name}" if folder else path.name)
+    names = weight_files(place, adapter=True) | ({_ADAPTER_CONFIG} & _names(place))
+    path = f"{folder}/" if folder else ""
+    ours = has_mark(output_dir, folder)
+    if ours:
+        names.add(CARD)
+    # Nothing says whose a checkpoint of DCP is, but a card beside it and beside no whole model.
+    if f"{path}{_DCP_INDEX}" in arrival.names or (ours and "config.json" not in _names(place)):
+        names |= _dcp(place)
+    return {path + name for name in names}
+
+
+def _dcp(place: Path) -> set[str]:
+    """Name the files of a checkpoint of DCP; ``.metadata`` alone may be anybody's."""
+    found = {name for name in _names(place) if _DCP.fullmatch(name)}
+    return found if found != {_DCP_INDEX} else set()
+
+
+def _sidecars(output_dir: Path, arrival: Arrival) -> set[str]:
+    """Name the files of tokenizers and processors that are of a kind that this save brings."""
+    new, present = arrival.names, _names(output_dir)
+    templates = {_TEMPLATE} & present
+    if (output_dir / _TEMPLATES).is_dir() and not (output_dir / _TEMPLATES).is_symlink():
+        more = _names(output_dir / _TEMPLATES)
+        templates |= {f"{_TEMPLATES}/{name}" for name in more if name.endswith(".jinja")}
+    brings_template = any(name == _TEMPLATE or name.startswith(f"{_TEMPLATES}/") for name in new)
+    found: set[str] = set()
+    if new & _TOKENIZER:
+        found |= _TOKENIZER & present
+    if new & _TOKENIZER or brings_template:
+        found |= templates
+    # A processor prefers the old form of the template, where it is there.
+    if _PROCESSOR in new or brings_template:
+        found |= {_OLD_TEMPLATE} & present
+    if _PROCESSOR in new:
+        parts = _read_object(arrival.staged / _PROCESSOR)
+        found |= {name for part, name in _INSIDE_PROCESSOR.items() if part in parts} & present
     return found
+
+
+def _marked(output_dir: Path) -> Iterator[str]:
+    """Find the folders below that our model card says are of an adapter.
+
+    An adapter called ``org/style`` lies in a folder of ``org``, which has nothing else, or is an
+    adapter's too. No other folder is looked into: a dataset may lie there.
+    """
+    pending = [""]
+    while pending:
+        above = pending.pop()
+        for name in sorted(_folders(output_dir / above)):
+            folder = f"{above}/{name}" if above else name
+            ours = has_mark(output_dir, folder)
+            if ours:
+                yield folder
+            if ours or not _has_files(output_dir / folder):
+                pending.append(folder)
+
+
+def _names(place: Path) -> set[str]:
+    """Name the files in a folder, links included; none if there is no such folder."""
+    try:
+        with os.scandir(place) as entries:
+            return {entry.name for entry in entries if not entry.is_dir()}
+    except FileNotFoundError:
+        return set()
+
+
+def _has_files(place: Path) -> bool:
+    """Whether a folder has files, without a look at more than one of them."""
+    try:
+        with os.scandir(place) as entries:
+            return any(not entry.is_dir(follow_symlinks=False) for entry in entries)
+    except OSError:
+        return True  # nothing in it can be known as ours
+
+
+def _folders(place: Path) -> set[str]:
+    """Name the folders in a folder, without links and hidden ones."""
+    with os.scandir(place) as entries:
+        return {
+            entry.name
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+        }
+
+
+def _indexed(index: Path) -> set[str]:
+    """The files that an index of shards names."""
+    named = _read_object(index).get("weight_map")
+    values = named.values() if isinstance(named, dict) else ()
+    # What is no name of a file in the same folder will not be found there.
+    return {name for name in values if isinstance(name, str)}
+
+
+def _tells_only_of(checksums: Path, names: Collection[str]) -> bool:
+    """Whether a file of checksums tells of files of models, and of some that are replaced."""
+    try:
+        lines = checksums.read_text("utf-8").splitlines()
+    except (OSError, ValueError):
+        return False
+    told = {line.partition("  ")[2] for line in lines}
+    known = {*names, *_SIDECARS, *_WHOLE_CONFIGS, _ADAPTER_CONFIG, CARD}
+    return bool(told & set(names)) and told <= known
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read an object of JSON; empty if there is none."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -66,7 +66,7 @@ class Writer:
             if not file.header:
                 continue
             path = self._folder / file.name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             handle = os.open(path, flags, 0o666)
             try:

@@ -59,20 +59,23 @@ class Scenario:
         old: the save that was there before, None for an empty folder.
         new: the save that is disturbed.
         saver: saves a model to a folder with options.
+        first: the save before the old one, None if there was none.
     """
 
     name: str
     old: Saving | None
     new: Saving
     saver: Saver = save_model
+    first: Saving | None = None
 
     def prepare(self, folder: Path) -> None:
         """Make the folder as it is before the save."""
         folder.mkdir()
         (folder / "runs").mkdir()
         (folder / "runs" / "events").write_text("of somebody else")
-        if self.old is not None:
-            save_model(self.old.make(), folder, **self.old.options)
+        for saving in (self.first, self.old):
+            if saving is not None:
+                save_model(saving.make(), folder, **saving.options)
 
 
 SMALL = "30KB"
@@ -93,4 +96,6 @@ SCENARIOS = (
     Scenario("single to sharded", OLD_SINGLE, NEW_SHARDED),
     Scenario("adapters to full", OLD_ADAPTERS, NEW_SINGLE),
     Scenario("full to adapters", OLD_SHARDED, NEW_ADAPTERS),
+    Scenario("full and adapters to adapters", OLD_ADAPTERS, NEW_ADAPTERS, first=OLD_SHARDED),
+    Scenario("full and adapters to full", OLD_ADAPTERS, NEW_SINGLE, first=OLD_SHARDED),
 )
