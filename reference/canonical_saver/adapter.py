@@ -5,92 +5,96 @@ It is decided from the model and not from a configuration that may have gone ast
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import get_peft_model_state_dict
-from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners._buffer_dict import BufferDict
-from peft.tuners.tuners_utils import BaseTuner
+from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
-from canonical_saver.entries import Entry, Weights, direct
-from canonical_saver.modules import bare, holding, named_modules, unwrap
+from canonical_saver import peft_rules
+from canonical_saver.engines import Engines
+from canonical_saver.entries import Weights, direct
+from canonical_saver.injected import InjectedModel
+from canonical_saver.modules import named_modules, unwrap
 from canonical_saver.sources import Source
+from canonical_saver.unselected import listed, loadable, trained_names, unselected
 
-_KNOWS_ITS_NAMES = hasattr(BaseTuner, "_get_adapter_state_dict")
-"""Since PEFT 0.21 each kind of adapter has its rules; before, one function has those of all, names
-and modules that are trained whole included."""
 _DICTIONARIES = (nn.ModuleDict, nn.ParameterDict, BufferDict)
+_LOG = logging.getLogger("canonical_saver")
 
 
-def weights(model: Any, sources: Mapping[str, Source], adapter: str) -> Weights:
+def sets(model: Any, sources: Mapping[str, Source], engines: Engines) -> list[Weights]:
+    """Find the tensors of each adapter, and what was trained beside them.
+
+    Args:
+        model: the unwrapped PEFT model.
+        sources: its tensors by their names in memory.
+        engines: where they lie.
+
+    Raises:
+        WeightsError: something that was trained cannot be saved so that PEFT loads it again.
+    """
+    found = [weights(model, sources, name, engines) for name in model.peft_config]
+    trained = trained_names(model, engines)
+    left = unselected(trained, sources, [one.entries for one in found])
+    beside = loadable(model, left)
+    if not beside:
+        return found
+    extra = tuple(direct(name, sources[name]) for name in beside)
+    message = (
+        f"saved {listed(beside)} with the adapter: trained, but no part of what PEFT saves. "
+        "PeftModel.from_pretrained loads it; other readers of adapters may not, so train it by "
+        "modules_to_save where you can"
+    )
+    if engines.first:
+        _LOG.warning(message)
+        warnings.warn(message, stacklevel=2)
+    return [replace(w, entries=w.entries + extra, warnings=(message,)) for w in found]
+
+
+def weights(model: Any, sources: Mapping[str, Source], adapter: str, engines: Engines) -> Weights:
     """Find the tensors of one adapter, as ``get_peft_model_state_dict`` selects and names them.
 
     That function itself would be wrong here: it reads names with wrappers in them, calls
-    ``state_dict`` (a gather under FSDP1), and looks for resized embeddings on the network.
+    ``state_dict`` (a gather under FSDP1), looks for resized embeddings on the network, and drops
+    tensors of other modules that are called like another adapter.
 
     Args:
         model: the unwrapped PEFT model.
         sources: its tensors by their names in memory.
         adapter: the name of the adapter.
+        engines: where the tensors lie.
     """
     config = model.peft_config[adapter]
-    tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
     state = dict(sources)
     if not config.is_prompt_learning:
         of_others = _places_of_others(model, adapter)
         state = {k: v for k, v in sources.items() if not f"{k}.".startswith(of_others)}
+    prompt = state.get(f"prompt_encoder.{adapter}.embedding.weight")
     memory: dict[str, Source] = {}
-    selected: dict[str, Any]
-    if _computes_its_prompt(config):
-        memory = {k: v for k, v in state.items() if k.startswith(f"prompt_encoder.{adapter}.")}
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            shadows = {k: torch.empty(v.shape, dtype=v.dtype) for k, v in memory.items()}
-            selected = _prompt(model, adapter, shadows)
-    elif f"prompt_encoder.{adapter}.embedding.weight" in state:
-        selected = {"prompt_embeddings": state[f"prompt_encoder.{adapter}.embedding.weight"]}
+    compute: Any = dict
+    if prompt is not None and not _computes_its_prompt(config):
+        entries = [direct("prompt_embeddings", prompt)]
     else:
-        selected = _selected(bare(model), adapter, state)
-    if _KNOWS_ITS_NAMES:
-        # Of these names alone: an adapter may be called like the end of another one.
-        selected = {tuner._remove_adapter_name_from_key(k, adapter): v for k, v in selected.items()}
-        selected |= _beside_the_tuner(model, adapter, state)
-    selected |= _embeddings(model, config, state)
-    entries = []
-    for name, value in selected.items():
-        if isinstance(value, Source):
-            entries.append(direct(name, value))
-        else:
-            entries.append(Entry(name, value.dtype, tuple(value.shape), None, frozenset(memory)))
-    folder = "" if adapter == "default" else adapter
-    compute = partial(_prompt, model, adapter)
-    return Weights(folder, "adapter_model", tuple(entries), memory, compute, adapter)
-
-
-def _selected(view: Any, adapter: str, state: dict[str, Any]) -> dict[str, Any]:
-    """Apply the rules that are those of the kind of adapter."""
-    config = view.peft_config[adapter]
-    if not _KNOWS_ITS_NAMES:
-        found: dict[str, Any] = get_peft_model_state_dict(
-            view, state_dict=state, adapter_name=adapter, save_embedding_layers=False
-        )
-        return found
-    selected: dict[str, Any] = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]._get_adapter_state_dict(
-        model=view,
-        config=config,
-        adapter_name=adapter,
-        state_dict=state,
-        unwanted_adapter_names=[name for name in view.peft_config if name != adapter],
-    )
-    return selected
+        selection = peft_rules.select(model, adapter, state, engines.on_first_rank)
+        entries = list(selection.entries)
+        memory, compute, config = selection.memory, selection.compute, selection.config
+    beside = _embeddings(model, config, state)
+    if peft_rules.KNOW_THEIR_NAMES:
+        beside |= _beside_the_tuner(model, adapter, state)
+    entries = [entry for entry in entries if entry.name not in beside]
+    entries += [direct(name, source) for name, source in beside.items()]
+    alone = model.in_root if isinstance(model, InjectedModel) else "default"
+    folder = "" if adapter == alone else adapter
+    return Weights(folder, "adapter_model", tuple(entries), memory, compute, adapter, config)
 
 
 def _places_of_others(model: Any, adapter: str) -> tuple[str, ...]:
@@ -133,54 +137,51 @@ def _computes_its_prompt(config: Any) -> bool:
     return not simple or bool(getattr(config, "prefix_projection", False))
 
 
-def _prompt(model: Any, adapter: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Compute virtual tokens of the network that makes them."""
-    encoder = f"prompt_encoder.{adapter}."
-    inside = {name.removeprefix(encoder): tensor for name, tensor in tensors.items()}
-    view = bare(model)
-    view.prompt_encoder[adapter] = holding(model.prompt_encoder[adapter], inside)
-    found = _selected(view, adapter, dict(tensors))
-    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-
-
 def _embeddings(model: Any, config: Any, state: dict[str, Source]) -> dict[str, Source]:
     """Embeddings that a reload would lose: targeted, trained, or with another vocabulary."""
-    base = model.get_base_model()
-    if not hasattr(base, "get_input_embeddings"):
-        return {}
     tokens_only = getattr(config, "trainable_token_indices", None) is not None
     tokens_only = tokens_only or str(config.peft_type).endswith("TRAINABLE_TOKENS")
     grown = _vocabulary_changed(model, config)
     found: dict[str, Source] = {}
-    for layer in (base.get_input_embeddings(), base.get_output_embeddings()):
-        if layer is None:
-            continue
-        layer = unwrap(layer)
+    for layer in _text_embeddings(model.get_base_model()):
         inner: Any = layer
         if hasattr(inner, "original_module"):
             continue  # modules_to_save and trainable tokens bring their own tensors
         if hasattr(inner, "base_layer"):
             inner = unwrap(inner.base_layer)
-        targeted = inner is not layer and not tokens_only
         weight = inner._parameters.get("weight")
         trained = weight is not None and weight.requires_grad
-        if not (targeted or trained or grown):
-            continue
         for name, module in named_modules(model):
             if module is inner:
-                prefix = f"{name}."
-                found.update({k: v for k, v in state.items() if k.startswith(prefix)})
+                path = name.removesuffix(".base_layer").rpartition(".")[2]
+                targeted = inner is not layer and not tokens_only and path in EMBEDDING_LAYER_NAMES
+                if targeted or trained or grown:
+                    found.update({k: v for k, v in state.items() if k.startswith(f"{name}.")})
                 break
     return found
 
 
+def _text_embeddings(base: Any) -> Iterator[nn.Module]:
+    """The embeddings of tokens at both ends of a model, those that it has."""
+    for get in ("get_input_embeddings", "get_output_embeddings"):
+        try:
+            layer = getattr(base, get)()
+        except (AttributeError, NotImplementedError):
+            continue  # a model of sounds or images, or none of transformers
+        if isinstance(layer, nn.Module):
+            layer = unwrap(layer)
+            inner = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
+            if isinstance(unwrap(inner), nn.Embedding | nn.Linear):
+                yield layer
+
+
 def _vocabulary_changed(model: Any, config: Any) -> bool:
     """Whether the embeddings have another number of rows than those of the base on disk."""
-    now = getattr(getattr(model, "config", None), "vocab_size", None)
+    now = getattr(model, "config", None)
     base = getattr(config, "base_model_name_or_path", None)
     # PEFT does not tell a second adapter what its base is.
     base = base or getattr(model.get_base_model(), "name_or_path", None)
-    if not now or not base:
+    if not isinstance(now, PreTrainedConfig) or not base:
         return False
     try:
         path = Path(base) / "config.json"
@@ -189,7 +190,24 @@ def _vocabulary_changed(model: Any, config: Any) -> bool:
             cached = cached_file(base, "config.json", local_files_only=True)
             path = Path(str(cached))
         values, _ = PreTrainedConfig.get_config_dict(path.parent)
-        before = model.config.__class__.from_dict(values).vocab_size
-    except Exception:
+        before = type(now).from_dict(values)
+    except Exception as error:
+        _LOG.warning(
+            "'%s': expected the base's config.json, to see whether the vocabulary changed, found "
+            "%s; the embeddings are taken for unchanged",
+            base,
+            type(error).__name__,
+        )
         return False
-    return bool(before != now)
+    return vocabularies(now.to_dict()) != vocabularies(before.to_dict())
+
+
+def vocabularies(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """The sizes of all vocabularies in a configuration, by their dotted places in it."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= vocabularies(value, f"{place}{key}.")
+        elif key == "vocab_size":
+            found[place + key] = value
+    return found

@@ -50,7 +50,7 @@ def write(
     """
     if is_peft(model):
         for weights in sets:
-            _write_adapter_config(model, str(weights.adapter), folder / weights.folder)
+            _write_adapter_config(model, weights, folder / weights.folder)
             _write_card(model, weights, weights.folder, folder, output_dir)
         if all(weights.folder for weights in sets):
             _write_card(model, sets[0], "", folder, output_dir)
@@ -88,17 +88,18 @@ def _base_name(model: Any, config: Any) -> str | None:
     return name or getattr(getattr(base, "config", None), "_name_or_path", None) or None
 
 
-def _write_adapter_config(model: Any, adapter: str, folder: Path) -> None:
-    config = copy.deepcopy(model.peft_config[adapter])
-    config.inference_mode = True
-    config.base_model_name_or_path = _base_name(model, config)
+def _write_adapter_config(model: Any, weights: Weights, folder: Path) -> None:
+    config = copy.deepcopy(weights.config)
+    mapping = None
+    if not getattr(model, "by_transformers", False):  # which writes it as it is
+        config.inference_mode = True
+        config.base_model_name_or_path = _base_name(model, config)
+        if config.task_type is None:
+            kind = original_class(model.get_base_model())
+            mapping = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
     for key, value in vars(config).items():
         if isinstance(value, set):  # the order of a set of names differs from process to process
             setattr(config, key, sorted(value))
-    mapping = None
-    if config.task_type is None:
-        kind = original_class(model.get_base_model())
-        mapping = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
     folder.mkdir(exist_ok=True)
     config.save_pretrained(str(folder), auto_mapping_dict=mapping)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -66,6 +67,8 @@ class Weights:
         memory: the sources of computed tensors, by their names in memory.
         compute: computes those of some groups of entries whose sources it is given.
         adapter: the name of the PEFT adapter, None for a full save.
+        config: the adapter's configuration as PEFT's rules leave it, None for a full save.
+        warnings: what a person should know of this selection.
     """
 
     folder: str
@@ -74,3 +77,5 @@ class Weights:
     memory: dict[str, Source]
     compute: Compute
     adapter: str | None = None
+    config: Any = None
+    warnings: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ class Engines:
         for root in roots:
             dtensor.reshard(root)
         self._flat = fsdp1.find(roots)
+        self._trainable_flat = fsdp1.trainable(roots)
 
     def parameters(self, module: nn.Module) -> Iterator[tuple[str, Source]]:
         """Yield the module's own parameters, in state-dict order, by their names in it."""
@@ -52,6 +53,20 @@ class Engines:
                 yield name, dtensor.source(value)
             else:
                 yield name, self.on_first_rank(whole(value))
+
+    def trainable(self, module: nn.Module) -> Iterator[str]:
+        """Yield the names of the module's own parameters that require a gradient."""
+        flat = self._trainable_flat.get(id(module), set())
+        for name, value in module._parameters.items():
+            if value is not None and name not in flat and not fsdp1.applies(value):
+                if value.requires_grad:
+                    yield name
+        yield from flat
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that speaks for all."""
+        return self._rank == 0
 
     def extras(self, module: nn.Module, known: set[str]) -> Iterator[tuple[str, Source]]:
         """Yield tensors that a module only adds while saving, as bitsandbytes' quantization state.
