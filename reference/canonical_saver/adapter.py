@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peft.tuners._buffer_dict import BufferDict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
@@ -48,7 +49,6 @@ def sets(model: Any, sources: Mapping[str, Source], engines: Engines) -> list[We
     beside = loadable(model, left)
     if not beside:
         return found
-    extra = tuple(direct(name, sources[name]) for name in beside)
     message = (
         f"saved {listed(beside)} with the adapter: trained, but no part of what PEFT saves. "
         "PeftModel.from_pretrained loads it; other readers of adapters may not, so train it by "
@@ -57,7 +57,12 @@ def sets(model: Any, sources: Mapping[str, Source], engines: Engines) -> list[We
     if engines.first:
         _LOG.warning(message)
         warnings.warn(message, stacklevel=2)
-    return [replace(w, entries=w.entries + extra, warnings=(message,)) for w in found]
+    with_them = []
+    for one in found:
+        around = _layers_around(model, str(one.adapter))
+        extra = tuple(direct(_without(around, name), sources[name]) for name in beside)
+        with_them.append(replace(one, entries=one.entries + extra, warnings=(message,)))
+    return with_them
 
 
 def weights(model: Any, sources: Mapping[str, Source], adapter: str, engines: Engines) -> Weights:
@@ -92,6 +97,8 @@ def weights(model: Any, sources: Mapping[str, Source], adapter: str, engines: En
         beside |= _beside_the_tuner(model, adapter, state)
     entries = [entry for entry in entries if entry.name not in beside]
     entries += [direct(name, source) for name, source in beside.items()]
+    if around := _layers_around(model, adapter):
+        entries = [replace(entry, name=_without(around, entry.name)) for entry in entries]
     alone = model.in_root if isinstance(model, InjectedModel) else "default"
     folder = "" if adapter == alone else adapter
     return Weights(folder, "adapter_model", tuple(entries), memory, compute, adapter, config)
@@ -109,6 +116,28 @@ def _places_of_others(model: Any, adapter: str) -> tuple[str, ...]:
         if keys and keys <= adapters:
             places += [f"{name}.{key}." for key in keys - {adapter}]
     return tuple(places)
+
+
+def _layers_around(model: Any, adapter: str) -> list[str]:
+    """Beginnings of names in layers of other kinds of adapters, around an adapter's own layers."""
+    found = []
+    for name, module in named_modules(model) if len(model.peft_config) > 1 else ():
+        if isinstance(module, BaseTunerLayer) and adapter not in module._get_available_adapters():
+            inner: Any = getattr(module, "base_layer", None)
+            if isinstance(inner, nn.Module) and isinstance(unwrap(inner), BaseTunerLayer):
+                found.append(f"{name}.base_layer.")
+    return sorted(found, key=len, reverse=True)
+
+
+def _without(around: list[str], name: str) -> str:
+    """The name of a tensor where the layers around it are not there.
+
+    Whoever loads the adapter puts it on a model without them, or around them.
+    """
+    for place in around:
+        if name.startswith(place):
+            name = place.removesuffix("base_layer.") + name.removeprefix(place)
+    return name
 
 
 def _beside_the_tuner(model: Any, adapter: str, state: dict[str, Source]) -> dict[str, Source]:

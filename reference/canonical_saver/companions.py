@@ -22,10 +22,11 @@ def validate(model: nn.Module) -> None:
     Raises:
         RequestError: the generation configuration contradicts itself.
     """
-    if is_peft(model) or not _generates(model):
+    whole = _saved_with_generation(model)
+    if whole is None:
         return
     try:
-        copy.deepcopy(model.generation_config).validate(strict=True)  # type: ignore[operator,union-attr]
+        copy.deepcopy(whole.generation_config).validate(strict=True)
     except ValueError as error:
         raise RequestError(f"generation_config is not valid, please correct it: {error}") from error
 
@@ -54,10 +55,23 @@ def write(
             _write_card(model, weights, weights.folder, folder, output_dir)
         if all(weights.folder for weights in sets):
             _write_card(model, sets[0], "", folder, output_dir)
+        if (own := _saved_with_generation(model)) and not (output_dir / "config.json").exists():
+            copy.deepcopy(own.generation_config).save_pretrained(folder)
     elif hasattr(getattr(model, "config", None), "save_pretrained"):
         _write_config(model, sets[0], folder, dtype)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+
+
+def _saved_with_generation(model: Any) -> Any:
+    """The model whose generation configuration is saved, None if none is.
+
+    PEFT leaves out that of the base; transformers saves it with the adapters that it put on.
+    """
+    own = model
+    if is_peft(model):
+        own = model.get_base_model() if getattr(model, "by_transformers", False) else None
+    return own if own is not None and _generates(own) else None
 
 
 def _generates(model: Any) -> bool:
