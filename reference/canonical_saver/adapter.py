@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from peft.tuners import AdaptionPromptModel, XLoraModel
 from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
@@ -43,7 +44,7 @@ def sets(model: Any, sources: Mapping[str, Source], engines: Engines) -> list[We
     Raises:
         WeightsError: something that was trained cannot be saved so that PEFT loads it again.
     """
-    found = [weights(model, sources, name, engines) for name in model.peft_config]
+    found = [weights(model, sources, name, engines) for name in _own_adapters(model)]
     trained = trained_names(model, engines)
     left = unselected(trained, sources, [one.entries for one in found])
     beside = loadable(model, left)
@@ -83,6 +84,7 @@ def weights(model: Any, sources: Mapping[str, Source], adapter: str, engines: En
     if not config.is_prompt_learning:
         of_others = _places_of_others(model, adapter)
         state = {k: v for k, v in sources.items() if not f"{k}.".startswith(of_others)}
+        state |= _set_aside(model, adapter, engines)
     prompt = state.get(f"prompt_encoder.{adapter}.embedding.weight")
     memory: dict[str, Source] = {}
     compute: Any = dict
@@ -104,13 +106,41 @@ def weights(model: Any, sources: Mapping[str, Source], adapter: str, engines: En
     return Weights(folder, "adapter_model", tuple(entries), memory, compute, adapter, config)
 
 
+def _own_adapters(model: Any) -> list[str]:
+    """The adapters to save; those that X-LoRA mixes lie where its configuration says."""
+    if not isinstance(model.base_model, XLoraModel):
+        return list(model.peft_config)
+    return [name for name, c in model.peft_config.items() if str(c.peft_type).endswith("XLORA")]
+
+
+def _set_aside(model: Any, adapter: str, engines: Engines) -> dict[str, Source]:
+    """The tensors of an adaption prompt that is not active: PEFT takes its modules off the model."""
+    modules = getattr(model.base_model, "_cached_adapters", {}).get(adapter, ())
+    if not modules:
+        return {}
+    places = {id(module): name for name, module in named_modules(model)}
+    found: dict[str, Source] = {}
+    for parent, module in zip(model.base_model._parents[adapter], modules, strict=True):
+        start = f"{places[id(unwrap(parent))]}.{model.peft_config[adapter].target_modules}."
+        found |= {start + name: source for name, source in engines.parameters(module)}
+    return found
+
+
 def _places_of_others(model: Any, adapter: str) -> tuple[str, ...]:
     """Beginnings of the names of other adapters' tensors.
 
     They are in dictionaries of adapters. A module of the base model may be called like an adapter.
+    An adaption prompt is in no dictionary while it is active.
     """
     adapters = set(model.peft_config)
     places = []
+    active = getattr(model.base_model, "_active_adapter", adapter)
+    if isinstance(model.base_model, AdaptionPromptModel) and active != adapter:
+        target = model.peft_config[active].target_modules
+        parents = {id(unwrap(parent)) for parent in model.base_model._parents[active]}
+        for name, module in named_modules(model):
+            if id(module) in parents:
+                places += [f"{name}.{target}.{own}." for own in module._modules[target]._parameters]
     for name, module in named_modules(model):
         keys = set(module.keys()) if isinstance(module, _DICTIONARIES) else set()
         if keys and keys <= adapters:
@@ -167,7 +197,7 @@ def _computes_its_prompt(config: Any) -> bool:
 
 
 def _embeddings(model: Any, config: Any, state: dict[str, Source]) -> dict[str, Source]:
-    """Embeddings that a reload would lose: targeted, trained, or with another vocabulary."""
+    """Embeddings that a reload would lose: targeted, or with another vocabulary."""
     tokens_only = getattr(config, "trainable_token_indices", None) is not None
     tokens_only = tokens_only or str(config.peft_type).endswith("TRAINABLE_TOKENS")
     grown = _vocabulary_changed(model, config)
@@ -178,13 +208,11 @@ def _embeddings(model: Any, config: Any, state: dict[str, Source]) -> dict[str, 
             continue  # modules_to_save and trainable tokens bring their own tensors
         if hasattr(inner, "base_layer"):
             inner = unwrap(inner.base_layer)
-        weight = inner._parameters.get("weight")
-        trained = weight is not None and weight.requires_grad
         for name, module in named_modules(model):
             if module is inner:
                 path = name.removesuffix(".base_layer").rpartition(".")[2]
                 targeted = inner is not layer and not tokens_only and path in EMBEDDING_LAYER_NAMES
-                if targeted or trained or grown:
+                if targeted or grown:
                     found.update({k: v for k, v in state.items() if k.startswith(f"{name}.")})
                 break
     return found
@@ -219,6 +247,7 @@ def _vocabulary_changed(model: Any, config: Any) -> bool:
             cached = cached_file(base, "config.json", local_files_only=True)
             path = Path(str(cached))
         values, _ = PreTrainedConfig.get_config_dict(path.parent)
+        values = _section(values, now.model_type)
         before = type(now).from_dict(values)
     except Exception as error:
         _LOG.warning(
@@ -229,6 +258,20 @@ def _vocabulary_changed(model: Any, config: Any) -> bool:
         )
         return False
     return vocabularies(now.to_dict()) != vocabularies(before.to_dict())
+
+
+def _section(values: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """The part of a configuration that is of a type of model: a base may be a part of a larger one.
+
+    Raises:
+        LookupError: no part of it is.
+    """
+    if values.get("model_type", model_type) == model_type:
+        return values
+    for part in values.values():
+        if isinstance(part, dict) and part.get("model_type") == model_type:
+            return part
+    raise LookupError(model_type)
 
 
 def vocabularies(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:

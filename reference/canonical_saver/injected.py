@@ -86,8 +86,8 @@ def refuse_hidden(model: nn.Module) -> None:
             "safetensors.torch.save_file"
         )
     raise WeightsError(
-        f"expected a model without adapters, or one that knows them by its peft_config, found a "
-        f"{kind} of PEFT at '{name}' in a {type(model).__name__}; no loader knows such a model. "
+        "expected a model without adapters, or one that knows them by its peft_config, found "
+        f"{kind} at '{name}' in a {type(model).__name__}; no loader knows such a model. "
         "Put the adapter on the whole model by get_peft_model or add_adapter, or take deleted "
         "adapters off by unload before saving"
     )
@@ -97,7 +97,7 @@ def _first_of_peft(model: nn.Module) -> tuple[str, str] | None:
     """Name and class of the first module that PEFT put in the place of another."""
     kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
     return next(
-        ((name, type(m).__name__) for name, m in named_modules(model) if isinstance(m, kinds)), None
+        ((name, f"{type(m).__module__}.{type(m).__name__}") for name, m in named_modules(model) if isinstance(m, kinds)), None
     )
 
 

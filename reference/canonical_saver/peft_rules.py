@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from peft import get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners import MixedModel
+from peft.tuners import AdaptionPromptModel, MixedModel
 from peft.tuners.tuners_utils import BaseTuner
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -127,6 +127,8 @@ class _Rules:
             start = f"prompt_encoder.{adapter}."
             inside = {name.removeprefix(start): tensor for name, tensor in tensors.items()}
             view.prompt_encoder[adapter] = holding(self.model.prompt_encoder[adapter], inside)
+        if isinstance(view.base_model, AdaptionPromptModel):
+            view.base_model._active_adapter = adapter  # its tensors are given, in the model or not
         if isinstance(view.base_model, MixedModel):
             view.base_model.__class__ = tuner  # some rules are methods of the tuner
         try:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
+from peft.tuners import XLoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
@@ -74,6 +75,8 @@ def loadable(model: Any, names: Collection[str]) -> list[str]:
     Raises:
         WeightsError: one of them is outside of the base model, or one of PEFT's own.
     """
+    if isinstance(model.base_model, XLoraModel):
+        return list(names)  # it loads by the names in memory
     base = unwrap(model.get_base_model())
     start = next(f"{name}." for name, module in named_modules(model) if module is base)
     lost, inside = [], []
