@@ -5,107 +5,164 @@ It is decided from the model and not from a configuration that may have gone ast
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import get_peft_model_state_dict
-from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners import AdaptionPromptModel, XLoraModel
 from peft.tuners._buffer_dict import BufferDict
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
+from canonical_saver import peft_rules
 from canonical_saver.adapter_names import folder_of
-from canonical_saver.entries import Entry, Weights, direct
-from canonical_saver.modules import bare, holding, named_modules, unwrap
+from canonical_saver.engines import Engines
+from canonical_saver.entries import Weights, direct
+from canonical_saver.injected import InjectedModel
+from canonical_saver.modules import named_modules, unwrap
 from canonical_saver.sources import Source
+from canonical_saver.unselected import listed, loadable, trained_names, unselected
 
-_KNOWS_ITS_NAMES = hasattr(BaseTuner, "_get_adapter_state_dict")
-"""Since PEFT 0.21 each kind of adapter has its rules; before, one function has those of all, names
-and modules that are trained whole included."""
 _DICTIONARIES = (nn.ModuleDict, nn.ParameterDict, BufferDict)
 
 
-def weights(model: Any, sources: Mapping[str, Source], adapter: str) -> Weights:
+def sets(model: Any, sources: Mapping[str, Source], engines: Engines) -> list[Weights]:
+    """Find the tensors of each adapter, and what was trained beside them.
+
+    Args:
+        model: the unwrapped PEFT model.
+        sources: its tensors by their names in memory.
+        engines: where they lie.
+
+    Raises:
+        WeightsError: something that was trained cannot be saved so that PEFT loads it again.
+    """
+    found = [weights(model, sources, name, engines) for name in _own_adapters(model)]
+    trained = trained_names(model, engines)
+    left = unselected(trained, sources, [one.entries for one in found])
+    beside = loadable(model, left)
+    if not beside:
+        return found
+    message = (
+        f"saved {listed(beside)} with the adapter: trained, but no part of what PEFT saves. "
+        "PeftModel.from_pretrained loads it; other readers of adapters may not, so train it by "
+        "modules_to_save where you can"
+    )
+    with_them = []
+    for one in found:
+        around = _layers_around(model, str(one.adapter))
+        extra = tuple(direct(_without(around, name), sources[name]) for name in beside)
+        with_them.append(replace(one, entries=one.entries + extra, warnings=(message,)))
+    return with_them
+
+
+def weights(model: Any, sources: Mapping[str, Source], adapter: str, engines: Engines) -> Weights:
     """Find the tensors of one adapter, as ``get_peft_model_state_dict`` selects and names them.
 
     That function itself would be wrong here: it reads names with wrappers in them, calls
-    ``state_dict`` (a gather under FSDP1), and looks for resized embeddings on the network.
+    ``state_dict`` (a gather under FSDP1), looks for resized embeddings on the network, and drops
+    tensors of other modules that are called like another adapter.
 
     Args:
         model: the unwrapped PEFT model.
         sources: its tensors by their names in memory.
         adapter: the name of the adapter.
+        engines: where the tensors lie.
     """
     config = model.peft_config[adapter]
-    tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
     state = dict(sources)
     if not config.is_prompt_learning:
         of_others = _places_of_others(model, adapter)
         state = {k: v for k, v in sources.items() if not f"{k}.".startswith(of_others)}
+        state |= _set_aside(model, adapter, engines)
+    prompt = state.get(f"prompt_encoder.{adapter}.embedding.weight")
     memory: dict[str, Source] = {}
-    selected: dict[str, Any]
-    if _computes_its_prompt(config):
-        memory = {k: v for k, v in state.items() if k.startswith(f"prompt_encoder.{adapter}.")}
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            shadows = {k: torch.empty(v.shape, dtype=v.dtype) for k, v in memory.items()}
-            selected = _prompt(model, adapter, shadows)
-    elif f"prompt_encoder.{adapter}.embedding.weight" in state:
-        selected = {"prompt_embeddings": state[f"prompt_encoder.{adapter}.embedding.weight"]}
+    compute: Any = dict
+    if prompt is not None and not _computes_its_prompt(config):
+        entries = [direct("prompt_embeddings", prompt)]
     else:
-        selected = _selected(bare(model), adapter, state)
-    if _KNOWS_ITS_NAMES:
-        # Of these names alone: an adapter may be called like the end of another one.
-        selected = {tuner._remove_adapter_name_from_key(k, adapter): v for k, v in selected.items()}
-        selected |= _beside_the_tuner(model, adapter, state)
-    selected |= _embeddings(model, config, state)
-    entries = []
-    for name, value in selected.items():
-        if isinstance(value, Source):
-            entries.append(direct(name, value))
-        else:
-            entries.append(Entry(name, value.dtype, tuple(value.shape), None, frozenset(memory)))
-    folder = folder_of(adapter)
-    compute = partial(_prompt, model, adapter)
-    return Weights(folder, "adapter_model", tuple(entries), memory, compute, adapter)
+        selection = peft_rules.select(model, adapter, state, engines.on_first_rank)
+        entries = list(selection.entries)
+        memory, compute, config = selection.memory, selection.compute, selection.config
+    beside = _embeddings(model, config, state)
+    if peft_rules.KNOW_THEIR_NAMES:
+        beside |= _beside_the_tuner(model, adapter, state)
+    entries = [entry for entry in entries if entry.name not in beside]
+    entries += [direct(name, source) for name, source in beside.items()]
+    if around := _layers_around(model, adapter):
+        entries = [replace(entry, name=_without(around, entry.name)) for entry in entries]
+    in_root = model.in_root if isinstance(model, InjectedModel) else "default"
+    folder = folder_of(adapter, in_root)
+    return Weights(folder, "adapter_model", tuple(entries), memory, compute, adapter, config)
 
 
-def _selected(view: Any, adapter: str, state: dict[str, Any]) -> dict[str, Any]:
-    """Apply the rules that are those of the kind of adapter."""
-    config = view.peft_config[adapter]
-    if not _KNOWS_ITS_NAMES:
-        found: dict[str, Any] = get_peft_model_state_dict(
-            view, state_dict=state, adapter_name=adapter, save_embedding_layers=False
-        )
-        return found
-    selected: dict[str, Any] = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]._get_adapter_state_dict(
-        model=view,
-        config=config,
-        adapter_name=adapter,
-        state_dict=state,
-        unwanted_adapter_names=[name for name in view.peft_config if name != adapter],
-    )
-    return selected
+def _own_adapters(model: Any) -> list[str]:
+    """The adapters to save; those that X-LoRA mixes lie where its configuration says."""
+    if not isinstance(model.base_model, XLoraModel):
+        return list(model.peft_config)
+    return [name for name, c in model.peft_config.items() if str(c.peft_type).endswith("XLORA")]
+
+
+def _set_aside(model: Any, adapter: str, engines: Engines) -> dict[str, Source]:
+    """The tensors of an adaption prompt that is not active: PEFT takes its modules off the model."""
+    modules = getattr(model.base_model, "_cached_adapters", {}).get(adapter, ())
+    if not modules:
+        return {}
+    places = {id(module): name for name, module in named_modules(model)}
+    found: dict[str, Source] = {}
+    for parent, module in zip(model.base_model._parents[adapter], modules, strict=True):
+        start = f"{places[id(unwrap(parent))]}.{model.peft_config[adapter].target_modules}."
+        found |= {start + name: source for name, source in engines.parameters(module)}
+    return found
 
 
 def _places_of_others(model: Any, adapter: str) -> tuple[str, ...]:
     """Beginnings of the names of other adapters' tensors.
 
     They are in dictionaries of adapters. A module of the base model may be called like an adapter.
+    An adaption prompt is in no dictionary while it is active.
     """
     adapters = set(model.peft_config)
     places = []
+    active = getattr(model.base_model, "_active_adapter", adapter)
+    if isinstance(model.base_model, AdaptionPromptModel) and active != adapter:
+        target = model.peft_config[active].target_modules
+        parents = {id(unwrap(parent)) for parent in model.base_model._parents[active]}
+        for name, module in named_modules(model):
+            if id(module) in parents:
+                places += [f"{name}.{target}.{own}." for own in module._modules[target]._parameters]
     for name, module in named_modules(model):
         keys = set(module.keys()) if isinstance(module, _DICTIONARIES) else set()
         if keys and keys <= adapters:
             places += [f"{name}.{key}." for key in keys - {adapter}]
     return tuple(places)
+
+
+def _layers_around(model: Any, adapter: str) -> list[str]:
+    """Beginnings of names in layers of other kinds of adapters, around an adapter's own layers."""
+    found = []
+    for name, module in named_modules(model) if len(model.peft_config) > 1 else ():
+        if isinstance(module, BaseTunerLayer) and adapter not in module._get_available_adapters():
+            inner: Any = getattr(module, "base_layer", None)
+            if isinstance(inner, nn.Module) and isinstance(unwrap(inner), BaseTunerLayer):
+                found.append(f"{name}.base_layer.")
+    return sorted(found, key=len, reverse=True)
+
+
+def _without(around: list[str], name: str) -> str:
+    """The name of a tensor where the layers around it are not there.
+
+    Whoever loads the adapter puts it on a model without them, or around them.
+    """
+    for place in around:
+        if name.startswith(place):
+            name = place.removesuffix("base_layer.") + name.removeprefix(place)
+    return name
 
 
 def _beside_the_tuner(model: Any, adapter: str, state: dict[str, Source]) -> dict[str, Source]:
@@ -134,54 +191,49 @@ def _computes_its_prompt(config: Any) -> bool:
     return not simple or bool(getattr(config, "prefix_projection", False))
 
 
-def _prompt(model: Any, adapter: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Compute virtual tokens of the network that makes them."""
-    encoder = f"prompt_encoder.{adapter}."
-    inside = {name.removeprefix(encoder): tensor for name, tensor in tensors.items()}
-    view = bare(model)
-    view.prompt_encoder[adapter] = holding(model.prompt_encoder[adapter], inside)
-    found = _selected(view, adapter, dict(tensors))
-    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-
-
 def _embeddings(model: Any, config: Any, state: dict[str, Source]) -> dict[str, Source]:
-    """Embeddings that a reload would lose: targeted, trained, or with another vocabulary."""
-    base = model.get_base_model()
-    if not hasattr(base, "get_input_embeddings"):
-        return {}
+    """Embeddings that a reload would lose: targeted, or with another vocabulary."""
     tokens_only = getattr(config, "trainable_token_indices", None) is not None
     tokens_only = tokens_only or str(config.peft_type).endswith("TRAINABLE_TOKENS")
     grown = _vocabulary_changed(model, config)
     found: dict[str, Source] = {}
-    for layer in (base.get_input_embeddings(), base.get_output_embeddings()):
-        if layer is None:
-            continue
-        layer = unwrap(layer)
+    for layer in _text_embeddings(model.get_base_model()):
         inner: Any = layer
         if hasattr(inner, "original_module"):
             continue  # modules_to_save and trainable tokens bring their own tensors
         if hasattr(inner, "base_layer"):
             inner = unwrap(inner.base_layer)
-        targeted = inner is not layer and not tokens_only
-        weight = inner._parameters.get("weight")
-        trained = weight is not None and weight.requires_grad
-        if not (targeted or trained or grown):
-            continue
         for name, module in named_modules(model):
             if module is inner:
-                prefix = f"{name}."
-                found.update({k: v for k, v in state.items() if k.startswith(prefix)})
+                path = name.removesuffix(".base_layer").rpartition(".")[2]
+                targeted = inner is not layer and not tokens_only and path in EMBEDDING_LAYER_NAMES
+                if targeted or grown:
+                    found.update({k: v for k, v in state.items() if k.startswith(f"{name}.")})
                 break
     return found
 
 
+def _text_embeddings(base: Any) -> Iterator[nn.Module]:
+    """The embeddings of tokens at both ends of a model, those that it has."""
+    for get in ("get_input_embeddings", "get_output_embeddings"):
+        try:
+            layer = getattr(base, get)()
+        except (AttributeError, NotImplementedError):
+            continue  # a model of sounds or images, or none of transformers
+        if isinstance(layer, nn.Module):
+            layer = unwrap(layer)
+            inner = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
+            if isinstance(unwrap(inner), nn.Embedding | nn.Linear):
+                yield layer
+
+
 def _vocabulary_changed(model: Any, config: Any) -> bool:
     """Whether the embeddings have another number of rows than those of the base on disk."""
-    now = getattr(getattr(model, "config", None), "vocab_size", None)
+    now = getattr(model, "config", None)
     base = getattr(config, "base_model_name_or_path", None)
     # PEFT does not tell a second adapter what its base is.
     base = base or getattr(model.get_base_model(), "name_or_path", None)
-    if not now or not base:
+    if not isinstance(now, PreTrainedConfig) or not base:
         return False
     try:
         path = Path(base) / "config.json"
@@ -190,7 +242,39 @@ def _vocabulary_changed(model: Any, config: Any) -> bool:
             cached = cached_file(base, "config.json", local_files_only=True)
             path = Path(str(cached))
         values, _ = PreTrainedConfig.get_config_dict(path.parent)
-        before = model.config.__class__.from_dict(values).vocab_size
-    except Exception:
+        values = _section(values, now.model_type)
+        before = type(now).from_dict(values)
+    except Exception as error:
+        _LOG.warning(
+            "'%s': expected the base's config.json, to see whether the vocabulary changed, found "
+            "%s; the embeddings are taken for unchanged",
+            base,
+            type(error).__name__,
+        )
         return False
-    return bool(before != now)
+    return vocabularies(now.to_dict()) != vocabularies(before.to_dict())
+
+
+def _section(values: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """The part of a configuration that is of a type of model: a base may be a part of a larger one.
+
+    Raises:
+        LookupError: no part of it is.
+    """
+    if values.get("model_type", model_type) == model_type:
+        return values
+    for part in values.values():
+        if isinstance(part, dict) and part.get("model_type") == model_type:
+            return part
+    raise LookupError(model_type)
+
+
+def vocabularies(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """The sizes of all vocabularies in a configuration, by their dotted places in it."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= vocabularies(value, f"{place}{key}.")
+        elif key == "vocab_size":
+            found[place + key] = value
+    return found

@@ -7,13 +7,17 @@ from pathlib import PurePosixPath
 from canonical_saver.errors import RequestError
 
 
-def folder_of(adapter: str) -> str:
+def folder_of(adapter: str, in_root: str = "default") -> str:
     """Name the folder of an adapter, relative to the output folder; "" is that folder itself.
+
+    Args:
+        adapter: its name.
+        in_root: the name of the adapter that lies in the output folder itself.
 
     Raises:
         RequestError: the name leads out of the output folder, or is none of a folder.
     """
-    if adapter == "default":
+    if adapter == in_root:
         return ""
     path = PurePosixPath(adapter)
     hidden = any(part.startswith(".") for part in path.parts)  # "..", and the staging folder

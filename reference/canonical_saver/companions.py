@@ -72,6 +72,8 @@ def write(
             _write_card(model, weights, weights.folder, staged, output_dir)
         if all(weights.folder for weights in sets):
             _write_card(model, sets[0], "", staged, output_dir)
+        if (own := _saved_with_generation(model)) and not (output_dir / _CONFIG).exists():
+            _write_generation_config(own.generation_config, staged)
     elif hasattr(getattr(model, "config", None), "save_pretrained"):
         _write_config(model, sets[0], staged, dtype)
         if _generates(model):
@@ -79,6 +81,17 @@ def write(
     if tokenizer is not None:
         _write_tokenizer(tokenizer, staged)
     return Written(tuple(staged.warnings), tuple(staged.outdated(output_dir)))
+
+
+def _saved_with_generation(model: Any) -> Any:
+    """The model whose generation configuration is saved, None if none is.
+
+    PEFT leaves out that of the base; transformers saves it with the adapters that it put on.
+    """
+    own = model
+    if is_peft(model):
+        own = model.get_base_model() if getattr(model, "by_transformers", False) else None
+    return own if own is not None and _generates(own) else None
 
 
 def _generates(model: Any) -> bool:
@@ -296,17 +309,15 @@ def _base_name(model: Any, config: Any) -> str | None:
 
 
 def _write_adapter_config(model: Any, weights: Weights, staged: BestEffort) -> None:
-    adapter = str(weights.adapter)
     name = f"{weights.folder}/{_ADAPTER}" if weights.folder else _ADAPTER
-    own = model.peft_config[adapter]
-    settings: dict[str, Any] = {
-        "inference_mode": True,
-        "base_model_name_or_path": _base_name(model, own),
-    }
+    own = weights.config
+    settings: dict[str, Any] = {}
     mapping = None
-    if own.task_type is None:
-        kind = original_class(model.get_base_model())
-        mapping = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
+    if not getattr(model, "by_transformers", False):  # which writes it as it is
+        settings = {"inference_mode": True, "base_model_name_or_path": _base_name(model, own)}
+        if own.task_type is None:
+            kind = original_class(model.get_base_model())
+            mapping = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
 
     def usual(folder: Path) -> None:
         config = copy.deepcopy(own)
@@ -324,7 +335,7 @@ def _write_adapter_config(model: Any, weights: Weights, staged: BestEffort) -> N
 
     wrong = staged.attempt(usual, name)
     if wrong:
-        owner = f"model.peft_config[{adapter!r}]"
+        owner = f"model.peft_config[{weights.adapter!r}]"
         _write_settings(name, owner, values, wrong, staged, load, needed=True)
 
 

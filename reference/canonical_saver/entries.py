@@ -70,8 +70,9 @@ class Weights:
         memory: the sources of computed tensors, by their names in memory.
         compute: computes those of some groups of entries whose sources it is given.
         adapter: the name of the PEFT adapter, None for a full save.
+        config: the adapter's configuration as PEFT's rules leave it, None for a full save.
         owner: the module whose configuration goes beside them, None for the model itself.
-        warnings: what is not in them and is no error.
+        warnings: what a person should know of this selection.
     """
 
     folder: str
@@ -80,6 +81,7 @@ class Weights:
     memory: dict[str, Source]
     compute: Compute
     adapter: str | None = None
+    config: Any = None
     owner: Any = None
     warnings: tuple[str, ...] = ()
 

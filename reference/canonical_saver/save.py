@@ -235,7 +235,7 @@ def _save(asked: Request, ranks: Ranks) -> Report:
     fingerprints, summaries = zip(*exchange.everyone, strict=True)
     agreement.check_layouts(fingerprints, sets, ranks)
     warnings = replicas.compare(summaries, model, ranks)
-    warnings += [text for one in sets for text in one.warnings]
+    warnings += dict.fromkeys(text for one in sets for text in one.warnings)
 
     staging: Staging | None = None
     sidecars = companions.Written()

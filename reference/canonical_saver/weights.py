@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from peft import PeftModel
+from peft import PeftMixedModel, PeftModel
 from torch import nn
 
-from canonical_saver import adapter, full, merging
+from canonical_saver import adapter, full, injected, merging
 from canonical_saver.engines import Engines, experts
 from canonical_saver.entries import Weights
 from canonical_saver.errors import WeightsError
@@ -29,11 +29,11 @@ def find_model(roots: tuple[nn.Module, ...]) -> Any:
     model: Any = unwrap(roots[0])
     for root in roots[1:]:
         outer: Any = unwrap(root)
-        if is_peft(outer) and not is_peft(model):
+        if isinstance(outer, PeftModel | PeftMixedModel) and not is_peft(model):
             held = any(module is model for _, module in named_modules(outer))
-            if held or outer.get_base_model() is model:
-                return outer
-    return model
+            if held or unwrap(injected.find(outer).get_base_model()) is model:
+                model = outer
+    return injected.find(model)
 
 
 def is_peft(model: nn.Module) -> bool:
@@ -59,13 +59,14 @@ def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weight
     """
     tensors = dict(named_sources(model, engines))
     if not is_peft(model):
+        injected.refuse_hidden(model)
         sets = [full.model_weights(model, tensors, engines)]
     else:
         sources = dict(experts.numbered(model, tensors.items()))
         if merge:
             sets = [merging.weights(model, sources)]
         else:
-            sets = [adapter.weights(model, sources, name) for name in model.peft_config]
+            sets = adapter.sets(model, sources, engines)
     for weights in sets:
         names = [entry.name for entry in weights.entries]
         if not names or len(set(names)) != len(names):

@@ -36,6 +36,7 @@ class Engines:
         self._flat = fsdp1.find(roots)
         self._offloaded = offload.find(roots)
         self._synchronized = replicated.synchronized(roots)
+        self._trainable_flat = fsdp1.trainable(roots)
 
     def parameters(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, Source]]:
         """Yield the module's own parameters, in state-dict order, by their names in it.
@@ -62,7 +63,7 @@ class Engines:
                 with named(dotted(place, name)):
                     source = self._parameter(module, name)
             elif source.replicated:
-                source = self._on_first_rank(source, module._parameters.get(name))
+                source = self.on_first_rank(source, module._parameters.get(name))
             if source is not None:
                 yield name, source
 
@@ -76,6 +77,15 @@ class Engines:
             if source is not None:
                 yield name, source
 
+    def trainable(self, module: nn.Module) -> Iterator[str]:
+        """Yield the names of the module's own parameters that require a gradient."""
+        flat = self._trainable_flat.get(id(module), set())
+        for name, value in module._parameters.items():
+            if value is not None and name not in flat and not fsdp1.applies(value):
+                if value.requires_grad:
+                    yield name
+        yield from flat
+
     def extras(self, module: nn.Module, known: set[str]) -> Iterator[tuple[str, Source]]:
         """Yield tensors that a module only adds while saving, as bitsandbytes' quantization state.
 
@@ -84,7 +94,7 @@ class Engines:
             known: names that are parameters or buffers of it.
         """
         for name, value in bnb.quantization_state(module, known):
-            yield name, self._on_first_rank(whole(value))
+            yield name, self.on_first_rank(whole(value))
 
     def tensor(self, value: torch.Tensor | None, *, buffer: bool = False) -> Source | None:
         """Describe one tensor of a state dict; None for a flat parameter, which is in none.
@@ -100,18 +110,18 @@ class Engines:
             return dtensor.source(value)
         stored = self._offloaded.get(id(value))
         source = whole(value) if stored is None else offload.source(stored)
-        return self._on_first_rank(source, value, buffer=buffer)
+        return self.on_first_rank(source, value, buffer=buffer)
 
     def _parameter(self, module: nn.Module, name: str) -> Source | None:
         held = module._parameters[name]
         if held is not None and autotp.applies(module):
-            return self._on_first_rank(autotp.source(module, name, held), held)
+            return self.on_first_rank(autotp.source(module, name, held), held)
         value = bnb.unpacked(module, name)
         if value is held:
             return self.tensor(value)
-        return None if value is None else self._on_first_rank(whole(value), held)
+        return None if value is None else self.on_first_rank(whole(value), held)
 
-    def _on_first_rank(
+    def on_first_rank(
         self, source: Source, held: torch.Tensor | None = None, *, buffer: bool = False
     ) -> Source:
         """Let rank 0 alone write a tensor that every rank is said to hold complete.

@@ -72,6 +72,35 @@ def lost(module: nn.Module, found: Mapping[int, Mapping[str, Source]]) -> str | 
     return next((k for k in own if k not in known), None)
 
 
+def trainable(roots: tuple[nn.Module, ...]) -> dict[int, set[str]]:
+    """Find the parameters that require a gradient among those in flat parameters.
+
+    Without ``use_orig_params`` the parameters of one flat parameter require one all together; with
+    it, each has kept its own setting.
+
+    Args:
+        roots: modules in which to look for FSDP instances.
+
+    Returns:
+        For each module, by its id, the names of its own parameters.
+    """
+    found: dict[int, set[str]] = {}
+    for root in roots:
+        for module in root.modules():
+            handle = module._handle if isinstance(module, FullyShardedDataParallel) else None
+            if handle is None:
+                continue
+            flat = handle.flat_param
+            kept = flat._params or [flat] * len(flat._param_infos)
+            for owner, parameter in zip(flat._param_infos, kept, strict=True):
+                if parameter.requires_grad:
+                    found.setdefault(id(owner.module), set()).add(owner.param_name)
+            for shared in flat._shared_param_infos:
+                if shared.prim_param_name in found.get(id(shared.prim_module), ()):
+                    found.setdefault(id(shared.module), set()).add(shared.param_name)
+    return found
+
+
 def _read_handle(module: Any, handle: Any, found: dict[int, dict[str, Source]]) -> None:
     flat = handle.flat_param
     sharded = handle.uses_sharded_strategy
