@@ -5,6 +5,7 @@ It is decided from the model and not from a configuration that may have gone ast
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from canonical_saver.modules import named_modules, unwrap
 from canonical_saver.sources import Source
 from canonical_saver.unselected import listed, loadable, trained_names, unselected
 
+_log = logging.getLogger("canonical_saver")
 _DICTIONARIES = (nn.ModuleDict, nn.ParameterDict, BufferDict)
 
 
@@ -245,7 +247,7 @@ def _vocabulary_changed(model: Any, config: Any) -> bool:
         values = _section(values, now.model_type)
         before = type(now).from_dict(values)
     except Exception as error:
-        _LOG.warning(
+        _log.warning(
             "'%s': expected the base's config.json, to see whether the vocabulary changed, found "
             "%s; the embeddings are taken for unchanged",
             base,

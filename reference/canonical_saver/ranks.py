@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from canonical_saver.errors import BY_NAME, LostRankError, SaveError, WriteError, describe
 
@@ -88,7 +89,7 @@ class Ranks:
         if self.group is None or os.getpid() != _PROCESS:
             yield
             return
-        store = dist.PrefixStore("canonical_saver", dist.distributed_c10d._get_default_store())
+        store = PrefixStore("canonical_saver", dist.distributed_c10d._get_default_store())
         begun = store.add(str(self.rank), 1)
         done = threading.Event()
         watch = threading.Thread(target=self._name_absent, args=(store, begun, done), daemon=True)
@@ -101,7 +102,7 @@ class Ranks:
             done.set()
             watch.join()
 
-    def _name_absent(self, store: dist.Store, begun: int, done: threading.Event) -> None:
+    def _name_absent(self, store: Store, begun: int, done: threading.Event) -> None:
         """Log which ranks have begun fewer saves than this one, if ``done`` is long in coming."""
         if done.wait(WAIT_SECONDS):
             return
