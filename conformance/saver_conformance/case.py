@@ -63,7 +63,7 @@ Sizes = Literal["even", "odd"]
 Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
 Occupied = Literal["empty", "single", "sharded", "adapter", "another"]
-Guests = Literal["none", "strangers", "readonly"]
+Guests = Literal["none", "strangers", "readonly", "processor"]
 Trial = Literal["none", "twin", "crash", "trace"]
 Vocabulary = Literal["same", "resized"]
 Head = Literal["declared", "contrary"]
@@ -127,7 +127,7 @@ class Case:
         occupied: which earlier save lies in the output folder: of the same model, or ``another``
             architecture's as older libraries wrote it.
         guests: what else lies there: files that belong to no save, or, besides, write protection
-            of everything that lies there.
+            of everything that lies there; or configurations of processors, which no training has.
         trial: what is done besides one save; ``twin`` saves again, trains on, and does the same
             training once more without a save; ``crash`` first kills the save at many points,
             and makes its system calls fail; ``trace`` records the system calls of every rank.

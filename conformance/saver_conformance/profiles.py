@@ -33,7 +33,7 @@ _SMOKE_FULL: tuple[dict[str, Any], ...] = (
     {"architecture": "mixtral", "sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
     | {"planted": True, "guests": "strangers", "wrapper": "compile"},
     {"architecture": "custom", "wrapper": "checkpointing", "vocabulary": "resized"}
-    | {"occupied": "another"},
+    | {"occupied": "another", "guests": "processor"},
 )
 _SMOKE_ADAPTER: tuple[dict[str, Any], ...] = (
     {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"}
@@ -42,7 +42,7 @@ _SMOKE_ADAPTER: tuple[dict[str, Any], ...] = (
     | {"modules_to_save": ("lm_head",), "guests": "strangers", "wrapper": "compile"},
     {"architecture": "custom", "targets": "all", "names": ("default", "style")}
     | {"handover": "base", "wrapper": "checkpointing", "vocabulary": "resized"}
-    | {"occupied": "another"},
+    | {"occupied": "another", "guests": "processor"},
 )
 SMOKE_NODES = (1, 2, 1)
 """Number of machines that the ranks of each row of ``smoke`` pretend to run on."""

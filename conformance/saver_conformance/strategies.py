@@ -34,7 +34,7 @@ AXES: Mapping[str, Sequence[Any]] = {
     "planted": (False, True),
     "views": (False, True),
     "occupied": ("empty", "single", "sharded", "adapter", "another"),
-    "guests": ("none", "strangers", "readonly"),
+    "guests": ("none", "strangers", "readonly", "processor"),
     "vocabulary": ("same", "resized"),
     "wrapper": ("none", "checkpointing", "compile", "regional"),
 }

@@ -176,7 +176,7 @@ def test_what_is_no_case_is_refused(text):
         Case.from_json(text)
 
 
-@pytest.mark.parametrize("guests", ["none", "strangers", "readonly"])
+@pytest.mark.parametrize("guests", ["none", "strangers", "readonly", "processor"])
 @pytest.mark.parametrize("occupied", ["empty", "single", "sharded", "adapter", "another"])
 def test_occupants_are_what_the_case_says(tmp_path, occupied, guests):
     case = Case(Mode("full", "single"), occupied=occupied, guests=guests)
@@ -189,7 +189,8 @@ def test_occupants_are_what_the_case_says(tmp_path, occupied, guests):
     assert ("model.safetensors.index.json" in names) == (occupied == "sharded")
     assert ("adapter_model.safetensors" in names) == (occupied == "adapter")
     assert ("pytorch_model.bin.index.json" in names) == (occupied == "another")
-    assert ("checkpoint-1/model.safetensors" in names) == (guests != "none")
+    assert ("checkpoint-1/model.safetensors" in names) == (guests in ("strangers", "readonly"))
+    assert ("preprocessor_config.json" in names) == (guests == "processor")
     assert bool(names) == (occupied != "empty" or guests != "none")
     protected = [entry.mode == 0o444 for entry in entries.values() if entry.kind == "file"]
     assert all(protected) == (guests == "readonly" or not names)

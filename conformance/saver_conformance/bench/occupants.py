@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from saver_conformance.case import Case
+from saver_conformance.disk.directory import PROCESSORS
 
 STRANGERS = {
     "checkpoint-1/model.safetensors": "weights of a checkpoint",
@@ -19,6 +20,9 @@ STRANGERS = {
     "notes.txt": "kept by the user",
 }
 """Files that no saver may touch, with their text."""
+
+PROCESSOR = {"image_processor_type": "CLIPImageProcessor"}
+"""What a configuration of a processor says that the user has put into the folder."""
 
 READ_ONLY = 0o444
 """Permission bits of all files of a write-protected folder."""
@@ -36,6 +40,11 @@ def occupy(case: Case, output: Path, base: Path) -> None:
             save(case, kept, base)
         shutil.copytree(kept, output)
     if case.guests == "none":
+        return
+    if case.guests == "processor":
+        output.mkdir(exist_ok=True)
+        for name in PROCESSORS:
+            (output / name).write_text(json.dumps(PROCESSOR))
         return
     for name, text in STRANGERS.items():
         path = output / name

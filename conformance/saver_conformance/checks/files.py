@@ -15,15 +15,19 @@ from saver_conformance.disk.directory import (
     CHAT_TEMPLATES,
     CONFIG,
     INDEX,
+    PROCESSORS,
     SINGLE,
     TOKENIZER_CONFIG,
     UnreadableJsonError,
     belongs_to_save,
+    is_of_whole_model,
     layout_of,
     read_json_object,
     shard_names,
+    shard_place,
 )
 from saver_conformance.finding import Finding
+from saver_conformance.observation import Entry
 from saver_conformance.shown import shown
 
 _SHOWN_PATHS = 20
@@ -59,7 +63,20 @@ def _has_earlier_adapter(case: Case) -> bool:
 
 
 def _has_strangers(case: Case) -> bool:
-    return case.guests != "none"
+    return case.guests in ("strangers", "readonly")
+
+
+def _has_processor(case: Case) -> bool:
+    return case.guests == "processor"
+
+
+def _has_whole_model(case: Case) -> bool:
+    earlier = case.after
+    while earlier is not None:  # an adapter's save has left the model of the save before
+        if not earlier.mode.is_adapter:
+            return True
+        earlier = earlier.after
+    return case.occupied in ("single", "sharded", "another")
 
 
 @check("FILES-001", structural=True)
@@ -71,8 +88,12 @@ def full_weight_names(e: Evidence) -> Iterator[Finding]:
         yield e.finding("FILES-001", f"{SINGLE}, or shards and {INDEX}", found)
     if "sharded" not in layouts:
         return
-    shards = [path for path in e.own_files if layout_of(path) == "sharded" and path != INDEX]
-    wanted = {INDEX, *shard_names(max(1, len(shards)))}
+    places = {place: path for path in e.own_files if (place := shard_place(path))}
+    count = max(1, len(places))
+    # A name may have more digits than it needs.
+    wanted = {INDEX} | {
+        places.get((number, count), name) for number, name in enumerate(shard_names(count), 1)
+    }
     for path in sorted(wanted - set(e.own_files)):
         yield e.finding(
             "FILES-001",
@@ -109,8 +130,13 @@ def no_pickles(e: Evidence) -> Iterator[Finding]:
 
 @check("FILES-005", when=_has_earlier_weights)
 def no_stale_weights(e: Evidence) -> Iterator[Finding]:
-    """No weight file that lay there before is left, unless it is part of this save."""
+    """No weight file that lay there before is left, unless it is part of this save.
+
+    Beside an adapter, a whole model stays: it may be the adapter's base.
+    """
     for path in e.before:
+        if e.case.mode.is_adapter and is_of_whole_model(path):
+            continue
         if layout_of(path) and path in e.after and path not in e.own_files:
             if path in e.written:
                 continue  # FILES-003 and FILES-004 have it
@@ -146,18 +172,8 @@ def no_foreign_chat_template(e: Evidence) -> Iterator[Finding]:
 def strangers_stay(e: Evidence) -> Iterator[Finding]:
     """Everything that belongs to no save is as it was."""
     for path, entry in e.before.items():
-        if belongs_to_save(path):
-            continue
-        now = e.after.get(path)
-        if now is None:
-            yield e.finding("FILES-008", "left alone", "removed", file=path)
-        elif (now.kind, now.mode, now.sha256) != (entry.kind, entry.mode, entry.sha256):
-            yield e.finding(
-                "FILES-008",
-                f"{entry.kind}, mode {entry.mode:04o}, sha256 {entry.sha256[:16]}",
-                f"{now.kind}, mode {now.mode:04o}, sha256 {now.sha256[:16]}",
-                file=path,
-            )
+        if not belongs_to_save(path):
+            yield from _changed(e, "FILES-008", path, entry)
 
 
 @check("FILES-009")
@@ -192,9 +208,40 @@ def regular_files(e: Evidence) -> Iterator[Finding]:
 
 @check("FILES-012", structural=True)
 def no_model_config_beside_adapter(e: Evidence) -> Iterator[Finding]:
-    """There is no ``config.json``."""
-    if CONFIG in e.after:
+    """There is no ``config.json`` without the weights of its model."""
+    weights = [path for path in e.after if layout_of(path) and is_of_whole_model(path)]
+    if CONFIG in e.written and not weights:
         yield e.finding("FILES-012", "no configuration of a model", "one", file=CONFIG)
+
+
+@check("FILES-013", when=_has_whole_model)
+def whole_model_stays(e: Evidence) -> Iterator[Finding]:
+    """Weights of a whole model are as they were, and its configurations are there."""
+    for path, entry in e.before.items():
+        if is_of_whole_model(path) and (layout_of(path) or path not in e.after):
+            yield from _changed(e, "FILES-013", path, entry)
+
+
+@check("FILES-014", when=_has_processor)
+def processor_stays(e: Evidence) -> Iterator[Finding]:
+    """Files of processors, none of which the training has, are as they were."""
+    for path, entry in e.before.items():
+        if path in PROCESSORS:
+            yield from _changed(e, "FILES-014", path, entry)
+
+
+def _changed(e: Evidence, clause: str, path: str, entry: Entry) -> Iterator[Finding]:
+    """A finding if a file that lay there before is gone, or another one."""
+    now = e.after.get(path)
+    if now is None:
+        yield e.finding(clause, "left alone", "removed", file=path)
+    elif (now.kind, now.mode, now.sha256) != (entry.kind, entry.mode, entry.sha256):
+        yield e.finding(
+            clause,
+            f"{entry.kind}, mode {entry.mode:04o}, sha256 {entry.sha256[:16]}",
+            f"{now.kind}, mode {now.mode:04o}, sha256 {now.sha256[:16]}",
+            file=path,
+        )
 
 
 def _idle(e: Evidence) -> str:

@@ -33,10 +33,12 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 CHAT_TEMPLATES = "additional_chat_templates/"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+"""Configurations of processors of images, sound and video; no training of the suite has one."""
 
 Layout = Literal["single", "sharded", "adapter", "pickle"]
 
-_SHARD = re.compile(r"model-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
+_SHARD = re.compile(r"model-(?P<number>\d{5,})-of-(?P<count>\d{5,})\.safetensors")
 _PICKLE = re.compile(
     r"(pytorch_model|adapter_model|model)(-\d{5}-of-\d{5})?\.(bin|pt|pth|pkl)(\.index\.json)?"
 )
@@ -139,6 +141,19 @@ def belongs_to_save(path: str) -> bool:
         or path == CHAT_TEMPLATES.rstrip("/")
         or path.startswith(CHAT_TEMPLATES)
     )
+
+
+def is_of_whole_model(path: str) -> bool:
+    """Whether a file of this relative path is a weight file or a configuration of a whole model."""
+    if layout_of(path) in ("single", "sharded") or path in (CONFIG, GENERATION_CONFIG):
+        return True
+    return layout_of(path) == "pickle" and not path.startswith("adapter_")
+
+
+def shard_place(path: str) -> tuple[int, int] | None:
+    """The number of a shard and the count of all, as its name has them; None for other files."""
+    named = _SHARD.fullmatch(path)
+    return named and (int(named["number"]), int(named["count"]))
 
 
 def shard_names(count: int) -> tuple[str, ...]:
