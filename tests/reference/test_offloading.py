@@ -133,7 +133,7 @@ def test_offload_folder_that_is_gone_leaves_the_old_model(tmp_path: Path) -> Non
     disk_offload(trained, str(tmp_path / "offload"))
     for path in (tmp_path / "offload").glob("*.dat"):
         path.unlink()
-    with pytest.raises(SaveError, match="embed_tokens"):
+    with pytest.raises(WeightsError, match=r"embed_tokens\.weight'.*no such file"):
         save_model(trained, tmp_path / "m")
     assert models.contents(tmp_path / "m") == before
 
