@@ -39,7 +39,7 @@ class Overflows:
             return
         sizes = [n * (cast or run.data.dtype).itemsize for run, _, n, cast in batch.parts]
         if len(pieces) != len(sizes):
-            pieces = pieces[0].split(sizes)
+            pieces = torch.split(pieces[0], sizes)
         offset = batch.offset
         for (run, start, length, cast), piece, size in zip(batch.parts, pieces, sizes, strict=True):
             if cast is not None and length:

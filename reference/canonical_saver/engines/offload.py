@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,6 +71,15 @@ class Stored:
             return None
         return tensor
 
+    def file(self) -> Path | None:
+        """The file that has the tensor, if accelerate's index names one."""
+        index: Any = getattr(self.weights, "index", {})
+        if self.key not in index:
+            return None
+        there = index[self.key].get("safetensors_file")
+        folder: Any = getattr(self.weights, "save_folder", None)
+        return Path(there or f"{folder}/{self.key}.dat")
+
 
 def find(roots: tuple[nn.Module, ...]) -> dict[int, Stored]:
     """Find all tensors that are offloaded.
@@ -99,7 +109,11 @@ def find(roots: tuple[nn.Module, ...]) -> dict[int, Stored]:
 
 
 def source(stored: Stored) -> Source:
-    """Describe an offloaded tensor, which every rank has complete."""
+    """Describe an offloaded tensor, which every rank has complete.
+
+    Raises:
+        WeightsError: the file that has it is gone.
+    """
     like = stored.like
     tensor = stored.in_memory()
     if tensor is not None:
@@ -108,6 +122,12 @@ def source(stored: Stored) -> Source:
         data = tensor.detach()
         run = Run(0, data.numel(), data)
         return Source(identity, data.dtype, tuple(data.shape), (run,), replicated=True)
+    file = stored.file()
+    if file is not None and not file.is_file():
+        raise WeightsError(
+            f"expected the offloaded data in {file}, found no such file; was the offload folder "
+            "removed?"
+        )
     run = Run(0, like.numel(), like.detach(), load=stored.load)
     return Source(stored, like.dtype, tuple(like.shape), (run,), replicated=True)
 
