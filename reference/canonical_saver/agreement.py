@@ -1,4 +1,4 @@
-"""What all ranks must agree on before a byte is written, and the first thing on which they do not."""
+"""What all ranks must agree on before a byte is written, and the first difference among them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def check_layouts(fingerprints: Sequence[str], sets: Sequence[Weights], ranks: R
     texts = ranks.gather(difference(theirs, mine, ranks.rank))
     found = [text for text in texts if text]
     raise VerifyError(
-        found[0] if found else "the ranks hold the same tensors in another order; expected one order"
+        found[0]
+        if found
+        else "the ranks hold the same tensors in another order; expected one order"
     )
 
 

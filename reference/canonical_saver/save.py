@@ -292,9 +292,7 @@ def _save(asked: Request, ranks: Ranks) -> Report:
     names = ranks.share(names)
     size = sum(file.size for file in files)
     seconds = time.monotonic() - begun
-    return Report(
-        asked.output_dir, tuple(names), size, seconds, ranks.world_size, tuple(warnings)
-    )
+    return Report(asked.output_dir, tuple(names), size, seconds, ranks.world_size, tuple(warnings))
 
 
 @contextmanager
