@@ -1,4 +1,4 @@
-"""What all ranks must agree on before a byte is written, and the first thing on which they do not."""
+"""What all ranks must agree on before a byte is written, and the first difference among them."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ import torch
 
 from canonical_saver.sources import Run
 
-CLOSE = 2.0**-8
-"""Relative distance that rounding to bfloat16 can make."""
+CLOSE = torch.finfo(torch.bfloat16).eps
+"""Relative distance of copies of which every element was rounded to a neighbour in bfloat16."""
 
 SAMPLES = 1024
 """Elements that are compared, spread evenly over the tensor."""

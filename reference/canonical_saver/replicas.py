@@ -6,8 +6,9 @@ only a warning, and the values of the rank that writes are saved, where it can b
 that drifted apart in training:
 
 - a buffer of at most one dimension: statistics and counters, which ranks keep for themselves;
-- a tensor that DDP, or DeepSpeed below ZeRO-3, made equal on all ranks and trains with one gradient;
-- floating-point numbers that are no further apart than rounding to bfloat16 can put them.
+- a tensor that DDP, or DeepSpeed below ZeRO-3, made equal on all ranks and trains with a gradient
+  of all ranks;
+- floating-point numbers that are no further apart than neighbours in bfloat16 (0.8 %).
 
 Whatever its values, a tensor is no copy if its shape is that of a part of what the model's
 configuration asks for.
@@ -228,18 +229,19 @@ def _error(lost: Sequence[Judged], count: int) -> str:
     one = first.difference
     text = (
         f"'{first.name}': expected the bytes of rank {one.writer} on all ranks that hold it, found "
-        f"others on {_listed(one.others)} ({len(lost)} of {count} tensors differ like this)"
+        f"others on {_listed(one.others)} ({_count(lost)} of {count} tensors differ like this)"
     )
     if first.whole is not None:
         text += (
-            f"; its shape is {first.shape}, the model's configuration asks for {first.whole}, so it "
+            f"; its shape is {first.shape}, the model's configuration asks for {first.whole}: it "
             "seems to be a part (tensor parallelism without DTensor)"
         )
     return (
         f"{text}. If every rank holds experts, layers or parts of tensors of its own (expert, "
         "pipeline or tensor parallelism without DTensor), put the model together before the save. "
-        "If these are copies that were trained apart, check_replicas=False (in cfg: "
-        f"save_check_replicas) saves those of rank {one.writer}"
+        "If these are copies that drifted apart, hand over the model with the wrapper of DDP or "
+        "DeepSpeed that trains it, or set check_replicas=False (in cfg: save_check_replicas), which saves "
+        f"those of rank {one.writer}"
     )
 
 
@@ -249,19 +251,24 @@ def _warnings(judged: Sequence[Judged]) -> list[str]:
     if counters:
         first = counters[0]
         texts.append(
-            f"{len(counters)} buffers differ between the ranks, first '{first.name}' on "
+            f"{_count(counters)} buffers differ between the ranks, first '{first.name}' on "
             f"{_listed(first.difference.others)}; those of rank {first.difference.writer} are saved"
         )
     copies = [one for one in judged if not one.counts]
     if copies:
         first = max(copies, key=lambda one: one.distance)
         texts.append(
-            f"{len(copies)} tensors have drifted apart between the ranks, most of all "
+            f"{_count(copies)} tensors have drifted apart between the ranks, most of all "
             f"'{first.name}' on {_listed(first.difference.others)} (relative distance "
             f"{first.distance:.1e}); those of rank {first.difference.writer} are saved. Are their "
             "gradients reduced over all ranks?"
         )
     return texts
+
+
+def _count(judged: Sequence[Judged]) -> int:
+    """How many tensors; one may differ in several parts."""
+    return len({one.difference.number for one in judged})
 
 
 def _listed(ranks: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""DeepSpeed's tensor parallelism (AutoTP): layers that hold a part of their weight in plain tensors.
+"""DeepSpeed's tensor parallelism (AutoTP): layers that hold parts of weights in plain tensors.
 
 Each parameter of such a layer carries a description of how it was cut, made for DeepSpeed's
 universal checkpoints (``deepspeed/module_inject/layers.py``, ``deepspeed/checkpoint/affine.py``):

@@ -76,8 +76,8 @@ def _layers(model: nn.Module) -> Iterator[_Layer]:
             continue
         if layer.ep_group is None:
             raise WeightsError(
-                f"'{name}': expected experts spread over a group of ranks, found no group for an "
-                f"ep_size of {layer.ep_size}; call deepspeed.initialize, or set_deepspeed_parallelism"
+                f"'{name}': expected experts spread over a group of ranks, found no group for "
+                f"ep_size {layer.ep_size}; call deepspeed.initialize or set_deepspeed_parallelism"
             )
         ranks = dist.get_process_group_ranks(layer.ep_group)
         place = f"{name}.experts.deepspeed_experts." if name else "experts.deepspeed_experts."
