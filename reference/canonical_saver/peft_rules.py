@@ -152,7 +152,9 @@ class _Rules:
                 "PEFT can save this model"
             ) from error
         # Of these names alone: an adapter may be called like the end of another one.
-        return {tuner._remove_adapter_name_from_key(k, adapter): v for k, v in found.items()}, config
+        return {
+            tuner._remove_adapter_name_from_key(k, adapter): v for k, v in found.items()
+        }, config
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,8 @@ class _Compute:
             made[name] = found[name]
             if tuple(made[name].shape) != entry.shape or made[name].dtype != entry.dtype:
                 raise WeightsError(
-                    f"adapter '{rules.adapter}' ({rules.kind}), '{name}': expected {entry.dtype} of "
-                    f"shape {entry.shape}, as its rules say without data, found "
+                    f"adapter '{rules.adapter}' ({rules.kind}), '{name}': expected {entry.dtype} "
+                    f"of shape {entry.shape}, as its rules say without data, found "
                     f"{made[name].dtype} of shape {tuple(made[name].shape)}; please report it"
                 )
         return made
