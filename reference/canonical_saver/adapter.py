@@ -94,7 +94,7 @@ def weights(model: Any, sources: Mapping[str, Source], adapter: str, engines: En
         selection = peft_rules.select(model, adapter, state, engines.on_first_rank)
         entries = list(selection.entries)
         memory, compute, config = selection.memory, selection.compute, selection.config
-    beside = _embeddings(model, adapter, config, state)
+    beside = _embeddings(model, adapter, config, state, engines)
     if peft_rules.KNOW_THEIR_NAMES:
         beside |= _beside_the_tuner(model, adapter, state)
     entries = [entry for entry in entries if entry.name not in beside]
@@ -197,12 +197,12 @@ def _computes_its_prompt(config: Any) -> bool:
 
 
 def _embeddings(
-    model: Any, adapter: str, config: Any, state: dict[str, Source]
+    model: Any, adapter: str, config: Any, state: dict[str, Source], engines: Engines
 ) -> dict[str, Source]:
     """Embeddings that a reload would lose: targeted, or with another vocabulary."""
     tokens_only = getattr(config, "trainable_token_indices", None) is not None
     tokens_only = tokens_only or str(config.peft_type).endswith("TRAINABLE_TOKENS")
-    grown = _vocabulary_changed(model, config)
+    grown = _vocabulary_changed(model, config, engines)
     found: dict[str, Source] = {}
     for layer in _text_embeddings(model.get_base_model()):
         inner: Any = layer
@@ -236,7 +236,7 @@ def _text_embeddings(base: Any) -> Iterator[nn.Module]:
                 yield layer
 
 
-def _vocabulary_changed(model: Any, config: Any) -> bool:
+def _vocabulary_changed(model: Any, config: Any, engines: Engines) -> bool:
     """Whether the embeddings have another number of rows than those of the base on disk."""
     now = getattr(model, "config", None)
     base = getattr(config, "base_model_name_or_path", None)
@@ -254,7 +254,8 @@ def _vocabulary_changed(model: Any, config: Any) -> bool:
         values = _section(values, now.model_type)
         before = type(now).from_dict(values)
     except Exception as error:
-        _LOG.warning(
+        _LOG.log(
+            logging.WARNING if engines.first else logging.DEBUG,
             "'%s': expected the base's config.json, to see whether the vocabulary changed, found "
             "%s; the embeddings are taken for unchanged",
             base,

@@ -95,6 +95,7 @@ QUIET: dict[str, dict[str, Any]] = {
     "biases": {"bias": "all"},
     "modules": {"modules_to_save": ["lm_head", "embed_tokens"]},
     "tokens": {"trainable_token_indices": [1, 5]},
+    "tied tokens": {"trainable_token_indices": [1, 5]},
 }
 
 
@@ -102,7 +103,7 @@ QUIET: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("prepared", [False, True])
 def test_save_model_frozen_base_adds_nothing(kind: str, prepared: bool, tmp_path: Path) -> None:
     config = LoraConfig(**{"target_modules": ["q_proj"], "r": 3} | QUIET[kind])
-    base: Any = models.llama(biases=True)
+    base: Any = models.llama(biases=True, tied=kind == "tied tokens")
     if prepared:
         base.enable_input_require_grads()
     model: Any = get_peft_model(base, config)
