@@ -91,7 +91,7 @@ def weights(model: Any, sources: Mapping[str, Source], adapter: str, engines: En
         selection = peft_rules.select(model, adapter, state, engines.on_first_rank)
         entries = list(selection.entries)
         memory, compute, config = selection.memory, selection.compute, selection.config
-    beside = _embeddings(model, config, state)
+    beside = _embeddings(model, adapter, config, state, engines)
     if peft_rules.KNOW_THEIR_NAMES:
         beside |= _beside_the_tuner(model, adapter, state)
     entries = [entry for entry in entries if entry.name not in beside]
@@ -111,7 +111,7 @@ def _own_adapters(model: Any) -> list[str]:
 
 
 def _set_aside(model: Any, adapter: str, engines: Engines) -> dict[str, Source]:
-    """The tensors of an adaption prompt that is not active: PEFT takes its modules off the model."""
+    """The tensors of an adaption prompt that is not active; PEFT takes its modules off."""
     modules = getattr(model.base_model, "_cached_adapters", {}).get(adapter, ())
     if not modules:
         return {}
@@ -131,13 +131,15 @@ def _places_of_others(model: Any, adapter: str) -> tuple[str, ...]:
     """
     adapters = set(model.peft_config)
     places = []
-    active = getattr(model.base_model, "_active_adapter", adapter)
-    if isinstance(model.base_model, AdaptionPromptModel) and active != adapter:
+    tuner: Any = model.base_model
+    active = getattr(tuner, "_active_adapter", adapter)
+    if isinstance(tuner, AdaptionPromptModel) and active != adapter:
         target = model.peft_config[active].target_modules
-        parents = {id(unwrap(parent)) for parent in model.base_model._parents[active]}
-        for name, module in named_modules(model):
-            if id(module) in parents:
-                places += [f"{name}.{target}.{own}." for own in module._modules[target]._parameters]
+        parents = {id(unwrap(parent)) for parent in tuner._parents[active]}
+        for name, parent in named_modules(model):
+            if id(parent) in parents:
+                prompt: Any = parent._modules[target]
+                places += [f"{name}.{target}.{own}." for own in unwrap(prompt)._parameters]
     for name, module in named_modules(model):
         keys = set(module.keys()) if isinstance(module, _DICTIONARIES) else set()
         if keys and keys <= adapters:
@@ -146,13 +148,11 @@ def _places_of_others(model: Any, adapter: str) -> tuple[str, ...]:
 
 
 def _layers_around(model: Any, adapter: str) -> list[str]:
-    """Beginnings of names in layers of other kinds of adapters, around an adapter's own layers."""
+    """Beginnings of names in layers that are there for other adapters only."""
     found = []
     for name, module in named_modules(model) if len(model.peft_config) > 1 else ():
         if isinstance(module, BaseTunerLayer) and adapter not in module._get_available_adapters():
-            inner: Any = getattr(module, "base_layer", None)
-            if isinstance(inner, nn.Module) and isinstance(unwrap(inner), BaseTunerLayer):
-                found.append(f"{name}.base_layer.")
+            found.append(f"{name}.base_layer.")
     return sorted(found, key=len, reverse=True)
 
 
@@ -171,7 +171,7 @@ def _beside_the_tuner(model: Any, adapter: str, state: dict[str, Source]) -> dic
     """The modules that are trained whole, and the trained tokens."""
     found: dict[str, Source] = {}
     for name, module in named_modules(model):
-        if not isinstance(module, AuxiliaryTrainingWrapper):
+        if not isinstance(module, AuxiliaryTrainingWrapper) or adapter not in module._adapters:
             continue
         inside = {
             k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")
@@ -193,22 +193,26 @@ def _computes_its_prompt(config: Any) -> bool:
     return not simple or bool(getattr(config, "prefix_projection", False))
 
 
-def _embeddings(model: Any, config: Any, state: dict[str, Source]) -> dict[str, Source]:
+def _embeddings(
+    model: Any, adapter: str, config: Any, state: dict[str, Source], engines: Engines
+) -> dict[str, Source]:
     """Embeddings that a reload would lose: targeted, or with another vocabulary."""
     tokens_only = getattr(config, "trainable_token_indices", None) is not None
     tokens_only = tokens_only or str(config.peft_type).endswith("TRAINABLE_TOKENS")
-    grown = _vocabulary_changed(model, config)
+    grown = _vocabulary_changed(model, config, engines)
     found: dict[str, Source] = {}
     for layer in _text_embeddings(model.get_base_model()):
         inner: Any = layer
+        adapters: set[str] = set()
         if hasattr(inner, "original_module"):
             continue  # modules_to_save and trainable tokens bring their own tensors
-        if hasattr(inner, "base_layer"):
-            inner = unwrap(inner.base_layer)
+        if isinstance(inner, BaseTunerLayer):
+            adapters = inner._get_available_adapters()
+            inner = unwrap(inner.get_base_layer())
         for name, module in named_modules(model):
             if module is inner:
                 path = name.removesuffix(".base_layer").rpartition(".")[2]
-                targeted = inner is not layer and not tokens_only and path in EMBEDDING_LAYER_NAMES
+                targeted = path in EMBEDDING_LAYER_NAMES and adapter in adapters and not tokens_only
                 if targeted or grown:
                     found.update({k: v for k, v in state.items() if k.startswith(f"{name}.")})
                 break
@@ -229,7 +233,7 @@ def _text_embeddings(base: Any) -> Iterator[nn.Module]:
                 yield layer
 
 
-def _vocabulary_changed(model: Any, config: Any) -> bool:
+def _vocabulary_changed(model: Any, config: Any, engines: Engines) -> bool:
     """Whether the embeddings have another number of rows than those of the base on disk."""
     now = getattr(model, "config", None)
     base = getattr(config, "base_model_name_or_path", None)
@@ -247,7 +251,8 @@ def _vocabulary_changed(model: Any, config: Any) -> bool:
         values = _section(values, now.model_type)
         before = type(now).from_dict(values)
     except Exception as error:
-        _log.warning(
+        _log.log(
+            logging.WARNING if engines.first else logging.DEBUG,
             "'%s': expected the base's config.json, to see whether the vocabulary changed, found "
             "%s; the embeddings are taken for unchanged",
             base,

@@ -19,7 +19,7 @@ from canonical_saver.errors import WeightsError
 from canonical_saver.modules import named_modules, unwrap
 
 
-class InjectedModel(PeftModel):
+class InjectedModel(PeftModel):  # type: ignore[misc]
     """Stands around a model with injected adapters as a ``PeftModel`` would; changes nothing in it.
 
     Args:
@@ -47,10 +47,16 @@ class InjectedModel(PeftModel):
 def find(model: nn.Module) -> nn.Module:
     """Take a model with injected adapters as one with a ``PeftModel`` around it; others stay."""
     if isinstance(model, PeftMixedModel):
-        model = unwrap(model.base_model.model)
+        model = base_of(model)
     configs = getattr(model, "peft_config", None)
     injected = not isinstance(model, PeftModel) and isinstance(configs, dict) and configs
     return InjectedModel(model) if injected and _first_of_peft(model) else model
+
+
+def base_of(model: Any) -> nn.Module:
+    """The model that the adapters of a ``PeftModel`` or ``PeftMixedModel`` are in."""
+    mixed = isinstance(model, PeftMixedModel)
+    return unwrap(model.base_model.model if mixed else model.get_base_model())
 
 
 def refuse_hidden(model: nn.Module) -> None:

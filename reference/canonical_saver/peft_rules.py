@@ -8,6 +8,7 @@ watched, so that they alone are gathered for it.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -19,11 +20,7 @@ from peft import get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners import AdaptionPromptModel, MixedModel
 from peft.tuners.tuners_utils import BaseTuner
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -31,6 +28,8 @@ from canonical_saver.entries import Entry, direct
 from canonical_saver.errors import WeightsError, describe
 from canonical_saver.modules import bare, holding
 from canonical_saver.sources import Source, whole
+
+_LOG = logging.getLogger("canonical_saver")
 
 KNOW_THEIR_NAMES = hasattr(BaseTuner, "_get_adapter_state_dict")
 """Since PEFT 0.21 each kind of adapter has its rules; before, one function has those of all, names
@@ -74,12 +73,7 @@ def select(
     known = dict(state)
     if model.peft_config[adapter].is_prompt_learning:
         known = {k: v for k, v in state.items() if k.startswith(f"prompt_encoder.{adapter}.")}
-    rules = _Rules(model, adapter, known)
-    try:
-        traced = _trace(rules, FakeTensorMode(allow_non_fake_inputs=True))
-    except (DataDependentOutputException, DynamicOutputShapeException):
-        # These rules read values: those of a configuration, or ones that decide on no shape.
-        traced = _trace(replace(rules, reads_values=True), nullcontext())
+    traced = _traced(_Rules(model, adapter, known))
     entries = tuple(_entry(traced, name, value, on_first_rank) for name, value in traced.found)
     computed = {entry.name: entry for entry in entries if entry.spans is None}
     needed = frozenset[str]().union(*(entry.needs for entry in computed.values()))
@@ -114,6 +108,11 @@ class _Rules:
         """What the adapter is, to be read by people."""
         return str(self.model.peft_config[self.adapter].peft_type).rpartition(".")[2]
 
+    @property
+    def learns_prompts(self) -> bool:
+        """Whether the adapter is a prompt, made by a module beside the base model."""
+        return bool(self.model.peft_config[self.adapter].is_prompt_learning)
+
     def apply(self, tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], Any]:
         """Apply the rules to some tensors by their names in memory.
 
@@ -131,26 +130,17 @@ class _Rules:
             view.base_model._active_adapter = adapter  # its tensors are given, in the model or not
         if isinstance(view.base_model, MixedModel):
             view.base_model.__class__ = tuner  # some rules are methods of the tuner
-        try:
-            if not KNOW_THEIR_NAMES:
-                return get_peft_model_state_dict(
-                    view, state_dict=tensors, adapter_name=adapter, save_embedding_layers=False
-                ), config
-            found = tuner._get_adapter_state_dict(
-                model=view,
-                config=config,
-                adapter_name=adapter,
-                state_dict=tensors,
-                unwanted_adapter_names=[name for name in view.peft_config if name != adapter],
-            )
-        except (DataDependentOutputException, DynamicOutputShapeException):
-            raise
-        except Exception as error:
-            raise WeightsError(
-                f"adapter '{adapter}' ({self.kind}): expected that PEFT's own rules find its "
-                f"tensors, found that they fail: {describe(error)}; see whether save_pretrained of "
-                "PEFT can save this model"
-            ) from error
+        if not KNOW_THEIR_NAMES:
+            return get_peft_model_state_dict(
+                view, state_dict=tensors, adapter_name=adapter, save_embedding_layers=False
+            ), config
+        found = tuner._get_adapter_state_dict(
+            model=view,
+            config=config,
+            adapter_name=adapter,
+            state_dict=tensors,
+            unwanted_adapter_names=[name for name in view.peft_config if name != adapter],
+        )
         # Of these names alone: an adapter may be called like the end of another one.
         return {
             tuner._remove_adapter_name_from_key(k, adapter): v for k, v in found.items()
@@ -168,9 +158,33 @@ class _Traced:
     watch: _Watch
 
 
-def _trace(rules: _Rules, mode: Any) -> _Traced:
+def _traced(rules: _Rules) -> _Traced:
+    """Apply the rules to tensors without data, or to zeros where they read values.
+
+    A value then decides on no shape, or is one of the configuration.
+
+    Raises:
+        WeightsError: the rules fail.
+    """
+    try:
+        if rules.learns_prompts:
+            # A fake tensor can be brought to another device, but takes long to make.
+            return _trace(rules, _empty, FakeTensorMode(allow_non_fake_inputs=True))
+        return _trace(rules, _on_meta, nullcontext())
+    except Exception:
+        _LOG.debug("rules of %s read values", rules.kind, exc_info=True)
+    try:
+        return _trace(replace(rules, reads_values=True), _zeros, nullcontext())
+    except Exception as error:
+        raise WeightsError(
+            f"adapter '{rules.adapter}' ({rules.kind}): expected that PEFT's own rules find its "
+            f"tensors, found that they fail: {describe(error)}; see whether save_pretrained of "
+            "PEFT can save this model"
+        ) from error
+
+
+def _trace(rules: _Rules, make: Callable[[Source], torch.Tensor], mode: Any) -> _Traced:
     with mode:
-        make = _zeros if rules.reads_values else _empty
         shadows = {name: make(source) for name, source in rules.known.items()}
         watch = _Watch(shadows)
         with watch:
@@ -186,11 +200,11 @@ def _entry(
     if origin is not None:
         return direct(name, rules.known[origin])
     needs = traced.watch.origins(value)
-    if rules.model.peft_config[rules.adapter].is_prompt_learning:
+    if rules.learns_prompts:
         needs = frozenset(rules.known)  # a network's branches may depend on what is in it
     if needs:
         return Entry(name, value.dtype, tuple(value.shape), None, needs)
-    if isinstance(value, torch._subclasses.FakeTensor):
+    if value.is_meta or isinstance(value, FakeTensor):
         raise WeightsError(
             f"adapter '{rules.adapter}' ({rules.kind}), '{name}': expected a tensor of the model, "
             "found one that PEFT makes of nothing in it; this kind of adapter cannot be saved"
@@ -218,8 +232,8 @@ class _Compute:
             made[name] = found[name]
             if tuple(made[name].shape) != entry.shape or made[name].dtype != entry.dtype:
                 raise WeightsError(
-                    f"adapter '{rules.adapter}' ({rules.kind}), '{name}': expected {entry.dtype} of "
-                    f"shape {entry.shape}, as its rules say without data, found "
+                    f"adapter '{rules.adapter}' ({rules.kind}), '{name}': expected {entry.dtype} "
+                    f"of shape {entry.shape}, as its rules say without data, found "
                     f"{made[name].dtype} of shape {tuple(made[name].shape)}; please report it"
                 )
         return made

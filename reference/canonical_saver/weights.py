@@ -31,7 +31,7 @@ def find_model(roots: tuple[nn.Module, ...]) -> Any:
         outer: Any = unwrap(root)
         if isinstance(outer, PeftModel | PeftMixedModel) and not is_peft(model):
             held = any(module is model for _, module in named_modules(outer))
-            if held or unwrap(injected.find(outer).get_base_model()) is model:
+            if held or injected.base_of(outer) is model:
                 model = outer
     return injected.find(model)
 

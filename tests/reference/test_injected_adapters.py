@@ -20,7 +20,7 @@ from canonical_saver import SaveError, save_model, save_trained_model
 
 WEIGHTS = "adapter_model.safetensors"
 Q = {"target_modules": ["q_proj"], "r": 3}
-V = {"target_modules": ["v_proj"], "r": 2, "modules_to_save": ["lm_head"]}
+V = {"target_modules": ["v_proj"], "r": 2}
 
 
 @pytest.fixture
@@ -46,11 +46,12 @@ def equal_files(found: Path, golden: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["default", "mine"])
+@pytest.mark.parametrize("options", [{}, {"modules_to_save": ["lm_head"]}])
 def test_save_model_add_adapter_writes_what_transformers_writes(
-    name: str, base: Path, tmp_path: Path
+    name: str, options: dict[str, Any], base: Path, tmp_path: Path
 ) -> None:
     model = fresh(base)
-    model.add_adapter(LoraConfig(**Q), name)
+    model.add_adapter(LoraConfig(**Q, **options), name)
     tuners.filled(model)
     model.save_pretrained(tmp_path / "golden")
     save_model(model, tmp_path / "m")

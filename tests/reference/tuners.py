@@ -97,6 +97,7 @@ def mixture(folder: Path, **options: Any) -> Any:
 
     Args:
         folder: where the adapters are put, or lie already.
+        **options: more of X-LoRA's configuration.
     """
     from peft import XLoraConfig
 

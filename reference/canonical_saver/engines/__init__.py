@@ -79,12 +79,16 @@ class Engines:
 
     def trainable(self, module: nn.Module) -> Iterator[str]:
         """Yield the names of the module's own parameters that require a gradient."""
-        flat = self._trainable_flat.get(id(module), set())
+        flat = self._trainable_flat.get(id(module), set[str]())
         for name, value in module._parameters.items():
-            if value is not None and name not in flat and not fsdp1.applies(value):
-                if value.requires_grad:
-                    yield name
+            if value is not None and value.requires_grad and not fsdp1.applies(value):
+                flat = flat | {name}
         yield from flat
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that speaks for all."""
+        return self._rank == 0
 
     def extras(self, module: nn.Module, known: set[str]) -> Iterator[tuple[str, Source]]:
         """Yield tensors that a module only adds while saving, as bitsandbytes' quantization state.
