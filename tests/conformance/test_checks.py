@@ -229,6 +229,55 @@ def test_rank_that_does_not_return_blocks_the_rest(tmp_path, status, clause):
     assert set(results.blocked) == set(applicable(case)) - set(results.ran)
 
 
+@pytest.mark.parametrize("name", ["model-{:06d}-of-{:06d}", "model-{:05d}-of-{:06d}"])
+def test_names_of_shards_may_have_more_digits(tmp_path, name):
+    expected = save_full(tmp_path, max_shard_size=4000)
+    shards = sorted(path.name for path in tmp_path.glob("model-*"))
+    new = {
+        shard: f"{name.format(number, len(shards))}.safetensors"
+        for number, shard in enumerate(shards, 1)
+    }
+    for shard, other in new.items():
+        (tmp_path / shard).rename(tmp_path / other)
+    change_json(
+        tmp_path / "model.safetensors.index.json",
+        lambda index: index["weight_map"].update(
+            {key: new[shard] for key, shard in index["weight_map"].items()}
+        ),
+    )
+    case = replace(FULL, max_shard_size=4000)
+    assert musts(run(observe(case, expected, tmp_path))) == set()
+    (tmp_path / new[shards[1]]).unlink()
+    missing = run(observe(case, expected, tmp_path)).ran["FILES-001"]
+    assert len(missing) == len(shards) - 1  # none that is left has the right count
+
+
+def test_a_whole_model_beside_an_adapter_is_left_and_not_asked_to_go(tmp_path):
+    save_full(tmp_path)
+    before = scan(tmp_path)
+    expected = save_adapter(tmp_path)
+    case = replace(LORA, occupied="single")
+    results = run(observe(case, expected, tmp_path, before))
+    assert results.broken <= {"FILES-010"}
+    (tmp_path / "config.json").write_text("{}")  # of the same model, as far as anybody can tell
+    assert run(observe(case, expected, tmp_path, before)).broken <= {"FILES-010"}
+    (tmp_path / "generation_config.json").unlink()
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    told = run(observe(case, expected, tmp_path, before)).ran["FILES-013"]
+    assert {finding.file for finding in told} == {"generation_config.json", "model.safetensors"}
+
+
+def test_a_processor_is_left_by_a_save_with_a_tokenizer(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    before = scan(tmp_path)
+    expected = save_full(tmp_path)
+    case = replace(FULL, guests="processor")
+    assert musts(run(observe(case, expected, tmp_path, before))) == set()
+    (tmp_path / "preprocessor_config.json").unlink()
+    results = run(observe(case, expected, tmp_path, before))
+    assert musts(results) == {"FILES-014"}
+
+
 def test_stale_shards_beside_a_single_file(tmp_path):
     save_full(tmp_path, max_shard_size=4000)
     before = scan(tmp_path)
