@@ -8,7 +8,6 @@ for the new one. What is wrong with the disk stays an error, since the weights n
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import re
 import secrets
@@ -19,7 +18,6 @@ from pathlib import Path
 from canonical_saver.disk import LOST
 from canonical_saver.errors import WriteError, describe
 
-_LOG = logging.getLogger("canonical_saver")
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 
 
@@ -40,9 +38,8 @@ class BestEffort:
         self._missing: list[str] = []
 
     def warn(self, text: str) -> None:
-        """Put a warning into the report and into the log."""
+        """Put a warning into the report, from where it goes to the log."""
         self.warnings.append(text)
-        _LOG.warning("%s", text)
 
     def attempt(self, write: Callable[[Path], object], *names: str) -> str:
         """Have some files written, all of them or none.

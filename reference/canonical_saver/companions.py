@@ -356,7 +356,7 @@ def _write_card(
             subfolder=weights.folder,
             mark=card_mark(place),
         )
-        (folder / place).mkdir(exist_ok=True)
+        (folder / place).mkdir(parents=True, exist_ok=True)
         # A name of a folder may hold bytes that are no text.
         (folder / place / CARD).write_text(card.text(), encoding="utf-8", errors="backslashreplace")
 
