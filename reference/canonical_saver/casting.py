@@ -18,6 +18,7 @@ from canonical_saver.entries import Entry, Weights
 from canonical_saver.errors import WeightsError
 
 _PACKED = frozenset({torch.uint8, torch.int8})
+_FOUR_BIT = ".quant_state.bitsandbytes__"
 _OF_QUANTIZATION = re.compile("scale|zero|absmax|quant|codebook|SCB")
 
 
@@ -30,10 +31,18 @@ def limited(model: Any, weights: Weights, dtype: torch.dtype | None) -> Weights:
         dtype: the dtype that was asked for, None for each tensor's own.
 
     Raises:
-        WeightsError: the model is quantized, and nothing shows which of its tensors are.
+        WeightsError: the model is quantized, and nothing shows which of its tensors are, or their
+            own description tells the dtype of the others.
     """
     if dtype is None:
         return weights
+    four_bit = next((e.name for e in weights.entries if _FOUR_BIT in e.name), None)
+    if four_bit is not None:
+        raise WeightsError(
+            f"dtype: expected weights that can be cast apart from each other, found 4-bit ones of "
+            f"bitsandbytes, which hold the dtype that the layers around them compute in: "
+            f"'{four_bit}'; save the model without dtype, or load its base in that dtype"
+        )
     quantized = weights.adapter is None and is_quantized(model)
     packed = [entry for entry in weights.entries if _is_packed(entry, quantized)]
     if quantized and not packed:

@@ -86,26 +86,25 @@ def test_dtype_of_a_quantized_model_that_does_not_show_how_is_refused(tmp_path: 
     save_model(trained, tmp_path / "m")
 
 
-def test_dtype_leaves_bitsandbytes_layers_and_experts(tmp_path: Path) -> None:
+def test_dtype_of_bitsandbytes_4_bit_is_refused(tmp_path: Path) -> None:
+    """Its quantization state says the dtype of what surrounds it."""
     pytest.importorskip("bitsandbytes")
     from bitsandbytes.nn import Linear4bit, Params4bit
     from bitsandbytes.nn.parametrize import replace_parameter_4bit
 
-    trained: Any = models.mixtral()
+    layered: Any = models.llama()
     layer = Linear4bit(32, 32, bias=False, quant_type="nf4", compress_statistics=True)
     layer.weight = Params4bit(torch.randn(32, 32), False, quant_type="nf4").to("cpu")
-    trained.model.layers[0].self_attn.q_proj = layer
-    trained.extra = nn.Linear(64, 32)
-    replace_parameter_4bit(trained.extra, "weight", quant_type="nf4")
-    save_model(trained, tmp_path / "own")
-    save_model(trained, tmp_path / "cast", dtype="bfloat16")
-    own, cast = _tensors(tmp_path / "own"), _tensors(tmp_path / "cast")
-    assert own.keys() == cast.keys()
-    assert own["extra.weight"].dtype == torch.uint8
-    assert {"extra.weight.absmax", "model.layers.0.self_attn.q_proj.weight.absmax"} <= own.keys()
-    for name, tensor in own.items():
-        quantized = name.startswith("extra.") or "layers.0.self_attn.q_proj" in name
-        assert cast[name].dtype == (tensor.dtype if quantized else torch.bfloat16), name
+    layered.model.layers[0].self_attn.q_proj = layer
+    parametrized: Any = models.mixtral()
+    parametrized.extra = nn.Linear(64, 32)
+    replace_parameter_4bit(parametrized.extra, "weight", quant_type="nf4")
+    for number, trained in enumerate((layered, parametrized)):
+        with pytest.raises(WeightsError, match=r"dtype.*bitsandbytes.*without dtype"):
+            save_model(trained, tmp_path / str(number), dtype="bfloat16")
+        assert not (tmp_path / str(number)).exists()
+        save_model(trained, tmp_path / str(number))
+        assert any("quant_state" in name for name in _tensors(tmp_path / str(number)))
 
 
 def test_dtype_leaves_what_transformers_keeps_in_float32(tmp_path: Path) -> None:
