@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from canonical_saver.engines import bnb, dtensor, fsdp1, offload, zero3
+from canonical_saver.engines import bnb, dtensor, float8, fsdp1, offload, zero3
 from canonical_saver.errors import WeightsError
 from canonical_saver.sources import Run, Source, whole
 
@@ -59,7 +59,9 @@ class Engines:
             source = self._flat.get(id(module), {}).get(name)
             if source is None:
                 with named(dotted(place, name)):
-                    source = self.tensor(bnb.unpacked(module, name))
+                    # What is unpacked is made anew each time.
+                    same = id(module._parameters[name])
+                    source = self.tensor(bnb.unpacked(module, name), same)
             elif source.replicated:
                 source = self.on_first_rank(source)
             if source is not None:
@@ -83,15 +85,19 @@ class Engines:
             known: names that are parameters or buffers of it.
         """
         for name, value in bnb.quantization_state(module, known):
-            yield name, self.on_first_rank(whole(value))
+            yield name, self.on_first_rank(whole(value, (id(module), name)))
 
     def on_first_rank(self, source: Source) -> Source:
         """Let rank 0 alone write a tensor that every rank holds complete."""
         runs: tuple[Run, ...] = source.runs if self._rank == 0 else ()
         return replace(source, runs=runs)
 
-    def tensor(self, value: torch.Tensor | None) -> Source | None:
+    def tensor(self, value: torch.Tensor | None, identity: object = None) -> Source | None:
         """Describe one tensor of a state dict; None for a flat parameter, which is in none.
+
+        Args:
+            value: the tensor; it has to live as long as the description, or have an identity.
+            identity: equal for two names of one tensor, and only for them.
 
         Raises:
             WeightsError: its bytes cannot be found.
@@ -103,7 +109,9 @@ class Engines:
         if dtensor.applies(value):
             return dtensor.source(value)
         stored = self._offloaded.get(id(value))
-        return self.on_first_rank(whole(value) if stored is None else offload.source(stored))
+        if stored is not None:
+            return self.on_first_rank(offload.source(stored))
+        return self.on_first_rank(whole(float8.unwrapped(value), identity))
 
 
 def dotted(place: str, name: str) -> str:
