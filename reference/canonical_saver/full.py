@@ -7,10 +7,12 @@ from dataclasses import replace
 from functools import partial
 
 from torch import nn
+from transformers.quantizers import HfQuantizer
 
 from canonical_saver import conversion, own_saving, state_dict
 from canonical_saver.engines import Engines, experts, offload
 from canonical_saver.entries import Compute, Weights
+from canonical_saver.errors import WeightsError
 from canonical_saver.modules import named_modules
 from canonical_saver.sources import Source
 
@@ -26,6 +28,7 @@ def model_weights(model: nn.Module, tensors: dict[str, Source], engines: Engines
     Raises:
         WeightsError: something that was trained cannot be saved, or a rule cannot be followed.
     """
+    _refuse_quantizer(model)
     owner = model
     if own_saving.applies(model):
         owner, found = own_saving.follow(model, tensors, engines)
@@ -34,6 +37,24 @@ def model_weights(model: nn.Module, tensors: dict[str, Source], engines: Engines
     sources = dict(experts.numbered(owner, found.sources.items()))
     made = weights(owner, sources, sources, partial(conversion.revert, owner))
     return replace(made, owner=owner, warnings=tuple(found.warnings))
+
+
+def _refuse_quantizer(model: nn.Module) -> None:
+    """Refuse quantized models whose tensors alone do not make a folder that loads."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if not isinstance(quantizer, HfQuantizer):
+        return
+    kind = type(quantizer)
+    if not quantizer.is_serializable():
+        raise WeightsError(
+            f"expected a quantized model that can be saved, found one whose {kind.__name__} says "
+            "that it cannot; dequantize it, or load it in another way"
+        )
+    if kind.get_state_dict_and_metadata is not HfQuantizer.get_state_dict_and_metadata:
+        raise WeightsError(
+            f"expected a quantized model whose tensors are saved as they are, found one whose "
+            f"{kind.__name__} makes others of them; save it by its save_pretrained"
+        )
 
 
 def weights(

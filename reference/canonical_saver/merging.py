@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from canonical_saver import conversion, full
+from canonical_saver import conversion, full, state_dict
 from canonical_saver.entries import Weights
 from canonical_saver.errors import WeightsError
 from canonical_saver.modules import holding, named_modules, unwrap
@@ -32,7 +32,8 @@ def weights(model: Any, sources: Mapping[str, Source]) -> Weights:
         sources: its tensors by their names in memory.
 
     Raises:
-        WeightsError: the adapter is of a kind that cannot be merged.
+        WeightsError: the adapter is of a kind that cannot be merged, or the base has rules of its
+            own for its state dict.
     """
     if not isinstance(model.base_model, BaseTuner):
         raise WeightsError(
@@ -41,6 +42,12 @@ def weights(model: Any, sources: Mapping[str, Source]) -> Weights:
         )
     model.base_model._check_merge_allowed()
     base = unwrap(model.get_base_model())
+    if state_dict.has_rules(base):
+        raise WeightsError(
+            f"relora: expected a base that is saved tensor by tensor, found that modules of "
+            f"{type(base).__name__} have rules of their own for their state dict; merge it by "
+            "merge_and_unload and save the result"
+        )
     start = next(f"{name}." for name, module in named_modules(model) if module is base)
     memory = _under(start, sources)
     adapted = _adapted(base)

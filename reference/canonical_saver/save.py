@@ -141,7 +141,8 @@ def save_model(
         tokenizer: tokenizer or processor to save with it.
         format: ``safetensors``, ``torch`` or ``dcp``.
         max_shard_size: bytes of tensors a file at most, or a text such as ``"5GB"``.
-        dtype: cast floating-point tensors to it; by default each keeps its own.
+        dtype: cast floating-point tensors to it, except those of quantized modules and those that
+            transformers keeps in float32; by default each keeps its own.
         verify: ``layout`` proves sizes and tiling, ``full`` reads everything back too.
         checksums: write ``SHA256SUMS``, to be checked by ``sha256sum -c``.
         check_replicas: compare digests of what several ranks are said to hold before one of them

@@ -87,18 +87,27 @@ def has_own_storage(tensor: torch.Tensor) -> bool:
     return type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
 
 
-def whole(tensor: torch.Tensor, identity: object = None) -> Source:
-    """Describe a tensor that every rank holds complete.
+def refuse_wrapper(tensor: torch.Tensor) -> None:
+    """Refuse a tensor that only stands for others, as a quantized one of torchao.
 
     Raises:
-        WeightsError: the tensor only stands for others, as a quantized one of torchao.
+        WeightsError: what its storage has is not its elements.
     """
     if not has_own_storage(tensor):
         raise WeightsError(
             f"expected a tensor with elements of its own, found a {type(tensor).__module__}."
-            f"{type(tensor).__name__}, which is made of others and which safetensors cannot hold; "
-            "save the model before it is converted, or by the library that converted it"
+            f"{type(tensor).__name__}, which is made of others and which a weight file cannot "
+            "hold; save the model before it is converted, or by the library that converted it"
         )
+
+
+def whole(tensor: torch.Tensor, identity: object = None) -> Source:
+    """Describe a tensor that every rank holds complete.
+
+    Raises:
+        WeightsError: the tensor only stands for others.
+    """
+    refuse_wrapper(tensor)
     plain = tensor.detach().as_subclass(torch.Tensor)
     key = id(tensor) if identity is None else identity
     run = Run(0, plain.numel(), plain)

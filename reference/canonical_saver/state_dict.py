@@ -24,7 +24,7 @@ from canonical_saver.sources import Source, has_own_storage
 
 _RULES = ("state_dict", "_save_to_state_dict", "get_extra_state")
 _HOOKS = ("_state_dict_pre_hooks", "_state_dict_hooks")
-_ENGINES = ("torch.distributed.", "deepspeed.")
+_KNOWN = ("torch.distributed.", "deepspeed.", "peft.")
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,32 @@ def find(model: nn.Module, tensors: dict[str, Source], engines: Engines) -> Stat
     Raises:
         WeightsError: an entry cannot be written as it is, or a trained tensor is in none.
     """
-    if not any(_has_rules(module) for _, module in named_modules(model)):
+    if not has_rules(model):
         return StateDict(tensors)
     stand_in = StandIn(model, tensors)
     return stand_in.places(stand_in.state_dict(), engines)
 
 
+def has_rules(model: nn.Module) -> bool:
+    """Whether any module of a model has rules of its own for its state dict."""
+    return any(_has_rules(module) for _, module in named_modules(model))
+
+
 def _has_rules(module: nn.Module) -> bool:
     if bnb.applies(module):
         return False  # its rules are known, and would change its weight
-    return any(
-        name in vars(module) or getattr(type(module), name) is not getattr(nn.Module, name)
-        for name in _RULES
-    ) or any(not _of_engine(hook) for name in _HOOKS for hook in getattr(module, name).values())
+    if any(name in vars(module) for name in _RULES):
+        return True
+    rules = [getattr(type(module), name) for name in _RULES]
+    plain = [getattr(nn.Module, name) for name in _RULES]
+    hooks = [hook for name in _HOOKS for hook in getattr(module, name).values()]
+    changed = [rule for rule, usual in zip(rules, plain, strict=True) if rule is not usual]
+    return not all(map(_is_known, [*changed, *hooks]))
 
 
-def _of_engine(hook: Any) -> bool:
-    """Whether a hook only puts an engine's shards in order, which is done already."""
-    return str(getattr(hook, "__module__", "")).startswith(_ENGINES)
+def _is_known(rule: Any) -> bool:
+    """Whether a rule only puts in order what an engine or PEFT has apart."""
+    return str(getattr(rule, "__module__", "")).startswith(_KNOWN)
 
 
 class StandIn:
@@ -212,7 +220,7 @@ class StandIn:
     def _move_rules(self, copy: nn.Module) -> None:
         for name in _HOOKS:
             hooks = vars(copy)[name]
-            for key in [key for key, hook in hooks.items() if _of_engine(hook)]:
+            for key in [key for key, hook in hooks.items() if _is_known(hook)]:
                 del hooks[key]
             for key, hook in hooks.items():
                 hooks[key] = self._moved(hook)

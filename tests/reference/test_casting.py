@@ -195,3 +195,14 @@ def test_plan_of_a_quantized_folder_is_refused(
     save_model(model, tmp_path)
     assert main(["plan", str(tmp_path)]) == 1
     assert "not quantized" in capsys.readouterr().err
+
+
+def test_quantizer_that_makes_the_state_dict_itself_is_refused(tmp_path: Path) -> None:
+    from transformers import Mxfp4Config
+    from transformers.quantizers.quantizer_mxfp4 import Mxfp4HfQuantizer
+
+    model: Any = models.llama()
+    model.hf_quantizer = Mxfp4HfQuantizer(Mxfp4Config(), pre_quantized=True)
+    with pytest.raises(WeightsError, match="Mxfp4HfQuantizer makes others"):
+        save_model(model, tmp_path / "m")
+    assert not (tmp_path / "m").exists()

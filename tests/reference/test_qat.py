@@ -1,4 +1,4 @@
-"""Quantization-aware training by torchao: what it adds to measure is no part of the model."""
+"""torchao: what its training adds is no part of the model, what it converts is refused by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.reference import models, worlds
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
-from canonical_saver import save_trained_model
+from canonical_saver import SaveError, save_trained_model
 
 pytest.importorskip("torchao", reason="`nox -s tests` runs this file apart, with torchao")
 
@@ -91,3 +91,45 @@ def test_saved_as_if_converted_from_ranks(tmp_path: Path) -> None:
     _converted(_prepared()).save_pretrained(tmp_path / "expected")
     worlds.run(2, _saved_from_fsdp2, str(tmp_path / "m"))
     assert models.contents(tmp_path / "m") == models.contents(tmp_path / "expected")
+
+
+def _float8() -> Any:
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+
+    config = Float8LinearConfig(enable_fsdp_float8_all_gather=True, emulate=True)
+    return convert_to_float8_training(models.llama(), config=config)
+
+
+def _saved_from_float8(rank: int, folder: str) -> None:
+    del rank
+    model = _float8()
+    for layer in model.model.layers:
+        fully_shard(layer)
+    fully_shard(model)
+    save_trained_model({"output_dir": folder}, None, model)
+
+
+def test_float8_training_is_saved_in_its_own_precision(tmp_path: Path) -> None:
+    models.llama().save_pretrained(tmp_path / "expected")
+    model = _float8()
+    assert "Float8Linear" in _classes(model)
+    assert "Float8" in type(model.lm_head.weight).__name__
+    save_trained_model({"output_dir": tmp_path / "one"}, None, model)
+    worlds.run(2, _saved_from_float8, str(tmp_path / "two"))
+    expected = models.contents(tmp_path / "expected")["model.safetensors"]
+    for folder in ("one", "two"):
+        assert models.contents(tmp_path / folder)["model.safetensors"] == expected
+
+
+def _quantized() -> Any:
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    model = models.llama()
+    quantize_(model, Int8WeightOnlyConfig())
+    return model
+
+
+def test_quantized_tensors_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(SaveError, match=r"q_proj\.weight'.*torchao"):
+        save_trained_model({"output_dir": tmp_path / "m"}, None, _quantized())
+    assert not (tmp_path / "m").exists()

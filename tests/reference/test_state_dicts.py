@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from tests.reference import models, worlds
 from tests.reference.engines_under_test import wrap
@@ -14,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from canonical_saver import SaveError, plan, save_model
+from canonical_saver import SaveError, plan, save_model, save_trained_model
 from canonical_saver.errors import WeightsError
 
 
@@ -251,3 +252,11 @@ def test_plan_of_own_rules_without_data(tmp_path: Path) -> None:
     with torch.device("meta"):
         planned = plan(model("added"))
     assert [file.size for file in planned] == [expected]
+
+
+def test_own_rules_of_a_base_to_merge_into_are_refused(tmp_path: Path) -> None:
+    adapted = get_peft_model(model("added"), LoraConfig(target_modules=["q_proj"]))
+    cfg = {"output_dir": tmp_path / "m", "relora": True}
+    with pytest.raises(WeightsError, match=r"relora.*WithExtra"):
+        save_trained_model(cfg, None, adapted)
+    assert not (tmp_path / "m").exists()

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from canonical_saver.engines import autotp, bnb, dtensor, fsdp1, offload, replicated, zero3
+from canonical_saver.engines import autotp, bnb, dtensor, float8, fsdp1, offload, replicated, zero3
 from canonical_saver.errors import WeightsError
 from canonical_saver.sources import Replica, Run, Source, whole
 
@@ -98,10 +98,17 @@ class Engines:
             known: names that are parameters or buffers of it.
         """
         for name, value in bnb.quantization_state(module, known):
-            yield name, self.on_first_rank(whole(value))
+            yield name, self.on_first_rank(whole(value, (id(module), name)))
 
-    def tensor(self, value: torch.Tensor | None, *, buffer: bool = False) -> Source | None:
+    def tensor(
+        self, value: torch.Tensor | None, identity: object = None, *, buffer: bool = False
+    ) -> Source | None:
         """Describe one tensor of a state dict; None for a flat parameter, which is in none.
+
+        Args:
+            value: the tensor; it has to live as long as the description, or have an identity.
+            identity: equal for two names of one tensor, and only for them.
+            buffer: whether it is a buffer.
 
         Raises:
             WeightsError: its bytes cannot be found.
@@ -113,8 +120,10 @@ class Engines:
         if dtensor.applies(value):
             return dtensor.source(value)
         stored = self._offloaded.get(id(value))
-        source = whole(value) if stored is None else offload.source(stored)
-        return self.on_first_rank(source, value, buffer=buffer)
+        if stored is not None:
+            return self.on_first_rank(offload.source(stored), value, buffer=buffer)
+        plain = whole(float8.unwrapped(value), identity)
+        return self.on_first_rank(plain, value, buffer=buffer)
 
     def _parameter(self, module: nn.Module, name: str) -> Source | None:
         held = module._parameters[name]
@@ -123,7 +132,8 @@ class Engines:
         value = bnb.unpacked(module, name)
         if value is held:
             return self.tensor(value)
-        return None if value is None else self.on_first_rank(whole(value), held)
+        # What is unpacked is made anew each time.
+        return None if value is None else self.on_first_rank(whole(value, id(held)), held)
 
     def on_first_rank(
         self, source: Source, held: torch.Tensor | None = None, *, buffer: bool = False

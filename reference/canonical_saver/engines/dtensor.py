@@ -18,8 +18,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
+from canonical_saver.engines import float8
 from canonical_saver.errors import WeightsError
-from canonical_saver.sources import Replica, Run, Source, has_own_storage
+from canonical_saver.sources import Replica, Run, Source, refuse_wrapper
 
 
 def applies(tensor: torch.Tensor) -> bool:
@@ -38,9 +39,11 @@ def source(tensor: Any) -> Source:
     """Describe a distributed tensor.
 
     Raises:
-        WeightsError: the placements leave a sum to be done (``Partial``).
+        WeightsError: the placements leave a sum to be done (``Partial``), or the local part only
+            stands for others.
     """
-    local = _local(tensor).detach()
+    local = float8.unwrapped(tensor._local_tensor).detach()
+    refuse_wrapper(local)
     shape = tuple(tensor.shape)
     coordinate = tensor.device_mesh.get_coordinate()
     if coordinate is None:
@@ -55,20 +58,6 @@ def source(tensor: Any) -> Source:
     runs = tuple(_runs(held, shape, local)) if _writes(tensor, coordinate) else ()
     replica = _replica(tensor, coordinate, local)
     return Source(id(tensor), local.dtype, shape, runs, replica=replica)
-
-
-def _local(tensor: Any) -> torch.Tensor:
-    """This rank's part, without what torchao puts around it to gather it in float8."""
-    local: Any = tensor._local_tensor
-    if type(local).__module__ == "torchao.float8.fsdp_utils":
-        local = local._tensor  # the weight itself, in its own precision
-    if not has_own_storage(local):
-        raise WeightsError(
-            f"expected a local part with elements of its own, found a {type(local).__module__}."
-            f"{type(local).__name__}, which is made of others; save the model before it is "
-            "converted"
-        )
-    return local  # type: ignore[no-any-return]
 
 
 def _held(tensor: Any, shape: tuple[int, ...], coordinate: list[int]) -> list[torch.Tensor]:

@@ -61,6 +61,8 @@ def lost(module: nn.Module, found: Mapping[int, Mapping[str, Source]]) -> str | 
         module: the module, without its wrapper.
         found: what :func:`find` found.
     """
+    if not vars(module).get("_is_fsdp_managed_module"):
+        return None
     # With ``use_orig_params`` they are parts of the shard, otherwise views of the flat parameter.
     own = [
         k

@@ -154,7 +154,7 @@ def equal(one: Source, other: Source) -> bool:
 
 def _offloading(module: nn.Module) -> Iterator[Any]:
     """The hooks of a module that have its tensors, in a chain of hooks too."""
-    outer: Any = getattr(module, "_hf_hook", None)
+    outer: Any = vars(module).get("_hf_hook")
     for hook in getattr(outer, "hooks", (outer,)):
         if getattr(hook, "offload", False) and getattr(hook, "weights_map", None) is not None:
             yield hook
