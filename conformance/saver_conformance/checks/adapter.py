@@ -40,7 +40,7 @@ def no_frozen_base(e: Evidence) -> Iterator[Finding]:
             )
 
 
-@check("ADAPTER-002", structural=True)
+@check("ADAPTER-002")
 def config_is_readable(e: Evidence) -> Iterator[Finding]:
     """``adapter_config.json`` is an object with the right ``peft_type``."""
     try:

@@ -1,0 +1,152 @@
+"""TENSOR: what names, shapes and dtypes of a model's or an adapter's tensors tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from saver_conformance.checks.names import without_wrappers
+from saver_conformance.disk.safetensors import Span
+from saver_conformance.finding import Finding
+from saver_conformance.folder_check import adapters, declared, tensor_names
+from saver_conformance.folder_check.folder import Folder
+from saver_conformance.folder_check.registry import Remark, folder_check
+from saver_conformance.shown import shown
+
+# The library cannot make tensors of PyTorch of them (safetensors 0.8: "Dtype not understood").
+_UNKNOWN_TO_TORCH = frozenset({"F6_E2M3", "F6_E3M2"})
+_WHOLE_NUMBERS = frozenset({"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"})
+
+HEAD = "lm_head.weight"
+EMBEDDINGS = "model.embed_tokens.weight"
+
+
+@folder_check("TENSOR-001")
+def nothing_missing(folder: Folder) -> Iterator[Finding | Remark]:
+    """There are tensors, and none is missing that the configuration declares or another needs."""
+    if not folder.file_of:
+        file = next(iter(folder.headers))
+        yield folder.finding("TENSOR-001", "the tensors of the save", "none", file=file)
+    elif folder.is_adapter:
+        for needed, by in adapters.missing(folder):
+            yield folder.finding("TENSOR-001", f"{needed}, for {by}", "missing")
+    else:
+        shapes = declared.shapes(folder)
+        for name in shapes:
+            if name not in folder.file_of:
+                expected = f"{name}, which the configuration declares"
+                yield folder.finding("TENSOR-001", expected, "missing", tensor=name)
+
+
+@folder_check("TENSOR-002")
+def nothing_foreign(folder: Folder) -> Iterator[Finding | Remark]:
+    """No flat parameter stands for many tensors, and no layer is there that the model lacks."""
+    for name in tensor_names.flat_parameters(folder.file_of):
+        expected = "the tensors of the model"
+        found = "a flat parameter of FSDP, which no loader takes apart"
+        yield folder.finding(
+            "TENSOR-002", expected, found, file=folder.file_of[name], tensor=name
+        )
+    if not folder.is_adapter:
+        for name, count in declared.further_layers(folder):
+            expected = f"{count} layers, as the configuration declares"
+            found = "a tensor of another layer, which a loader throws away"
+            yield folder.finding(
+                "TENSOR-002", expected, found, file=folder.file_of[name], tensor=name
+            )
+
+
+@folder_check("TENSOR-003")
+def canonical_names(folder: Folder) -> Iterator[Finding | Remark]:
+    """No name carries a part of a wrapper, of PEFT's layers, or an adapter's name."""
+    known = not folder.is_adapter and folder.is_known_to_transformers
+    told: set[str] = set()
+    for name, part in tensor_names.wrapped(folder.file_of, known_model=known):
+        told.add(name)
+        yield _misnamed(folder, name, f"the name {without_wrappers(name)}", f"{part!r} in it")
+    if folder.is_adapter:
+        for name, why in adapters.misnamed(folder):
+            if name not in told:
+                yield _misnamed(folder, name, why, "another name")
+    elif known:
+        for name, part in tensor_names.of_peft(folder.file_of):
+            if name not in told:
+                yield _misnamed(folder, name, "the name of the model's own tensor", f"PEFT's {part!r}")
+
+
+@folder_check("TENSOR-004")
+def shapes(folder: Folder) -> Iterator[Finding | Remark]:
+    """Shapes are those that the configuration declares, and none is a placeholder's."""
+    wanted = {} if folder.is_adapter else declared.shapes(folder)
+    told = set()
+    for name, span in _spans(folder):
+        shape = wanted.get(name)
+        if shape is not None and span.shape != shape:
+            told.add(name)
+            yield _misshapen(folder, name, f"shape {list(shape)}", span)
+        elif _is_placeholder(folder, name, span):
+            told.add(name)
+            yield _misshapen(folder, name, "the shape of a weight", span)
+    if folder.is_adapter:
+        for name, expected in adapters.misshapen(folder):
+            if name not in told:
+                yield _misshapen(folder, name, expected, _span(folder, name))
+    else:
+        for name, rows in declared.vocabulary_rows(folder):
+            if name not in told and (len(_span(folder, name).shape) != 2 or _span(folder, name).shape[0] not in rows):
+                expected = f"{rows[0]} rows, the configuration's vocab_size"
+                yield _misshapen(folder, name, expected, _span(folder, name))
+
+
+@folder_check("TENSOR-005")
+def dtypes(folder: Folder) -> Iterator[Finding | Remark]:
+    """PyTorch has the dtypes, and a model that is not quantized has no weights of whole numbers."""
+    wanted = {} if folder.is_adapter else declared.shapes(folder)
+    for name, span in _spans(folder):
+        if span.dtype in _UNKNOWN_TO_TORCH:
+            expected = "a dtype that safetensors can read for PyTorch"
+        elif name in wanted and span.dtype in _WHOLE_NUMBERS:
+            expected = "a floating-point dtype: the configuration says nothing of a quantization"
+        else:
+            continue
+        file = folder.file_of[name]
+        yield folder.finding("TENSOR-005", expected, span.dtype, file=file, tensor=name)
+
+
+@folder_check("TENSOR-007")
+def tied_once(folder: Folder) -> Iterator[Finding | Remark]:
+    """No head lies beside the embeddings that the configuration ties it to."""
+    is_tied = folder.is_known_to_transformers and folder.settings.get("tie_word_embeddings") is True
+    if is_tied and {HEAD, EMBEDDINGS} <= set(folder.file_of):
+        expected = f"only {EMBEDDINGS}: the configuration says tie_word_embeddings"
+        file = folder.file_of[HEAD]
+        yield folder.finding("TENSOR-007", expected, "a head, too", file=file, tensor=HEAD)
+
+
+def _is_placeholder(folder: Folder, name: str, span: Span) -> bool:
+    """Whether the tensor is what ZeRO-3 leaves of a weight that other ranks hold."""
+    if 0 not in span.shape:
+        return False
+    if all(0 in other.shape for _, other in _spans(folder)):
+        return True
+    is_weight = name.endswith((".weight", ".lora_A", ".lora_B", ".lora_E"))
+    return is_weight and span.shape == (0,) and not folder.is_quantized
+
+
+def _spans(folder: Folder) -> Iterator[tuple[str, Span]]:
+    return ((name, _span(folder, name)) for name in folder.file_of)
+
+
+def _span(folder: Folder, name: str) -> Span:
+    return folder.headers[folder.file_of[name]].tensors[name]
+
+
+def _misnamed(folder: Folder, name: str, expected: str, found: str) -> Finding:
+    file = folder.file_of[name]
+    return folder.finding("TENSOR-003", expected, found, file=file, tensor=name)
+
+
+def _misshapen(folder: Folder, name: str, expected: str, span: Span) -> Finding:
+    found = f"shape {shown(list(span.shape))}"
+    return folder.finding(
+        "TENSOR-004", expected, found, file=folder.file_of[name], tensor=name
+    )
