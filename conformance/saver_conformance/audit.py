@@ -22,7 +22,7 @@ KEPT_FINDINGS = 10
 """Findings of one clause that are kept; the others are counted, for an index can lie a lot."""
 
 KEPT_REMARKS = 50
-"""Remarks that are kept."""
+"""Remarks that are kept; an index can name a million files."""
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ def audit(folder: Path, *, read_bytes: bool = False) -> Audit:
             if item.applies_to(part):
                 _check(item, part, clauses.setdefault(item.clause, ClauseAudit()), remarks)
     for name in parts.skipped:
-        remarks[Remark("a folder with weights of its own, which were not looked at", file=name)] = None
+        _keep(remarks, Remark("weights of its own in this folder were not looked at", file=name))
     digests = dict(_read_bytes(parts.folders, clauses)) if read_bytes else {}
     files = {
         path: entry
@@ -99,12 +99,14 @@ def audit(folder: Path, *, read_bytes: bool = False) -> Audit:
     }
     return Audit(
         folder=folder,
-        layouts=tuple(dict.fromkeys(_layout(name) for part in parts.folders for name in part.own_files)),
+        layouts=tuple(
+            dict.fromkeys(_layout(name) for part in parts.folders for name in part.own_files)
+        ),
         files=len(files),
         size=sum(entry.size for entry in files.values()),
         clauses={clause: clauses[clause] for clause in SPEC if clause in clauses},
         digests=digests,
-        remarks=tuple(remarks)[:KEPT_REMARKS],
+        remarks=tuple(remarks),
     )
 
 
@@ -118,11 +120,16 @@ def _check(
     try:
         for found in item.function(part):
             if isinstance(found, Remark):
-                remarks[found] = None
+                _keep(remarks, found)
             else:
                 _add(result, found)
     except BlockedError as reason:
         result.blocked = str(reason)
+
+
+def _keep(remarks: dict[Remark, None], remark: Remark) -> None:
+    if len(remarks) < KEPT_REMARKS:
+        remarks[remark] = None
 
 
 def _add(result: ClauseAudit, finding: Finding) -> None:

@@ -1,8 +1,8 @@
 """The links in a cache of the Hugging Face Hub, the only ones that are followed.
 
 A repository lies there as ``models--ORG--NAME/snapshots/REVISION/FILE``, where a file is a link to
-``models--ORG--NAME/blobs/DIGEST``. Nothing else about such a folder is trusted: a link has to lead to
-a regular file that lies directly in the ``blobs`` of its own repository.
+``models--ORG--NAME/blobs/DIGEST``. Nothing else about such a folder is trusted: a link has to lead
+to a regular file that lies directly in the ``blobs`` of its own repository.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _MAX_DEPTH = 3
 
 
 def blob_of(path: Path) -> Path | None:
-    """The blob that the link at ``path`` leads to; None for any other link, and for what is none."""
+    """The blob that the link at ``path`` leads to; None for other links, and for what is none."""
     try:
-        target = os.readlink(path)
+        target = path.readlink()
         folder = path.parent.resolve()
     except (OSError, RuntimeError):  # what is no link, and links that lead in a circle
         return None

@@ -1,6 +1,6 @@
 """Regular files that are opened without trusting their names: no link, no FIFO, no device.
 
-The links of a hub cache are the exception: they lead from a snapshot to a blob of the same repository.
+The links of a hub cache are the exception: they lead to a blob of the same repository.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def opened(path: Path) -> Iterator[int]:
     Raises:
         OSError: the file cannot be opened, or is no regular file.
     """
-    descriptor = os.open(blob_of(path) or path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(
+        blob_of(path) or path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    )
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{path.name} is no regular file")

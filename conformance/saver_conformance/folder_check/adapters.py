@@ -29,19 +29,22 @@ _ADDED_FOR_TASKS: Mapping[str, frozenset[str]] = {
     "TOKEN_CLS": frozenset({"classifier", "score"}),
     "QUESTION_ANS": frozenset({"qa_outputs"}),
 }
+_MAX_ASKED = 100
 _LAYER = re.compile(r"\.\d+\.")
 
 
 @folder_check("ADAPTER-001", reads_weights=True)
 def base_is_told(folder: Folder) -> Iterator[Finding | Remark]:
-    """Weights of adapted layers of the base are told; they may have been trained with the adapter."""
+    """Weights of adapted layers of the base are told; they may have been trained, too."""
     names = [
         name
         for name in folder.file_of
         if name.endswith(".base_layer.weight") and _LAYER.search(name)
     ]
     if names:
-        text = f"{len(names)} weights of the base are in the adapter's file, if they were not trained"
+        text = (
+            f"{len(names)} weights of the base are in the adapter's file, if they were not trained"
+        )
         yield Remark(text, file=folder.path_of(folder.file_of[names[0]]), tensor=names[0])
 
 
@@ -61,16 +64,17 @@ def config_is_readable(folder: Folder) -> Iterator[Finding | Remark]:
 
 
 @folder_check("ADAPTER-003", reads_weights=True)
-def ranks(folder: Folder) -> Iterator[Finding | Remark]:
+def ranks_are_kept(folder: Folder) -> Iterator[Finding | Remark]:
     """Both matrices of a pair have the rank that ``r`` or ``rank_pattern`` gives the module."""
     config = folder.adapter_config
     if not lora.is_lora(config):
         return
+    ranks = lora.Ranks.of(config)
     for path, module in lora.modules(folder).items():
         a, b = module.a, module.b
         if a is None or b is None or len(a.shape) < 2 or len(b.shape) < 2 or 0 in a.shape:
             continue  # TENSOR-001 and TENSOR-004 have it
-        wanted = lora.rank(config, path)
+        wanted = ranks.rank(path)
         found = f"{shown(list(a.shape))} and {shown(list(b.shape))}"
         if a.shape[0] != b.shape[1]:
             yield _unlike(folder, module, "two matrices of one rank", found)
@@ -87,17 +91,16 @@ def targets(folder: Folder) -> Iterator[Finding | Remark]:
     """
     config = folder.adapter_config
     named = config.get("target_modules")
-    is_list = isinstance(named, list) and bool(named)
-    if not is_list or not (lora.is_lora(config) or lora.is_adalora(config)):
+    if not isinstance(named, list) or not (lora.is_lora(config) or lora.is_adalora(config)):
         return
-    if config.get("target_parameters") or config.get("ensure_weight_tying"):
+    if not named or config.get("target_parameters") or config.get("ensure_weight_tying"):
         return  # adapt modules that are no targets
     known = {name for name in named if isinstance(name, str)}
+    expected = f"target_modules names it; it is {shown(named)}"
     for path, module in lora.modules(folder).items():
         # The output layer of an attention is adapted with it, and experts have had other names.
         adapted = path.partition(".base_layer")[0]
         if "experts" not in path and known.isdisjoint(lora.suffixes(adapted)):
-            expected = f"target_modules names it; it is {shown(sorted(known))}"
             yield _unlike(folder, module, expected, "no target", clause="ADAPTER-004")
 
 
@@ -110,7 +113,8 @@ def modules_saved_whole(folder: Folder) -> Iterator[Finding | Remark]:
         return
     added = _ADDED_FOR_TASKS.get(str(config.get("task_type")), frozenset())
     asked = [name for name in named if isinstance(name, str) and name not in added]
-    if asked and not any(f"{name}." in tensor for name in asked for tensor in folder.file_of):
+    saved = "\n".join(folder.file_of)
+    if 0 < len(asked) <= _MAX_ASKED and not any(f"{name}." in saved for name in asked):
         expected = f"tensors of {shown(asked)}, which modules_to_save names"
         yield folder.finding("ADAPTER-005", expected, "none", file=next(iter(folder.headers)))
 
@@ -126,7 +130,10 @@ def other_settings(folder: Folder) -> Iterator[Finding | Remark]:
             if part in module.names and not config.get(key):
                 found = f"{shown(config.get(key))}, by which the tensor is ignored"
                 yield folder.finding(
-                    "ADAPTER-007", f"{key} is true", found, file=ADAPTER_CONFIG,
+                    "ADAPTER-007",
+                    f"{key} is true",
+                    found,
+                    file=ADAPTER_CONFIG,
                     tensor=module.names[part],
                 )
 
@@ -136,7 +143,7 @@ def missing(folder: Folder) -> Iterator[tuple[str, str]]:
     config = folder.adapter_config
     if lora.is_lora(config) or lora.is_adalora(config):
         yield from _missing_of_lora(folder, config)
-    if config.get("peft_type") in _PROMPTS and _PROMPT not in folder.file_of:
+    if _has_prompt(config) and _PROMPT not in folder.file_of:
         yield _PROMPT, f"peft_type {config['peft_type']}"
     has_tokens = config.get("trainable_token_indices") or config.get("token_indices")
     if has_tokens and not any(name.endswith(_TOKENS) for name in folder.file_of):
@@ -152,21 +159,35 @@ def misnamed(folder: Folder) -> Iterator[tuple[str, str]]:
 
 
 def misshapen(folder: Folder) -> Iterator[tuple[str, str]]:
-    """Tensors whose shape contradicts another's or the configuration, each with what it should be."""
+    """Tensors whose shape contradicts another's or a setting, each with what it should be."""
     config = folder.adapter_config
     if lora.is_lora(config):
         for module in lora.modules(folder).values():
             yield from _misshapen_of_lora(module)
-    prompt, count = _span(folder, _PROMPT), config.get("num_virtual_tokens")
-    if config.get("peft_type") in _PROMPTS and prompt and type(count) is int and count > 0:
-        if len(prompt.shape) != 2 or not prompt.shape[0] or prompt.shape[0] % count:
-            yield _PROMPT, f"{count} rows, or a multiple"
+    yield from _misshapen_prompt(folder, config)
     indices = config.get("token_indices") or config.get("trainable_token_indices")
     if isinstance(indices, list):
         for name in folder.file_of:
             span = _span(folder, name)
             if name.endswith(_TOKENS) and span and span.shape[:1] != (len(indices),):
                 yield name, f"{len(indices)} rows, one for each token that the configuration names"
+
+
+def _misshapen_prompt(folder: Folder, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    prompt, count = _span(folder, _PROMPT), config.get("num_virtual_tokens")
+    if not _has_prompt(config) or prompt is None:
+        return
+    # A model of an encoder and a decoder has a prompt for each.
+    if type(count) is int and count > 0 and not _has_rows(prompt, count):
+        yield _PROMPT, f"{count} rows, or a multiple"
+
+
+def _has_prompt(config: Mapping[str, Any]) -> bool:
+    return str(config.get("peft_type")) in _PROMPTS
+
+
+def _has_rows(span: Span, count: int) -> bool:
+    return len(span.shape) == 2 and span.shape[0] > 0 and span.shape[0] % count == 0
 
 
 def _missing_of_lora(folder: Folder, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

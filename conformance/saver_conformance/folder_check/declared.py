@@ -7,6 +7,7 @@ the configuration of a quantized model or of one whose code lies beside it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,12 +25,19 @@ _PLAIN_DECODERS: Mapping[str, str] = {
 # Where head_dim is left out, these divide hidden_size by the number of heads.
 _DIVIDES_HEADS = ("llama", "mistral", "qwen2")
 
-_EMBEDDINGS = frozenset(
-    {"embed_tokens", "word_embeddings", "wte", "shared", "embed_in", "embed_out", "lm_head"}
+# Of which models with a head for text have one row for each word. Composite models have others.
+_EMBEDDINGS = re.compile(
+    r"(model\.embed_tokens|(model\.)?shared|transformer\.wte|gpt_neox\.embed_in|embed_out|lm_head"
+    r"|\w+\.embeddings\.word_embeddings)\.weight"
+)
+_OF_TEXT = re.compile(
+    r"\w+(ForCausalLM|LMHeadModel|ForMaskedLM|ForConditionalGeneration|ForSequenceClassification"
+    r"|ForTokenClassification|ForQuestionAnswering)"
 )
 _LAYERS = "model.layers."
 _MAX_SIZE = 1 << 40
 _MAX_LAYERS = 10_000
+_MAX_NAME = 1000
 
 
 def shapes(folder: Folder) -> Mapping[str, tuple[int, ...]]:
@@ -61,24 +69,47 @@ def further_layers(folder: Folder) -> Iterator[tuple[str, int]]:
         return
     for name in folder.file_of:
         number = name.removeprefix(_LAYERS).partition(".")[0]
-        if name.startswith(_LAYERS) and number.isdecimal() and len(number) < 10 and int(number) >= layers:
+        if (
+            name.startswith(_LAYERS)
+            and number.isdecimal()
+            and len(number) < 10
+            and int(number) >= layers
+        ):
             yield name, layers
 
 
-def vocabulary_rows(folder: Folder) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Embeddings and heads, with the numbers of rows that they may have.
+def misshapen(folder: Folder) -> Iterator[tuple[str, str]]:
+    """Tensors of other shapes than the configuration declares, each with what it should be."""
+    wanted = shapes(folder)
+    rows = _vocabulary(folder)
+    for name, file in folder.file_of.items():
+        found = folder.headers[file].tensors[name].shape
+        if name in wanted:
+            if found != wanted[name]:
+                yield name, f"shape {list(wanted[name])}"
+        elif rows and _is_embedding(name) and not _has_rows(found, rows):
+            yield name, f"{rows} rows, the configuration's vocab_size"
 
-    A few models have one row more than the vocabulary, for padding.
-    """
+
+def _is_embedding(name: str) -> bool:
+    return len(name) < _MAX_NAME and _EMBEDDINGS.fullmatch(name) is not None
+
+
+def _has_rows(shape: tuple[int, ...], rows: int) -> bool:
+    # A few models have one row more, for padding.
+    return len(shape) == 2 and shape[0] in (rows, rows + 1)
+
+
+def _vocabulary(folder: Folder) -> int | None:
+    """The number of rows of the embeddings; None where it is uncertain."""
     config = folder.settings
-    rows = _size(config, "vocab_size")
-    is_composite = any(isinstance(value, dict) and "vocab_size" in value for value in config.values())
-    if rows is None or is_composite or not folder.is_known_to_transformers or folder.is_quantized:
-        return
-    for name in folder.file_of:
-        parts = name.rsplit(".", 2)
-        if len(parts) > 1 and parts[-1] == "weight" and parts[-2] in _EMBEDDINGS:
-            yield name, (rows, rows + 1)
+    if not folder.is_known_to_transformers or folder.is_quantized:
+        return None
+    if any(isinstance(value, dict) and "vocab_size" in value for value in config.values()):
+        return None  # a composite model, which has several
+    named = config.get("architectures")
+    is_of_text = isinstance(named, list) and len(named) == 1 and _OF_TEXT.fullmatch(str(named[0]))
+    return _size(config, "vocab_size") if is_of_text else None
 
 
 def _layer(config: Mapping[str, Any], hidden: int) -> dict[str, tuple[int, ...]]:

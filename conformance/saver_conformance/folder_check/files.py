@@ -11,8 +11,8 @@ from saver_conformance.disk.directory import (
     CONFIG,
     INDEX,
     SINGLE,
+    Index,
     UnreadableJsonError,
-    layout_of,
     read_index,
 )
 from saver_conformance.finding import Finding
@@ -26,22 +26,18 @@ _SHOWN_NAMES = 20
 
 @folder_check("FILES-001")
 def weights_are_found(folder: Folder) -> Iterator[Finding | Remark]:
-    """There is a weight file that ``from_pretrained`` finds, and every shard that an index names."""
-    if folder.has_weights or INDEX in folder.own_files:
-        yield from _missing_shards(folder, INDEX)
-        if INDEX not in folder.own_files and SINGLE not in folder.own_files:
-            yield folder.finding("FILES-001", f"{INDEX}, without which shards are not found",
-                                 "shards alone", file=INDEX)
+    """There are weights that ``from_pretrained`` finds, and every shard that an index names."""
+    if folder.has_weights:
+        yield from _shards(folder)
     elif unread := formats.unread(folder.listing):
         yield from _unread(folder, unread)
     elif unusual := formats.unusual(folder.listing):
         yield from _unusual(folder, unusual)
-    elif folder.folders:
-        names = ", ".join(f"{name}/" for name in folder.folders)
-        yield Remark(f"no weights lie in the folder itself; {names} holds some")
+    elif exported := [name for name, inside in folder.folders.items() if formats.unread(inside)]:
+        yield Remark(f"weights in other formats, which are not read, in {_some(exported)}")
     else:
-        yield folder.finding("FILES-001", f"weights, in {SINGLE} or in shards with an index",
-                             _names(folder))
+        expected = f"weights, in {SINGLE} or in shards with an index"
+        yield folder.finding("FILES-001", expected, _some(list(folder.listing)) or "nothing")
 
 
 @folder_check("FILES-002")
@@ -60,8 +56,8 @@ def adapter_is_found(folder: Folder) -> Iterator[Finding | Remark]:
 def one_whole_model(folder: Folder) -> Iterator[Finding | Remark]:
     """No single file lies beside shards: one loader takes the one, another the others.
 
-    An adapter beside a whole model is a layout that ``transformers`` supports, and ``mlx-lm`` writes
-    an index for a single file.
+    An adapter beside a whole model is a layout that ``transformers`` supports, and ``mlx-lm``
+    writes an index for a single file.
     """
     if folder.is_adapter or SINGLE not in folder.own_files:
         return
@@ -75,12 +71,15 @@ def one_whole_model(folder: Folder) -> Iterator[Finding | Remark]:
 
 @folder_check("FILES-004")
 def pickles_are_named(folder: Folder) -> Iterator[Finding | Remark]:
-    """Pickled weights are told, and not opened: loaders take the safe ones where there are both."""
-    for name in folder.listing:
-        is_adapters = name.startswith("adapter_model")
-        if formats.PICKLED.fullmatch(name) and is_adapters == folder.is_adapter:
-            beside = ", beside safe ones that loaders prefer" if folder.has_weights else ""
-            yield Remark(f"pickled weights, which are not opened{beside}", file=folder.path_of(name))
+    """Pickled weights are told, and not opened."""
+    pickles = [
+        name
+        for name in folder.listing
+        if formats.PICKLED.fullmatch(name) and name.startswith("adapter_model") == folder.is_adapter
+    ]
+    if pickles:
+        beside = "; loaders prefer the safe ones" if folder.has_weights else ""
+        yield Remark(f"pickled weights, which are not read: {_some(pickles)}{beside}")
 
 
 @folder_check("FILES-006")
@@ -98,13 +97,17 @@ def no_model_config_beside_adapter(folder: Folder) -> Iterator[Finding | Remark]
         yield folder.finding("FILES-012", "no configuration of a model", "one", file=CONFIG)
 
 
-def _missing_shards(folder: Folder, index: str) -> Iterator[Finding | Remark]:
-    """The files that ``index`` names and that are not there."""
-    try:
-        named = sorted(set(read_index(folder.folder / index).weight_map.values()))
-    except UnreadableJsonError:
-        return  # FORMAT-004 has it
-    for name in named:
+def _shards(folder: Folder) -> Iterator[Finding | Remark]:
+    if folder.index is not None:  # FORMAT-004 has one that cannot be read
+        yield from _missing_shards(folder, folder.index, INDEX)
+    if INDEX not in folder.own_files and SINGLE not in folder.own_files:
+        expected = f"{INDEX}, without which shards are not found"
+        yield folder.finding("FILES-001", expected, "shards alone", file=INDEX)
+
+
+def _missing_shards(folder: Folder, index: Index, file: str) -> Iterator[Finding | Remark]:
+    """The files that the index in ``file`` names and that are not there."""
+    for name in sorted(set(index.weight_map.values())):
         if name in folder.listing:
             continue
         if _lies_inside(folder, name):
@@ -112,18 +115,18 @@ def _missing_shards(folder: Folder, index: str) -> Iterator[Finding | Remark]:
             yield Remark(text, file=folder.path_of(name))
             continue
         expected = f"{shown(name)}, which the index names"
-        yield folder.finding("FILES-001", expected, "no such file in the folder", file=index)
+        yield folder.finding("FILES-001", expected, "no such file in the folder", file=file)
 
 
 def _lies_inside(folder: Folder, name: str) -> bool:
     """Whether a file of this path lies in a folder below, reached without a link."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or len(path.parts) < 2:
+    if path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
         return False
     places = [folder.folder / part for part in path.parents if part.parts]
     try:
         return not any(place.is_symlink() for place in places) and (folder.folder / path).is_file()
-    except OSError:
+    except (OSError, ValueError):  # of names that are too long, or no file's
         return False
 
 
@@ -133,8 +136,14 @@ def _unread(folder: Folder, unread: dict[str, str]) -> Iterator[Finding | Remark
         yield folder.finding("FILES-001", "weights", "no byte in it", file=empty[0])
         return
     if formats.PICKLED_INDEX in folder.listing:
-        yield from _missing_shards(folder, formats.PICKLED_INDEX)
-    for words in sorted(set(unread.values())):
+        try:
+            index = read_index(folder.folder / formats.PICKLED_INDEX)
+        except UnreadableJsonError as error:
+            expected = "an index of the shards"
+            yield folder.finding("FILES-001", expected, str(error), file=formats.PICKLED_INDEX)
+        else:
+            yield from _missing_shards(folder, index, formats.PICKLED_INDEX)
+    for words in sorted(set(unread.values()) - {formats.PICKLED_WORDS}):
         names = [name for name in unread if unread[name] == words]
         yield Remark(f"{words}, which are not read: {_some(names)}")
 
@@ -151,10 +160,6 @@ def _unusual(folder: Folder, names: tuple[str, ...]) -> Iterator[Finding | Remar
         yield folder.finding("FILES-001", expected, f"weights under other names: {told}")
     else:
         yield Remark(f"weights under names that no loader looks for by itself: {told}")
-
-
-def _names(folder: Folder) -> str:
-    return _some([name for name in folder.listing if layout_of(name) is None]) or "nothing"
 
 
 def _some(names: list[str] | tuple[str, ...]) -> str:

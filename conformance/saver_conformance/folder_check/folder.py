@@ -29,7 +29,7 @@ from saver_conformance.observation import Entry, Expectation, Observation
 
 WHOLE_CASE = Case(Mode("full", "single"))
 ADAPTER_CASE = Case(Mode("lora", "single"), adapter=Adapter())
-"""What a folder is taken for; nothing of the cases but whether they are an adapter's is looked at."""
+"""What a folder is taken for; of the cases only whether they are an adapter's is looked at."""
 
 _QUANTIZED_SETTINGS = ("quantization_config", "quantization", "compression_config")
 # Tensors that take the place of a weight: GPTQ and AWQ, bitsandbytes, compressed-tensors, HQQ.
@@ -75,7 +75,7 @@ class Folder(Evidence):
     Attributes:
         listing: everything that lies directly in it, by name.
         shards: names of the files in it that its index names.
-        folders: names of folders in it that hold weights, and are not looked at.
+        folders: what lies in the folders in it that hold weights and are not looked at, by name.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Folder(Evidence):
         place: str,
         case: Case,
         listing: Mapping[str, Entry],
-        folders: Collection[str] = (),
+        folders: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> None:
         """Look at the folder ``place`` below ``root``; an empty one is ``root`` itself."""
         self.listing = listing
@@ -124,9 +124,7 @@ class Folder(Evidence):
         if self.is_adapter:
             return tuple(name for name in self.after if layout_of(name) == "adapter")
         whole = ("single", "sharded")
-        return tuple(
-            name for name in self.after if layout_of(name) in whole or name in self.shards
-        )
+        return tuple(name for name in self.after if layout_of(name) in whole or name in self.shards)
 
     @property
     def has_weights(self) -> bool:

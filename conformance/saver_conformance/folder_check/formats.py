@@ -8,13 +8,17 @@ from collections.abc import Collection
 from saver_conformance.disk.directory import ADAPTER, ADAPTER_CONFIG, INDEX, SINGLE, layout_of
 
 PICKLED = re.compile(r"(pytorch_model|model|adapter_model)([-_.].*)?\.(bin|pt|pth|pkl)")
+PICKLED_WORDS = "pickled weights"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 PICKLED_ADAPTER = "adapter_model.bin"
 
 # No file of these formats is opened.
 _UNREAD = (
-    (PICKLED, "pickled weights"),
-    (re.compile(r"consolidated.*\.(pth|pt|safetensors)"), "weights as the model's authors name them"),
+    (PICKLED, PICKLED_WORDS),
+    (
+        re.compile(r"consolidated.*\.(pth|pt|safetensors)"),
+        "weights as the model's authors name them",
+    ),
     (re.compile(r".*\.(gguf|ggml)"), "weights for llama.cpp"),
     (re.compile(r".*\.distcp"), "a checkpoint of torch.distributed"),
     (re.compile(r".*_(model|optim)_states\.pt"), "a checkpoint of DeepSpeed"),

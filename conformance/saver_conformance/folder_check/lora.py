@@ -33,7 +33,9 @@ _ENDS = {
     "lora_embedding_B": ("",),
     MAGNITUDE: ("", "weight"),
 }
+# No model's names are as long; each takes time that grows with the square of its parts.
 _MAX_NAME = 1000
+_MAX_DOTS = 40
 _PLAIN_PATTERN = re.compile(r"\^?[\w.-]+")
 # Settings under which the tensors have other names or shapes.
 _VARIANTS = ("use_bdlora", "monteclora_config")
@@ -119,20 +121,40 @@ def misnamed(folder: Folder) -> Iterator[tuple[str, str]]:
                 yield name, f"{PEFT_PREFIX}{path}.{right}"
 
 
-def rank(config: Mapping[str, Any], path: str) -> int | None:
-    """The rank that the configuration gives the module at ``path``; None where that is uncertain.
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """The ranks that a configuration gives to modules.
 
     Patterns are regular expressions, of which only plain paths are understood: those of a stranger
     can keep the processor for hours.
+
+    Attributes:
+        default: of the modules that no pattern names; None where ranks are uncertain.
+        patterns: by paths or their ends, in their order.
     """
-    patterns = config.get("rank_pattern") or {}
-    plain = isinstance(patterns, dict) and all(map(_PLAIN_PATTERN.fullmatch, patterns))
-    if not plain or config.get("target_parameters") or ".base_layer" in path:
-        return None
-    order = {key: number for number, key in enumerate(patterns)}
-    matching = [key for key in (f"^{path}", *suffixes(path)) if key in order]
-    found = patterns[min(matching, key=order.__getitem__)] if matching else config.get("r")
-    return found if type(found) is int and found > 0 else None
+
+    default: int | None
+    patterns: Mapping[str, Any]
+    order: Mapping[str, int]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Ranks:
+        """The ranks that ``config`` gives."""
+        patterns = config.get("rank_pattern") or {}
+        is_plain = isinstance(patterns, dict) and all(map(_PLAIN_PATTERN.fullmatch, patterns))
+        if not is_plain or config.get("target_parameters"):
+            return cls(None, {}, {})
+        order = {key: number for number, key in enumerate(patterns)}
+        return cls(_rank(config.get("r")), patterns, order)
+
+    def rank(self, path: str) -> int | None:
+        """The rank of the module at ``path``; None where it is uncertain."""
+        if self.default is None or ".base_layer" in path:
+            return None
+        matching = [key for key in (f"^{path}", *suffixes(path)) if key in self.order]
+        if not matching:
+            return self.default
+        return _rank(self.patterns[min(matching, key=self.order.__getitem__)])
 
 
 def suffixes(path: str) -> Iterator[str]:
@@ -143,10 +165,14 @@ def suffixes(path: str) -> Iterator[str]:
 
 def _place(name: str) -> tuple[str, str] | None:
     """The path of the module, and the rest of the name; None for what is no LoRA tensor."""
-    if len(name) > _MAX_NAME:
+    if len(name) > _MAX_NAME or name.count(".") > _MAX_DOTS:
         return None
     matches = list(_PART.finditer(name))
     if not matches:
         return None
     at = matches[-1]
     return name[: at.start()].removeprefix(PEFT_PREFIX), name[at.start(1) :]
+
+
+def _rank(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None

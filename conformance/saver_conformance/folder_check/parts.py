@@ -48,7 +48,7 @@ def parts_of(root: Path) -> Parts:
             parts[name] = ADAPTER_CASE
         elif not own and CONFIG in names:
             parts[name] = WHOLE_CASE
-    skipped = tuple(name for name in inside if name not in parts)
+    skipped = {name: names for name, names in inside.items() if name not in parts}
     if not own and not parts:
         own = (WHOLE_CASE,)
     return Parts(
@@ -56,7 +56,7 @@ def parts_of(root: Path) -> Parts:
             *(Folder(root, "", case, listing, skipped) for case in own),
             *(Folder(root, name, case, inside[name]) for name, case in parts.items()),
         ),
-        skipped=skipped,
+        skipped=tuple(skipped),
     )
 
 

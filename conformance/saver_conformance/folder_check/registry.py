@@ -1,7 +1,7 @@
 """Which check looks at a folder of unknown origin for which clause.
 
-A clause whose check needs no knowledge of the training (``structural``) is checked in a folder as it
-is in a run. Where a run knows more than a folder tells, the clause has a second, more careful check
+A clause whose check needs no knowledge of the training (``structural``) is checked in a folder as
+in a run. Where a run knows more than a folder tells, the clause has a second, more careful check
 here: it accuses only where a usual loader (``transformers``, ``peft``, ``safetensors``,
 ``huggingface_hub``) loses something whatever was trained. The rest is a remark, or is left unsaid.
 """

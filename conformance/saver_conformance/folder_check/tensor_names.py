@@ -30,8 +30,8 @@ _MAX_NAME = 1000
 def wrapped(names: Collection[str], *, known_model: bool) -> Iterator[tuple[str, str]]:
     """Names that carry a wrapper's part, each with that part.
 
-    A model's own layer may be called like a wrapper. What holds further modules, or everything, is a
-    wrapper all the same.
+    A model's own layer may be called like a wrapper. What holds further modules, or everything, is
+    a wrapper all the same.
 
     Args:
         names: the names of all tensors.

@@ -43,9 +43,7 @@ def nothing_foreign(folder: Folder) -> Iterator[Finding | Remark]:
     for name in tensor_names.flat_parameters(folder.file_of):
         expected = "the tensors of the model"
         found = "a flat parameter of FSDP, which no loader takes apart"
-        yield folder.finding(
-            "TENSOR-002", expected, found, file=folder.file_of[name], tensor=name
-        )
+        yield folder.finding("TENSOR-002", expected, found, file=folder.file_of[name], tensor=name)
     if not folder.is_adapter:
         for name, count in declared.further_layers(folder):
             expected = f"{count} layers, as the configuration declares"
@@ -70,31 +68,19 @@ def canonical_names(folder: Folder) -> Iterator[Finding | Remark]:
     elif known:
         for name, part in tensor_names.of_peft(folder.file_of):
             if name not in told:
-                yield _misnamed(folder, name, "the name of the model's own tensor", f"PEFT's {part!r}")
+                yield _misnamed(
+                    folder, name, "the name of the model's own tensor", f"PEFT's {part!r}"
+                )
 
 
 @folder_check("TENSOR-004")
 def shapes(folder: Folder) -> Iterator[Finding | Remark]:
     """Shapes are those that the configuration declares, and none is a placeholder's."""
-    wanted = {} if folder.is_adapter else declared.shapes(folder)
-    told = set()
-    for name, span in _spans(folder):
-        shape = wanted.get(name)
-        if shape is not None and span.shape != shape:
-            told.add(name)
-            yield _misshapen(folder, name, f"shape {list(shape)}", span)
-        elif _is_placeholder(folder, name, span):
-            told.add(name)
-            yield _misshapen(folder, name, "the shape of a weight", span)
-    if folder.is_adapter:
-        for name, expected in adapters.misshapen(folder):
-            if name not in told:
-                yield _misshapen(folder, name, expected, _span(folder, name))
-    else:
-        for name, rows in declared.vocabulary_rows(folder):
-            if name not in told and (len(_span(folder, name).shape) != 2 or _span(folder, name).shape[0] not in rows):
-                expected = f"{rows[0]} rows, the configuration's vocab_size"
-                yield _misshapen(folder, name, expected, _span(folder, name))
+    wrong = dict(_placeholders(folder))
+    wrong |= dict((adapters if folder.is_adapter else declared).misshapen(folder))
+    for name, expected in wrong.items():
+        file, found = folder.file_of[name], shown(list(_span(folder, name).shape))
+        yield folder.finding("TENSOR-004", expected, f"shape {found}", file=file, tensor=name)
 
 
 @folder_check("TENSOR-005")
@@ -122,14 +108,14 @@ def tied_once(folder: Folder) -> Iterator[Finding | Remark]:
         yield folder.finding("TENSOR-007", expected, "a head, too", file=file, tensor=HEAD)
 
 
-def _is_placeholder(folder: Folder, name: str, span: Span) -> bool:
-    """Whether the tensor is what ZeRO-3 leaves of a weight that other ranks hold."""
-    if 0 not in span.shape:
-        return False
-    if all(0 in other.shape for _, other in _spans(folder)):
-        return True
-    is_weight = name.endswith((".weight", ".lora_A", ".lora_B", ".lora_E"))
-    return is_weight and span.shape == (0,) and not folder.is_quantized
+def _placeholders(folder: Folder) -> Iterator[tuple[str, str]]:
+    """What ZeRO-3 leaves of weights that other ranks hold, each with what it should be."""
+    is_void = all(0 in span.shape for _, span in _spans(folder))
+    for name, span in _spans(folder):
+        is_weight = name.endswith((".weight", ".lora_A", ".lora_B", ".lora_E"))
+        is_placeholder = is_weight and span.shape == (0,) and not folder.is_quantized
+        if 0 in span.shape and (is_void or is_placeholder):
+            yield name, "the shape of a weight"
 
 
 def _spans(folder: Folder) -> Iterator[tuple[str, Span]]:
@@ -143,10 +129,3 @@ def _span(folder: Folder, name: str) -> Span:
 def _misnamed(folder: Folder, name: str, expected: str, found: str) -> Finding:
     file = folder.file_of[name]
     return folder.finding("TENSOR-003", expected, found, file=file, tensor=name)
-
-
-def _misshapen(folder: Folder, name: str, expected: str, span: Span) -> Finding:
-    found = f"shape {shown(list(span.shape))}"
-    return folder.finding(
-        "TENSOR-004", expected, found, file=folder.file_of[name], tensor=name
-    )

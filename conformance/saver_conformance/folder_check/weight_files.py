@@ -95,7 +95,11 @@ def each_in_one_file(folder: Folder) -> Iterator[Finding | Remark]:
         for name in header.tensors:
             if name in first:
                 yield folder.finding(
-                    "FORMAT-009", f"in {first[name]} only", f"also in {file}", file=file, tensor=name
+                    "FORMAT-009",
+                    f"in {first[name]} only",
+                    f"also in {file}",
+                    file=file,
+                    tensor=name,
                 )
             first.setdefault(name, file)
 
