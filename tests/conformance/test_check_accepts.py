@@ -25,6 +25,8 @@ from tests.conformance.saved_folders import (
 import canonical_saver
 from saver_conformance.audit import audit
 from saver_conformance.audit_text import describe
+from saver_conformance.bench import custom
+from saver_conformance.case import CUSTOM_LAYERS
 
 ROOT = Path(__file__).parents[2]
 INDEX = "model.safetensors.index.json"
@@ -276,6 +278,31 @@ def test_check_of_layers_that_are_called_like_wrappers_finds_no_defect(tmp_path)
     adapted = get_peft_model(module, LoraConfig(r=2, target_modules=targets))
     adapted.save_pretrained(tmp_path / "adapter")
     assert defects(tmp_path / "adapter") == set()
+
+
+@pytest.mark.parametrize("mode", ["full-single", "lora-single"])
+def test_check_of_a_registered_class_takes_its_names_as_they_are(tmp_path, mode):
+    # Its layers are called like parts of PEFT and of wrappers, and no code lies beside it.
+    config = custom.CustomConfig(vocab_size=64, hidden_size=32)
+    model = custom.CustomForCausalLM(config)
+    if mode == "lora-single":
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=list(CUSTOM_LAYERS)))
+    model.save_pretrained(tmp_path)
+    assert defects(tmp_path) == set()
+
+
+def test_check_of_shards_in_another_folder_says_that_they_were_not_looked_at(sharded):
+    index = json.loads((sharded / INDEX).read_text())
+    (sharded / "parts").mkdir()
+    gone = sorted(set(index["weight_map"].values()))[0]
+    (sharded / gone).rename(sharded / "parts" / gone)
+    weight_map = {
+        name: f"parts/{file}" if file == gone else file
+        for name, file in index["weight_map"].items()
+    }
+    change_json(sharded / INDEX, weight_map=weight_map)
+    assert defects(sharded) == set()
+    assert "another folder" in notes(sharded)
 
 
 def test_check_of_a_model_with_code_of_its_own_takes_its_names_as_they_are(whole):

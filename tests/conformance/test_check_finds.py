@@ -175,6 +175,8 @@ ADAPTERS = {
     ),
     "another rank in the configuration": ("lora", settings(ADAPTER_CONFIG, r=8), "ADAPTER-003"),
     "a shard of lora_A": ("lora", mapped(ADAPTER, A, lambda t: t[:2]), "ADAPTER-003"),
+    "no rank": ("lora", settings(ADAPTER_CONFIG, r=0), "ADAPTER-003"),
+    "the default rank": ("lora", settings(ADAPTER_CONFIG, r=None), "ADAPTER-003"),
     "another pattern": (
         "lora-rank-pattern",
         settings(ADAPTER_CONFIG, rank_pattern={"v_proj": 2}),
@@ -334,6 +336,8 @@ MODELS = {
         settings("config.json", num_hidden_layers=1),
         "TENSOR-002",
     ),
+    "a prefix too many": ("llama", renamed(WEIGHTS, "model.", "model.model."), "TENSOR-001"),
+    "the names of another model": ("qwen2", renamed(WEIGHTS, "", "llm."), "TENSOR-001"),
     "no head": ("llama", without(WEIGHTS, HEAD), "TENSOR-001"),
     "no embeddings": ("llama", without(WEIGHTS, EMBEDDINGS), "TENSOR-001"),
     "a shard of the embeddings": (
@@ -413,6 +417,14 @@ def test_check_of_base_weights_in_an_adapter_says_so_and_accuses_nobody(saved, t
     added(ADAPTER, f"{Q}.base_layer.weight", torch.zeros(32, 32))(folder)
     assert defects(folder) == set()
     assert [remark.tensor for remark in audit(folder).remarks] == [f"{Q}.base_layer.weight"]
+
+
+def test_check_of_a_class_under_a_wrappers_name_says_so_and_accuses_nobody(saved, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(saved("model", "llama"), folder)
+    change_json(folder / "config.json", architectures=["FSDPLlamaForCausalLM"])
+    assert defects(folder) == set()
+    assert "FSDPLlamaForCausalLM" in audit(folder).remarks[0].text
 
 
 def test_check_of_expressions_of_strangers_runs_none(saved, tmp_path):

@@ -35,7 +35,7 @@ _LAYER = re.compile(r"\.\d+\.")
 
 @folder_check("ADAPTER-001", reads_weights=True)
 def base_is_told(folder: Folder) -> Iterator[Finding | Remark]:
-    """Weights of adapted layers of the base are told; they may have been trained, too."""
+    """Weights of the base's layers are told; they may have been trained beside the adapter."""
     names = [
         name
         for name in folder.file_of
@@ -68,6 +68,10 @@ def ranks_are_kept(folder: Folder) -> Iterator[Finding | Remark]:
     """Both matrices of a pair have the rank that ``r`` or ``rank_pattern`` gives the module."""
     config = folder.adapter_config
     if not lora.is_lora(config):
+        return
+    if not lora.is_rank(config.get("r", lora.DEFAULT_RANK)):
+        found = shown(config["r"])
+        yield folder.finding("ADAPTER-003", "r is a number above 0", found, file=ADAPTER_CONFIG)
         return
     ranks = lora.Ranks.of(config)
     for path, module in lora.modules(folder).items():

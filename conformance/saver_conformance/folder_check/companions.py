@@ -19,6 +19,14 @@ from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
 from saver_conformance.shown import shown
 
+_WRAPPERS = (
+    "FSDP",
+    "FullySharded",
+    "DistributedDataParallel",
+    "DeepSpeedEngine",
+    "OptimizedModule",
+)
+
 
 @folder_check("META-001")
 def config_is_readable(folder: Folder) -> Iterator[Finding | Remark]:
@@ -37,6 +45,16 @@ def config_is_readable(folder: Folder) -> Iterator[Finding | Remark]:
     else:
         text = f"there is no {CONFIG}; from_pretrained needs one, the loader of a plain module none"
         yield Remark(text, file=folder.path_of(CONFIG))
+
+
+@folder_check("META-002")
+def architecture_is_told(folder: Folder) -> Iterator[Finding | Remark]:
+    """A wrapper's prefix in ``architectures`` is told; ``transformers`` goes by ``model_type``."""
+    named = folder.settings.get("architectures")
+    for name in named if isinstance(named, list) else []:
+        if isinstance(name, str) and name.startswith(_WRAPPERS):
+            text = f"architectures names {shown(name)}, with the name of a wrapper before the class"
+            yield Remark(text, file=folder.path_of(CONFIG))
 
 
 @folder_check("META-006")

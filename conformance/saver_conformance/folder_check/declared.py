@@ -35,6 +35,7 @@ _OF_TEXT = re.compile(
     r"|ForTokenClassification|ForQuestionAnswering)"
 )
 _LAYERS = "model.layers."
+_HEAD = "lm_head.weight"
 _MAX_SIZE = 1 << 40
 _MAX_LAYERS = 10_000
 _MAX_NAME = 1000
@@ -54,12 +55,15 @@ def shapes(folder: Folder) -> Mapping[str, tuple[int, ...]]:
         "model.norm.weight": (hidden,),
     }
     if _is(folder, "ForCausalLM") and config.get("tie_word_embeddings") is False:
-        found["lm_head.weight"] = (vocabulary, hidden)
+        found[_HEAD] = (vocabulary, hidden)
     one = _layer(config, hidden)
     for number in range(layers):
         found.update({f"{_LAYERS}{number}.{name}": shape for name, shape in one.items()})
-    # Whose names begin otherwise is reported for that, not for everything that is missing.
-    return found if any(name in folder.file_of for name in found) else {}
+    # A model without its head is saved without the prefix, and loads with a new head.
+    is_headless = any(
+        name.removeprefix("model.") in folder.file_of for name in found if name != _HEAD
+    )
+    return {} if is_headless else found
 
 
 def further_layers(folder: Folder) -> Iterator[tuple[str, int]]:

@@ -155,7 +155,7 @@ def _unusual(folder: Folder, names: tuple[str, ...]) -> Iterator[Finding | Remar
         yield Remark(f"weights under the name that {CONFIG} gives, which are not looked at: {told}")
     elif any(map(formats.is_variant, names)):
         yield Remark(f"weights of a variant, which a loader has to be asked for: {told}")
-    elif folder.is_known_to_transformers:
+    elif "model_type" in folder.settings:
         expected = f"{SINGLE}, or shards and {INDEX}"
         yield folder.finding("FILES-001", expected, f"weights under other names: {told}")
     else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Mapping
-from functools import cached_property
+from functools import cache, cached_property
+from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -155,9 +156,13 @@ class Folder(Evidence):
 
     @property
     def is_known_to_transformers(self) -> bool:
-        """Whether the model's class is one of ``transformers``, whose modules have known names."""
-        has_class = isinstance(self.settings.get("model_type"), str)
-        return has_class and "auto_map" not in self.settings
+        """Whether the model's class is one of ``transformers``, not one that somebody registered.
+
+        Anybody may call modules like a wrapper's or PEFT's; ``transformers`` does not.
+        """
+        model_type = self.settings.get("model_type")
+        is_listed = isinstance(model_type, str) and model_type in _model_types()
+        return is_listed and "auto_map" not in self.settings
 
     @cached_property
     def is_quantized(self) -> bool:
@@ -165,6 +170,13 @@ class Folder(Evidence):
         if any(self.settings.get(key) is not None for key in _QUANTIZED_SETTINGS):
             return True
         return any(name.endswith(_QUANTIZED_TENSORS) for name in self.file_of)
+
+
+@cache
+def _model_types() -> frozenset[str]:
+    """The model types of ``transformers`` 5.23, which need not be installed here."""
+    source = resources.files("saver_conformance.folder_check").joinpath("model_types.txt")
+    return frozenset(source.read_text(encoding="utf-8").split())
 
 
 def _named_files(folder: Path, listing: Mapping[str, Entry]) -> frozenset[str]:

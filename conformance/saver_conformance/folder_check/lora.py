@@ -22,6 +22,7 @@ _PARTNERS = {
     "lora_embedding_A": "lora_embedding_B",
     "lora_embedding_B": "lora_embedding_A",
 }
+DEFAULT_RANK = 8
 MAGNITUDE = "lora_magnitude_vector"
 BIAS = "lora_B.bias"
 _PART = re.compile(rf"(?:^|\.)(lora_[ABE]|lora_embedding_[AB]|{MAGNITUDE})(?=\.|$)")
@@ -130,7 +131,8 @@ class Ranks:
 
     Attributes:
         default: of the modules that no pattern names; None where ranks are uncertain.
-        patterns: by paths or their ends, in their order.
+        patterns: by paths or their ends.
+        order: the places of the patterns; the first that fits a module counts.
     """
 
     default: int | None
@@ -145,7 +147,7 @@ class Ranks:
         if not is_plain or config.get("target_parameters"):
             return cls(None, {}, {})
         order = {key: number for number, key in enumerate(patterns)}
-        return cls(_rank(config.get("r")), patterns, order)
+        return cls(_rank(config.get("r", DEFAULT_RANK)), patterns, order)
 
     def rank(self, path: str) -> int | None:
         """The rank of the module at ``path``; None where it is uncertain."""
@@ -155,6 +157,11 @@ class Ranks:
         if not matching:
             return self.default
         return _rank(self.patterns[min(matching, key=self.order.__getitem__)])
+
+
+def is_rank(value: Any) -> bool:
+    """Whether PEFT takes ``value`` for a rank."""
+    return type(value) is int and value > 0
 
 
 def suffixes(path: str) -> Iterator[str]:
@@ -175,4 +182,4 @@ def _place(name: str) -> tuple[str, str] | None:
 
 
 def _rank(value: Any) -> int | None:
-    return value if type(value) is int and value > 0 else None
+    return value if is_rank(value) else None

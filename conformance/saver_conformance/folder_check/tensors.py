@@ -30,9 +30,10 @@ def nothing_missing(folder: Folder) -> Iterator[Finding | Remark]:
         for needed, by in adapters.missing(folder):
             yield folder.finding("TENSOR-001", f"{needed}, for {by}", "missing")
     else:
-        shapes = declared.shapes(folder)
-        for name in shapes:
-            if name not in folder.file_of:
+        # FILES-001 and FORMAT-004 have what the index promises.
+        promised = folder.index.weight_map if folder.index else {}
+        for name in declared.shapes(folder):
+            if name not in folder.file_of and name not in promised:
                 expected = f"{name}, which the configuration declares"
                 yield folder.finding("TENSOR-001", expected, "missing", tensor=name)
 

@@ -59,7 +59,7 @@ def index_is_right(folder: Folder) -> Iterator[Finding | Remark]:
             yield folder.finding("FORMAT-004", "a readable index", problem.reason, file=INDEX)
     if INDEX not in folder.own_files or folder.index is None:
         return
-    if not folder.index.has_metadata and folder.is_known_to_transformers:
+    if not folder.index.has_metadata and "model_type" in folder.settings:
         expected = "an object under metadata, which transformers reads"
         yield folder.finding("FORMAT-004", expected, "none", file=INDEX)
     yield from _wrong_entries(folder)
