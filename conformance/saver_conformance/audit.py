@@ -1,35 +1,28 @@
 """The audit of a folder on disk: what its structure tells without the training that it comes from.
 
-Nothing in the folder is trusted: no link is followed, no name in a file is opened, no code is run,
-and nothing is allocated by a number that a file states.
+Nothing in the folder is trusted: no link is followed but those of a hub cache, no name in a file is
+opened that does not lie in the folder itself, no code is run, and nothing is allocated by a number
+that a file states.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from saver_conformance import checks
-from saver_conformance.case import Adapter, Case, Mode
-from saver_conformance.checks.evidence import BlockedError, Evidence
-from saver_conformance.disk.directory import (
-    ADAPTER,
-    ADAPTER_CONFIG,
-    Layout,
-    digest,
-    layout_of,
-    list_saved,
-)
+from saver_conformance.checks.evidence import BlockedError
+from saver_conformance.disk.directory import Layout, digest, layout_of
 from saver_conformance.finding import Finding
-from saver_conformance.observation import Entry, Expectation, Observation
+from saver_conformance.folder_check import FolderCheck, Remark, folder_checks, parts_of
+from saver_conformance.folder_check.folder import Folder
 from saver_conformance.spec import SPEC
 
 KEPT_FINDINGS = 10
 """Findings of one clause that are kept; the others are counted, for an index can lie a lot."""
 
-_FULL = Case(Mode("full", "single"))
-_ADAPTER = Case(Mode("lora", "single"), adapter=Adapter())
+KEPT_REMARKS = 50
+"""Remarks that are kept; an index can name a million files."""
 
 
 @dataclass(slots=True)
@@ -58,6 +51,7 @@ class Audit:
         size: their bytes.
         clauses: what became of every structural clause, by id, in the order of the spec.
         digests: SHA-256 by weight file, where bytes were asked for.
+        remarks: what is worth knowing and no defect.
     """
 
     folder: Path
@@ -66,6 +60,7 @@ class Audit:
     size: int
     clauses: Mapping[str, ClauseAudit]
     digests: Mapping[str, str]
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -80,80 +75,82 @@ def audit(folder: Path, *, read_bytes: bool = False) -> Audit:
     """Look at the structure of ``folder``.
 
     Args:
-        folder: the folder, of a whole model or of an adapter.
+        folder: the folder, of a whole model, of an adapter, or of several.
         read_bytes: whether the weight files are read to their end, and their digests taken.
 
     Raises:
         OSError: there is no such folder, or it cannot be listed.
     """
-    entries = list_saved(folder)
+    parts = parts_of(folder)
     clauses: dict[str, ClauseAudit] = {}
-    for case in _cases(entries):
-        evidence = Evidence(_observe(case, folder, entries))
-        for item in checks.checks():
-            # Only FORMAT looks at the files of one kind of save; the rest would be said twice.
-            told = item.clause in clauses and SPEC[item.clause].area != "FORMAT"
-            if item.structural and case.mode.matches(SPEC[item.clause].modes) and not told:
-                _check(item, evidence, clauses.setdefault(item.clause, ClauseAudit()))
-    digests = dict(_read_bytes(folder, entries, clauses)) if read_bytes else {}
-    files = [entry for entry in entries.values() if entry.kind == "file"]
+    remarks: dict[Remark, None] = {}  # in their order; a folder can be taken for two things
+    for part in parts.folders:
+        for item in folder_checks():
+            if item.applies_to(part):
+                _check(item, part, clauses.setdefault(item.clause, ClauseAudit()), remarks)
+    for name in parts.skipped:
+        _keep(remarks, Remark("weights of its own in this folder were not looked at", file=name))
+    digests = dict(_read_bytes(parts.folders, clauses)) if read_bytes else {}
+    files = {
+        path: entry
+        for part in parts.folders
+        for path, entry in part.observation.after.items()
+        if entry.kind == "file"
+    }
     return Audit(
         folder=folder,
-        layouts=tuple(dict.fromkeys(filter(None, map(layout_of, entries)))),
+        layouts=tuple(
+            dict.fromkeys(_layout(name) for part in parts.folders for name in part.own_files)
+        ),
         files=len(files),
-        size=sum(entry.size for entry in files),
+        size=sum(entry.size for entry in files.values()),
         clauses={clause: clauses[clause] for clause in SPEC if clause in clauses},
         digests=digests,
+        remarks=tuple(remarks),
     )
 
 
-def _cases(entries: Mapping[str, Entry]) -> Iterator[Case]:
-    """What the folder is taken for: a whole model, an adapter, or the one beside the other."""
-    has_full = any(layout_of(path) in ("single", "sharded") for path in entries)
-    is_adapter = ADAPTER in entries or (ADAPTER_CONFIG in entries and not has_full)
-    if is_adapter:
-        yield _ADAPTER
-    if has_full or not is_adapter:
-        yield _FULL
+def _layout(name: str) -> Layout:
+    return layout_of(name) or "sharded"
 
 
-def _observe(case: Case, folder: Path, entries: Mapping[str, Entry]) -> Observation:
-    """An observation of which only the folder is known."""
-    return Observation(
-        case=case,
-        expected=Expectation(tensors={}),
-        outcomes=(),
-        folder=folder,
-        before={},
-        after=entries,
-        umask=0,
-        reload=None,
-    )
-
-
-def _check(item: checks.Check, evidence: Evidence, result: ClauseAudit) -> None:
+def _check(
+    item: FolderCheck, part: Folder, result: ClauseAudit, remarks: dict[Remark, None]
+) -> None:
     try:
-        for finding in item.function(evidence):
-            _add(result, finding)
+        for found in item.function(part):
+            if isinstance(found, Remark):
+                _keep(remarks, found)
+            else:
+                _add(result, found)
     except BlockedError as reason:
         result.blocked = str(reason)
 
 
+def _keep(remarks: dict[Remark, None], remark: Remark) -> None:
+    if len(remarks) < KEPT_REMARKS:
+        remarks[remark] = None
+
+
 def _add(result: ClauseAudit, finding: Finding) -> None:
+    # What a model and the adapter beside it share is looked at twice.
+    if any(replace(kept, case=finding.case) == finding for kept in result.findings):
+        return
     result.count += 1
     if len(result.findings) < KEPT_FINDINGS:
         result.findings.append(finding)
 
 
 def _read_bytes(
-    folder: Path, entries: Mapping[str, Entry], clauses: dict[str, ClauseAudit]
+    parts: tuple[Folder, ...], clauses: dict[str, ClauseAudit]
 ) -> Iterator[tuple[str, str]]:
-    for path, entry in entries.items():
-        if layout_of(path) is None or entry.kind != "file":
-            continue
-        try:
-            yield path, digest(folder / path)
-        except OSError as error:
-            case = _ADAPTER if path == ADAPTER else _FULL
-            finding = Finding("FORMAT-001", "a readable file", str(error), case, file=path)
-            _add(clauses.setdefault("FORMAT-001", ClauseAudit()), finding)
+    for part in parts:
+        for name, entry in part.listing.items():
+            is_pickle = layout_of(name) == "pickle" and not part.is_adapter
+            if entry.kind != "file" or not (is_pickle or name in part.own_files):
+                continue
+            try:
+                yield part.path_of(name), digest(part.folder / name)
+            except OSError as error:
+                finding = part.finding("FORMAT-001", "a readable file", str(error), file=name)
+                _add(clauses.setdefault("FORMAT-001", ClauseAudit()), finding)

@@ -1,6 +1,7 @@
 """Reading a saved folder never fails, whatever lies in it."""
 
 import json
+import math
 import os
 
 import pytest
@@ -87,6 +88,14 @@ def test_sharded_folder(tmp_path):
     assert saved.problems == ()
 
 
+def test_read_weights_of_files_that_an_index_names_reads_their_headers(tmp_path):
+    write(tmp_path / "part.safetensors", ONE)
+    write(tmp_path / "another.safetensors", TWO)
+    saved = read_weights(tmp_path, ["part.safetensors"])
+    assert saved.layouts == {"sharded": ("part.safetensors",)}
+    assert list(saved.headers) == ["part.safetensors"]
+
+
 def test_problems_are_collected(tmp_path):
     write(tmp_path / "model-00001-of-00002.safetensors", ONE)
     (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"")
@@ -115,12 +124,17 @@ def test_folder_that_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{", b"\xff{}", b"NaN", b'{"a": NaN}', b"[" * 200_000, b"9" * 5000]
+    "content", [b"", b"[]", b"{", b"\xff{}", b"NaN", b'{"a": nan}', b"[" * 200_000, b"9" * 5000]
 )
 def test_unreadable_json(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UnreadableJsonError, match=r"config\.json"):
         read_json_object(tmp_path / "config.json")
+
+
+def test_read_json_object_of_constants_returns_what_python_reads(tmp_path):
+    (tmp_path / "config.json").write_text('{"limit": [0.0, Infinity, -Infinity]}')
+    assert read_json_object(tmp_path / "config.json") == {"limit": [0.0, math.inf, -math.inf]}
 
 
 def test_json_that_is_no_file(tmp_path):

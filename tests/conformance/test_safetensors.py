@@ -6,7 +6,7 @@ import resource
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -246,6 +246,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), _JSON), st.binary(max_size=9))
 def test_any_json_ends_in_a_header_or_in_the_one_error(tmp_path_factory, header, data):
     path = craft(tmp_path_factory.getbasetemp() / "json.safetensors", header, data)

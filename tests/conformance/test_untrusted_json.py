@@ -26,3 +26,10 @@ def test_numbers_of_so_many_digits_are_allowed_and_no_longer_ones():
     assert parse_object(f'{{"a": {longest}}}'.encode())["a"] == float(longest)
     with pytest.raises(UntrustedJsonError, match="a number of 1001 digits"):
         parse_object(f'{{"a": {longest}1}}'.encode())
+
+
+def test_parse_object_of_constants_depends_on_who_reads():
+    text = b'{"a": Infinity}'
+    assert parse_object(text, constants=True) == {"a": float("inf")}
+    with pytest.raises(UntrustedJsonError, match="Infinity is no value of it"):
+        parse_object(text)

@@ -79,7 +79,7 @@ def _has_whole_model(case: Case) -> bool:
     return case.occupied in ("single", "sharded", "another")
 
 
-@check("FILES-001", structural=True)
+@check("FILES-001")
 def full_weight_names(e: Evidence) -> Iterator[Finding]:
     """A single file, or all shards of one count and an index."""
     layouts = {layout_of(path) for path in e.own_files}
@@ -103,7 +103,7 @@ def full_weight_names(e: Evidence) -> Iterator[Finding]:
         )
 
 
-@check("FILES-002", structural=True)
+@check("FILES-002")
 def adapter_names(e: Evidence) -> Iterator[Finding]:
     """Weights and configuration of the adapter."""
     for path in (ADAPTER, ADAPTER_CONFIG):
@@ -112,7 +112,7 @@ def adapter_names(e: Evidence) -> Iterator[Finding]:
             yield e.finding("FILES-002", path, found, file=path)
 
 
-@check("FILES-003", structural=True)
+@check("FILES-003")
 def one_layout(e: Evidence) -> Iterator[Finding]:
     """What was written belongs to one layout."""
     written = {layout_of(path): path for path in e.written if _is_weights(path)}
@@ -120,7 +120,7 @@ def one_layout(e: Evidence) -> Iterator[Finding]:
         yield e.finding("FILES-003", "one weight layout", ", ".join(sorted(written.values())))
 
 
-@check("FILES-004", structural=True)
+@check("FILES-004")
 def no_pickles(e: Evidence) -> Iterator[Finding]:
     """No pickled weights were written."""
     for path in e.written:
@@ -143,7 +143,7 @@ def no_stale_weights(e: Evidence) -> Iterator[Finding]:
             yield e.finding("FILES-005", "removed", "left by an earlier save", file=path)
 
 
-@check("FILES-006", when=_has_earlier_adapter, structural=True)
+@check("FILES-006", when=_has_earlier_adapter)
 def no_stale_adapter_config(e: Evidence) -> Iterator[Finding]:
     """No adapter's configuration lies beside a whole model."""
     if ADAPTER_CONFIG in e.after:
@@ -206,7 +206,7 @@ def regular_files(e: Evidence) -> Iterator[Finding]:
             yield e.finding("FILES-011", "a regular file", f"a {entry.kind}", file=path)
 
 
-@check("FILES-012", structural=True)
+@check("FILES-012")
 def no_model_config_beside_adapter(e: Evidence) -> Iterator[Finding]:
     """There is no ``config.json`` without the weights of its model."""
     weights = [path for path in e.after if layout_of(path) and is_of_whole_model(path)]

@@ -20,7 +20,7 @@ def _is_limited(case: Case) -> bool:
     return case.max_shard_size is not None
 
 
-@check("FORMAT-001", structural=True)
+@check("FORMAT-001")
 def header(e: Evidence) -> Iterator[Finding]:
     """The headers can be parsed."""
     return _problems(e, "FORMAT-001", "a valid safetensors header", "header", "file")
@@ -32,7 +32,7 @@ def tiling(e: Evidence) -> Iterator[Finding]:
     return _problems(e, "FORMAT-002", "spans that cover the file exactly", "tiling")
 
 
-@check("FORMAT-003", structural=True)
+@check("FORMAT-003")
 def metadata(e: Evidence) -> Iterator[Finding]:
     """Metadata, where there is some, says ``pt``."""
     for file, parsed in e.headers.items():
@@ -40,7 +40,7 @@ def metadata(e: Evidence) -> Iterator[Finding]:
             yield e.finding("FORMAT-003", "format is 'pt'", shown(dict(parsed.metadata)), file=file)
 
 
-@check("FORMAT-004", structural=True)
+@check("FORMAT-004")
 def index(e: Evidence) -> Iterator[Finding]:
     """The index is the union of the headers, file by file."""
     if not _is_sharded(e):
@@ -68,14 +68,14 @@ def index(e: Evidence) -> Iterator[Finding]:
             yield e.finding("FORMAT-004", f"in {file}", "no entry", file=INDEX, tensor=name)
 
 
-@check("FORMAT-005", structural=True)
+@check("FORMAT-005")
 def total_size(e: Evidence) -> Iterator[Finding]:
     """``total_size`` is the sum of the tensors' bytes."""
     spans = [span for parsed in _shards(e).values() for span in parsed.tensors.values()]
     yield from _total(e, "FORMAT-005", "total_size", sum(span.nbytes for span in spans))
 
 
-@check("FORMAT-006", structural=True)
+@check("FORMAT-006")
 def total_parameters(e: Evidence) -> Iterator[Finding]:
     """``total_parameters`` is the sum of the tensors' elements."""
     spans = [span for parsed in _shards(e).values() for span in parsed.tensors.values()]
@@ -112,7 +112,7 @@ def alignment(e: Evidence) -> Iterator[Finding]:
             )
 
 
-@check("FORMAT-009", structural=True)
+@check("FORMAT-009")
 def each_in_one_file(e: Evidence) -> Iterator[Finding]:
     """No name is in two files."""
     first: dict[str, str] = {}
@@ -129,7 +129,7 @@ def each_in_one_file(e: Evidence) -> Iterator[Finding]:
             first.setdefault(name, file)
 
 
-@check("FORMAT-010", structural=True)
+@check("FORMAT-010")
 def metadata_is_there(e: Evidence) -> Iterator[Finding]:
     """The metadata says ``pt``."""
     for file, parsed in e.headers.items():

@@ -39,7 +39,7 @@ def _has_chat_template(case: Case) -> bool:
     return case.tokenizer == "chat"
 
 
-@check("META-001", structural=True)
+@check("META-001")
 def config_is_readable(e: Evidence) -> Iterator[Finding]:
     """``config.json`` is an object with the right ``model_type``."""
     try:
@@ -84,7 +84,7 @@ def other_settings(e: Evidence) -> Iterator[Finding]:
             yield from _field(e, "META-005", e.config, key)
 
 
-@check("META-006", structural=True)
+@check("META-006")
 def generation_config(e: Evidence) -> Iterator[Finding]:
     """``generation_config.json`` is an object with the settings of the training."""
     try:
@@ -98,7 +98,7 @@ def generation_config(e: Evidence) -> Iterator[Finding]:
             yield e.finding("META-006", f"{key} is {wanted!r}", found, file=GENERATION_CONFIG)
 
 
-@check("META-007", structural=True)
+@check("META-007")
 def tokenizer(e: Evidence) -> Iterator[Finding]:
     """The tokenizer's files are there, with its vocabulary."""
     try:
@@ -111,7 +111,7 @@ def tokenizer(e: Evidence) -> Iterator[Finding]:
         yield e.finding("META-007", "a JSON object", str(error), file=TOKENIZER)
         return
     wanted = dict(e.expected.vocabulary)
-    if wanted and saved != wanted:  # an audit knows of no vocabulary
+    if saved != wanted:
         differing = sorted(
             token for token in {*saved, *wanted} if saved.get(token) != wanted.get(token)
         )
@@ -143,7 +143,7 @@ def chat_template(e: Evidence) -> Iterator[Finding]:
         yield e.finding("META-008", f"the template {wanted!r}", shown(found), file=file)
 
 
-@check("META-009", structural=True)
+@check("META-009")
 def no_local_path(e: Evidence) -> Iterator[Finding]:
     """``_name_or_path`` is left out."""
     if "_name_or_path" in e.config:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -79,7 +79,7 @@ def scan(folder: Path) -> dict[str, Entry]:
             for item in items:
                 status = item.stat(follow_symlinks=False)
                 path = Path(item.path)
-                kind = _kind(status.st_mode)
+                kind = kind_of(status.st_mode)
                 if kind == "folder":
                     pending.append(path)
                 entries[path.relative_to(folder).as_posix()] = Entry(
@@ -88,22 +88,6 @@ def scan(folder: Path) -> dict[str, Entry]:
                     size=status.st_size,
                     sha256=_sha256(path) if kind == "file" else "",
                 )
-    return dict(sorted(entries.items()))
-
-
-def list_saved(folder: Path) -> dict[str, Entry]:
-    """The paths of ``folder`` that belong to a save, without a look into any file.
-
-    Raises:
-        OSError: the folder cannot be listed.
-    """
-    entries: dict[str, Entry] = {}
-    with os.scandir(folder) as items:
-        for item in items:
-            if belongs_to_save(item.name):
-                status = item.stat(follow_symlinks=False)
-                mode = stat.S_IMODE(status.st_mode)
-                entries[item.name] = Entry(_kind(status.st_mode), mode, status.st_size)
     return dict(sorted(entries.items()))
 
 
@@ -168,11 +152,13 @@ class UnreadableJsonError(ValueError):
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in the file at ``path``.
 
+    ``NaN`` and ``Infinity`` are read: ``transformers`` before 5 writes them, and Python reads them.
+
     Raises:
         UnreadableJsonError: there is no such regular file, or something else is in it.
     """
     try:
-        return parse_object(read_whole(path, _MAX_JSON_BYTES))
+        return parse_object(read_whole(path, _MAX_JSON_BYTES), constants=True)
     except FileNotFoundError:
         raise UnreadableJsonError(f"there is no {path.name}") from None
     except UntrustedJsonError as error:
@@ -188,10 +174,12 @@ class Index:
     Attributes:
         metadata: whatever stands under ``metadata``; empty when that is no object.
         weight_map: file name by tensor name.
+        has_metadata: whether there is an object under ``metadata``.
     """
 
     metadata: Mapping[str, Any]
     weight_map: Mapping[str, str]
+    has_metadata: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,15 +228,20 @@ class SavedWeights:
         return MappingProxyType(files)
 
 
-def read_weights(folder: Path) -> SavedWeights:
-    """Read the headers of all safe weight files of ``folder``, and its index; never raises."""
+def read_weights(folder: Path, shards: Collection[str] = ()) -> SavedWeights:
+    """Read the headers of all safe weight files of ``folder``, and its index; never raises.
+
+    Args:
+        folder: the folder.
+        shards: names of files in the folder that are shards too, whatever they are called.
+    """
     layouts: dict[Layout, tuple[str, ...]] = {}
     headers: dict[str, Header] = {}
     problems: list[Problem] = []
     index: Index | None = None
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     for name in sorted(names):
-        layout = layout_of(name)
+        layout = layout_of(name) or ("sharded" if name in shards else None)
         if layout is None:
             continue
         layouts[layout] = (*layouts.get(layout, ()), name)
@@ -256,7 +249,7 @@ def read_weights(folder: Path) -> SavedWeights:
             continue
         if name == INDEX:
             try:
-                index = _read_index(folder / name)
+                index = read_index(folder / name)
             except UnreadableJsonError as error:
                 problems.append(Problem(name, str(error), defect="index"))
             continue
@@ -279,7 +272,12 @@ def read_weights(folder: Path) -> SavedWeights:
     )
 
 
-def _read_index(path: Path) -> Index:
+def read_index(path: Path) -> Index:
+    """The index in the file at ``path``, of shards in any format.
+
+    Raises:
+        UnreadableJsonError: there is no such regular file, or it holds no index.
+    """
     plain = read_json_object(path)
     weight_map = plain.get("weight_map")
     if not isinstance(weight_map, dict) or not all(
@@ -289,10 +287,13 @@ def _read_index(path: Path) -> Index:
             f"{path.name}: weight_map does not map tensor names to file names"
         )
     metadata = plain.get("metadata")
-    return Index(metadata=metadata if isinstance(metadata, dict) else {}, weight_map=weight_map)
+    if not isinstance(metadata, dict):
+        return Index(metadata={}, weight_map=weight_map, has_metadata=False)
+    return Index(metadata=metadata, weight_map=weight_map)
 
 
-def _kind(mode: int) -> Literal["file", "folder", "link", "other"]:
+def kind_of(mode: int) -> Literal["file", "folder", "link", "other"]:
+    """What the mode of a path says it is."""
     if stat.S_ISREG(mode):
         return "file"
     if stat.S_ISDIR(mode):

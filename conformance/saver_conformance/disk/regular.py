@@ -1,4 +1,7 @@
-"""Regular files that are opened without trusting their names: no link, no FIFO, no device."""
+"""Regular files that are opened without trusting their names: no link, no FIFO, no device.
+
+The links of a hub cache are the exception: they lead to a blob of the same repository.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from saver_conformance.disk.hub_cache import blob_of
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """A file descriptor of a regular file; links are not followed and a FIFO does not block.
+    """A file descriptor of a regular file; a FIFO does not block.
+
+    Of links only those of a hub cache are followed.
 
     Raises:
         OSError: the file cannot be opened, or is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(
+        blob_of(path) or path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    )
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{path.name} is no regular file")

@@ -27,8 +27,12 @@ class UntrustedJsonError(ValueError):
         super().__init__(f"{reason} (at byte {offset})")
 
 
-def parse_object(text: bytes) -> dict[str, Any]:
+def parse_object(text: bytes, *, constants: bool = False) -> dict[str, Any]:
     """The object that ``text`` holds.
+
+    Args:
+        text: UTF-8.
+        constants: whether ``NaN`` and ``Infinity`` are values, as they are to Python's ``json``.
 
     Raises:
         UntrustedJsonError: the text is no JSON, no object, names a key of an object twice, or
@@ -39,7 +43,10 @@ def parse_object(text: bytes) -> dict[str, Any]:
     try:
         decoded = text.decode()
         plain = json.loads(
-            decoded, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_float
+            decoded,
+            object_pairs_hook=_unique,
+            parse_constant=float if constants else _constant,
+            parse_float=_float,
         )
     except UnicodeDecodeError as error:
         raise UntrustedJsonError(f"is not UTF-8: {error.reason}", error.start) from error
