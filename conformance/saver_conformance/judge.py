@@ -150,8 +150,9 @@ class Judge:
         with self.stopwatch.time(case.mode.engine, "start"):
             world = World(key, episode=self._bench.episode, process_group=self._bench.process_group)
             self._worlds[key] = world
-            world.join()
+            # First, so that a saver that cannot be imported is told at once.
             _expect_loaded(world.load(self._saver), self._saver)
+            world.join()
             if key not in self._proven:
                 self._prove(world, case)
                 self._proven.add(key)

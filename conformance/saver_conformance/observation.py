@@ -72,12 +72,23 @@ class RankOutcome:
             did not return within the limit.
         detail: traceback, stack or signal; empty when it returned.
         seconds: time spent in the saver.
+        place: the saver's own innermost frame, where it did not return; empty if none is known.
     """
 
     rank: int
     status: Literal["returned", "raised", "died", "hung"]
     detail: str = ""
     seconds: float = 0.0
+    place: str = ""
+
+    @property
+    def end(self) -> str:
+        """How it ended, in one line: the exception, the signal or the limit."""
+        return self.detail.partition("\n")[0].strip()
+
+    def __str__(self) -> str:
+        told = f": {self.end}" if self.end else ""
+        return f"rank {self.rank} {self.status}{told}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from saver_conformance.traceback_text import describe_exception
 from saver_conformance.tracing import is_traced
 
 ATTACH_LIMIT = 10.0
@@ -117,8 +117,8 @@ def _save_in_child(
         if os.read(waiting, 1):
             save()
             code = 0
-    except BaseException:
-        said.write_text(traceback.format_exc())
+    except BaseException as error:
+        said.write_text(describe_exception(error), errors="backslashreplace")
     finally:
         os._exit(code)
 

@@ -26,6 +26,7 @@ from saver_conformance.case import Case, Mode
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.observation import RankOutcome
 from saver_conformance.rank import Answer, RankStart
+from saver_conformance.traceback_text import of_crash, place_in, without_suite
 
 START_LIMIT = 180.0
 """Seconds for all ranks to start, import their framework and join the process group."""
@@ -44,7 +45,7 @@ GRACE = 5.0
 STACKS_LIMIT = 2.0
 """Seconds that a hanging rank gets to write down its stacks."""
 LOG_TAIL = 2000
-"""Characters of a rank's output that go with a finding."""
+"""Characters of a rank's output, since the saver was called, that go with a finding."""
 
 _LAUNCHER = (
     "RANK",
@@ -95,6 +96,11 @@ class _Process:
     log: Path
     stacks: Path
     buffer: bytes = field(default=b"")
+    log_begin: int = 0
+
+    def mark_log(self) -> None:
+        """Leave out of the log what stands there now."""
+        self.log_begin = self.log.stat().st_size
 
     def read_answer(self) -> Answer | None:
         """The next complete answer, or None; never waits."""
@@ -123,18 +129,20 @@ class _Process:
         text = self.stacks.read_bytes()[before:].decode(errors="replace").strip()
         return text or "(the rank wrote no stacks)"
 
-    def describe_end(self) -> str:
-        """How the process ended, with what it said last."""
+    def describe_end(self) -> Answer:
+        """How the process ended, with what it printed last."""
         code = self.popen.wait()
         end = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return "\n".join(part for part in (end, self._read_crash(), self.read_log()) if part)
-
-    def _read_crash(self) -> str:
-        return self.stacks.read_text(errors="replace").strip()
+        stacks = self.stacks.read_text(errors="replace")
+        log = self.read_log()
+        parts = (end, of_crash(stacks), f"it printed:\n{log}" if log else "")
+        return Answer("died", "\n".join(filter(None, parts)), place=place_in(stacks))
 
     def read_log(self) -> str:
-        """The last lines that the rank printed."""
-        return self.log.read_text(errors="replace")[-LOG_TAIL:].strip()
+        """The last lines that the rank has printed since its log was marked."""
+        with self.log.open("rb") as log:
+            log.seek(self.log_begin)
+            return log.read().decode(errors="replace")[-LOG_TAIL:].strip()
 
 
 class World:
@@ -198,6 +206,8 @@ class World:
 
     def save(self, saver: str, limit: float = SAVE_LIMIT) -> tuple[RankOutcome, ...]:
         """Call the loaded saver on all ranks at once, and say how it ended on each."""
+        for process in self._processes:
+            process.mark_log()
         answers = self._ask({"do": "save", "saver": saver}, limit)
         return tuple(
             RankOutcome(
@@ -205,6 +215,7 @@ class World:
                 "raised" if answer.status == "unavailable" else answer.status,
                 answer.detail,
                 answer.seconds,
+                answer.place,
             )
             for rank, answer in enumerate(answers)
         )
@@ -306,8 +317,13 @@ class World:
                 break
         for process in self._processes:
             if process.rank not in answers:
-                detail = f"{waiting_since}\n{process.write_stacks()}"
-                answers[process.rank] = Answer("hung", detail, time.monotonic() - started)
+                stacks = process.write_stacks()
+                answers[process.rank] = Answer(
+                    "hung",
+                    f"{waiting_since}\n{without_suite(stacks)}",
+                    time.monotonic() - started,
+                    place_in(stacks),
+                )
         return tuple(answers[process.rank] for process in self._processes)
 
 
@@ -331,7 +347,7 @@ def _collect(pending: Sequence[_Process], timeout: float) -> list[tuple[_Process
         if answer := process.read_answer():
             collected.append((process, answer))
         elif ended:
-            collected.append((process, Answer("died", process.describe_end())))
+            collected.append((process, process.describe_end()))
     return collected
 
 
