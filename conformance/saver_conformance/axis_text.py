@@ -279,4 +279,3 @@ def _spell(value: Any) -> str:
     """``value`` as it stands in a case's JSON, a string without its quotes."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= MAX_LENGTH else shown(value)
-

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
@@ -273,9 +273,10 @@ def _differences(plain: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str
 
 def _adapter(plain: Mapping[str, Any]) -> Adapter:
     _check_values("an adapter", Adapter, plain)
-    return Adapter(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
-    )
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
+    }
+    return Adapter(**values)
 
 
 def _check_values(what: str, kind: type, plain: Mapping[str, Any]) -> None:
@@ -284,8 +285,18 @@ def _check_values(what: str, kind: type, plain: Mapping[str, Any]) -> None:
     if unknown := sorted(set(plain) - set(hints)):
         raise ValueError(f"unknown keys in {what}: {', '.join(unknown)}")
     for name, value in plain.items():
-        if not _fits(value, hints[name]):
-            raise ValueError(f"{name}: expected {_wanted(hints[name])}, found {shown(value)}")
+        check_value(kind, name, value)
+
+
+def check_value(kind: type, name: str, value: Any) -> None:
+    """Look whether JSON's ``value`` can stand in the field ``name`` of ``kind``.
+
+    Raises:
+        ValueError: it cannot; the message is one line.
+    """
+    hint = get_type_hints(kind)[name]
+    if not _fits(value, hint):
+        raise ValueError(f"{name}: expected {_wanted(hint)}, found {shown(value)}")
 
 
 def _fits(value: Any, hint: Any) -> bool:

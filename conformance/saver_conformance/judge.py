@@ -23,6 +23,8 @@ from saver_conformance.crashing import CRASH_POINTS, STATES, disturb, files_of
 from saver_conformance.deeds import Deed, Tracers
 from saver_conformance.disk.directory import scan
 from saver_conformance.harness import HarnessFailedError
+from saver_conformance.kept_output import KeptOutput
+from saver_conformance.listening import Listener
 from saver_conformance.observation import Crashes, Entry, Observation, RankOutcome, Twin
 from saver_conformance.rank import Answer
 from saver_conformance.reloading import Reloader
@@ -103,9 +105,13 @@ class Judge:
         bench: Bench | None = None,
         save_limit: float = SAVE_LIMIT,
         crash_points: int = CRASH_POINTS,
+        listen: Listener | None = None,
+        keep: KeptOutput | None = None,
     ) -> None:
         """Judge the saver at the address ``saver``; nothing is started yet."""
         self._saver = saver
+        self._listen = listen
+        self._keep = keep
         self._crash_points = crash_points
         self._bench = bench or Bench()
         self._save_limit = save_limit
@@ -189,6 +195,7 @@ class Judge:
             shutil.rmtree(folder, ignore_errors=True)
             return self._not_prepared(key, case, answers)
         output = folder / "out"
+        self._keep_copy(output, "before")
         before, crashes = _scan(output), None
         if case.trial == "crash":
             with time_of("crash"):
@@ -198,13 +205,15 @@ class Judge:
         tracers = Tracers(world.pids, folder)
         untraced = tracers.attach() if case.trial == "trace" else "the case asks for no trace"
         with time_of("save"):
-            outcomes = world.save(self._saver, self._save_limit)
+            outcomes = world.save(self._saver, self._save_limit, self._listen)
         tracers.detach()
         if failed(outcomes):
             self._discard(key)  # before looking: ranks that hang may still write
+            self._keep_copy(output, "after")
             return Saved(
                 case, folder, before, _scan(output), outcomes, started, None, None, crashes
             )
+        self._keep_copy(output, "after")
         with time_of("compare"):
             after, changes, twin = _scan(output), _read_changes(world.compare()), None
         if case.trial == "twin" and output.is_dir():
@@ -273,6 +282,7 @@ class Judge:
             ran=results.ran,
             blocked=results.blocked,
             seconds=time.monotonic() - saved.started,
+            unchanged=saved.before == saved.after and not failed(saved.outcomes),
         )
 
     def _identify(self, saved: Saved) -> Crashes | None:
@@ -321,6 +331,10 @@ class Judge:
             if answer.status != "returned"
         )
         return CaseRecord(case, clauses, "error", f"the case could not be trained:\n{detail}")
+
+    def _keep_copy(self, output: Path, name: str) -> None:
+        if self._keep is not None:
+            self._keep.keep(output, name)
 
     def _discard(self, key: WorldKey) -> None:
         self._worlds.pop(key).stop()

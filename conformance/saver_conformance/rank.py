@@ -11,6 +11,7 @@ import ctypes
 import faulthandler
 import importlib
 import inspect
+import io
 import json
 import os
 import signal
@@ -222,6 +223,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the judge's, who stops the ranks
     for descriptor in (start.requests, start.answers):
         os.set_inheritable(descriptor, False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # else what is printed before a crash is lost
+            stream.reconfigure(line_buffering=True)
     stacks = Path(start.stacks).open("w")  # noqa: SIM115 - open as long as the process lives
     faulthandler.enable(stacks)
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)

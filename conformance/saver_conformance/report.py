@@ -6,7 +6,6 @@ and for CI (the page, the summary, JUnit, the badge) is made of it, by ``saver_c
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Sequence
@@ -14,17 +13,23 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from saver_conformance.case import Adapter, Case, Mode
+from saver_conformance.case import Case, Mode
+from saver_conformance.complexity import complexity
+from saver_conformance.failures import Failure, group_failures
 from saver_conformance.finding import Finding
 from saver_conformance.page import VERSION, write_pages
+from saver_conformance.page.result import Result, parse
+from saver_conformance.report_folder import (
+    CASES_FOLDER,
+    SMALLEST_CASE_FILE,
+    case_name,
+    remove_earlier,
+)
 from saver_conformance.spec import SPEC
-from saver_conformance.surroundings import Surroundings, look_around
+from saver_conformance.surroundings import look_around
 from saver_conformance.verdict import CaseRecord, Row, Verdict
 
 REPORT_FILE = "report.json"
-CASES_FOLDER = "cases"
-SMALLEST_CASE_FILE = "smallest-case.json"
-"""Where ``explore`` leaves the smallest failing case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +54,9 @@ class Cause:
 def group_by_cause(rows: Sequence[Row]) -> tuple[Cause, ...]:
     """The findings of ``rows`` by clause, the clause with the simplest case first."""
     by_clause: dict[str, list[Finding]] = {}
-    for row in rows:
-        if row.findings:
+    # What is waived in one mode is no example of what is not in another.
+    for row in sorted(rows, key=lambda row: row.status == "waived"):
+        if row.findings and not (row.status == "waived" and row.clause in by_clause):
             by_clause.setdefault(row.clause, []).extend(row.findings)
     causes = [
         Cause(
@@ -65,42 +71,43 @@ def group_by_cause(rows: Sequence[Row]) -> tuple[Cause, ...]:
     return tuple(sorted(causes, key=lambda cause: complexity(cause.example.case)))
 
 
-def complexity(case: Case) -> tuple[int, int]:
-    """How far ``case`` is from the simplest: number of unusual values, then its length."""
-    unusual = _count_unusual(case, skipped=("mode", "adapter", "world_size", "seed"))
-    if case.adapter is not None:
-        unusual += _count_unusual(case.adapter, skipped=("alpha",))
-    return unusual, len(case.to_json())
+def replay_command(case: Case, saver: str) -> str:
+    """A command for any shell that replays ``case``, where the saver can be imported."""
+    text = case.to_short_json()
+    # Some shells' echo takes a backslash for the beginning of an escape.
+    show = "printf '%s\\n'" if "\\" in text else "echo"
+    saver = shlex.quote(saver)
+    return f"{show} {shlex.quote(text)} | saver-conformance replay - --saver {saver}"
 
 
-def replay_command(case: Case, saver: str, file: Path | None = None) -> str:
-    """A command that replays ``case``, from ``file`` if it lies there."""
-    tail = f" --saver {shlex.quote(saver)}"
-    if file is not None:
-        return f"saver-conformance replay {shlex.quote(str(file))}{tail}"
-    return f"saver-conformance replay -{tail} <<< {shlex.quote(case.to_json())}"
+def write_report(verdict: Verdict, folder: Path) -> Path:
+    """Write ``report.json``, a file for each case with findings, and the pages into ``folder``.
 
+    Case files of an earlier report in the same folder are removed.
 
-def case_file(folder: Path, case: Case) -> Path:
-    """Where a report in ``folder`` keeps ``case``."""
-    digest = hashlib.sha256(case.to_json().encode()).hexdigest()[:8]
-    return folder / CASES_FOLDER / f"{case.mode}-{digest}.json"
-
-
-def write_report(verdict: Verdict, folder: Path) -> None:
-    """Write ``report.json``, a file for each case with findings, and the pages into ``folder``."""
+    Returns:
+        The path of the page for people.
+    """
     (folder / CASES_FOLDER).mkdir(parents=True, exist_ok=True)
-    for case in {finding.case for finding in verdict.findings}:
-        case_file(folder, case).write_text(case.to_json() + "\n")
+    texts = {finding.case: finding.case.to_json() for finding in verdict.findings}
+    files = {case_name(case.mode.name, text): text for case, text in texts.items()}
     if verdict.smallest is not None:
-        (folder / SMALLEST_CASE_FILE).write_text(verdict.smallest.to_json() + "\n")
-    plain = to_plain(verdict, folder, look_around(verdict.saver))
+        files[SMALLEST_CASE_FILE] = verdict.smallest.to_json()
+    remove_earlier(folder, folder / REPORT_FILE, files)
+    for name, text in files.items():
+        (folder / name).write_text(f"{text}\n")
+    plain = to_plain(verdict)
     (folder / REPORT_FILE).write_text(json.dumps(plain, indent=2) + "\n")
-    write_pages(plain, folder)
+    return write_pages(plain, folder)
 
 
-def to_plain(verdict: Verdict, folder: Path, surroundings: Surroundings) -> dict[str, Any]:
-    """The content of ``report.json`` in ``folder``."""
+def to_result(verdict: Verdict) -> Result:
+    """What the terminal, pytest and the pages show of ``verdict``."""
+    return parse(to_plain(verdict))
+
+
+def to_plain(verdict: Verdict) -> dict[str, Any]:
+    """The content of ``report.json``."""
     seeds = [record.case.seed for record in verdict.records]
     return {
         "version": VERSION,
@@ -114,7 +121,7 @@ def to_plain(verdict: Verdict, folder: Path, surroundings: Surroundings) -> dict
             "findings": len(verdict.findings),
             "seconds": round(verdict.seconds, 1),
         },
-        "surroundings": asdict(surroundings),
+        "surroundings": asdict(look_around(verdict.saver)),
         "seeds": {"smallest": min(seeds), "largest": max(seeds)} if seeds else None,
         "pairs": asdict(verdict.pairs) if verdict.pairs else None,
         "cases_a_minute": {pace.engine: round(pace.per_minute, 1) for pace in verdict.paces},
@@ -123,10 +130,16 @@ def to_plain(verdict: Verdict, folder: Path, surroundings: Surroundings) -> dict
             for pace in verdict.paces
         },
         "spec": {clause: _plain_clause(clause) for clause in verdict.levels},
-        "clauses": [_plain_row(row, verdict, folder) for row in verdict.rows],
-        "causes": [_plain_cause(cause, verdict, folder) for cause in group_by_cause(verdict.rows)],
+        "clauses": [_plain_row(row, verdict) for row in verdict.rows],
+        "failures": [
+            _plain_failure(failure, verdict)
+            for failure in group_failures(verdict.rows, verdict.records)
+        ],
+        "causes": [_plain_cause(cause, verdict) for cause in group_by_cause(verdict.rows)],
         "waiver_faults": list(verdict.waiver_faults),
-        "not_run": [_plain_record(item) for item in verdict.records if item.status != "run"],
+        "not_run": [
+            _plain_record(item, verdict) for item in verdict.records if item.status != "run"
+        ],
         "smallest_case": json.loads(verdict.smallest.to_json()) if verdict.smallest else None,
     }
 
@@ -143,7 +156,7 @@ def _plain_clause(clause: str) -> dict[str, Any]:
     }
 
 
-def _plain_row(row: Row, verdict: Verdict, folder: Path) -> dict[str, Any]:
+def _plain_row(row: Row, verdict: Verdict) -> dict[str, Any]:
     return {
         "clause": row.clause,
         "level": verdict.levels[row.clause],
@@ -153,23 +166,36 @@ def _plain_row(row: Row, verdict: Verdict, folder: Path) -> dict[str, Any]:
         "planned": row.planned,
         "reason": row.reason,
         "findings": [
-            _plain_finding(item, verdict.saver, folder)
+            _plain_finding(item, verdict.saver)
             for item in sorted(row.findings, key=lambda item: complexity(item.case))
         ],
     }
 
 
-def _plain_cause(cause: Cause, verdict: Verdict, folder: Path) -> dict[str, Any]:
+def _plain_failure(failure: Failure, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "kind": failure.kind,
+        "clause": failure.example.clause,
+        "place": failure.place,
+        "messages": list(failure.messages),
+        "ends": list(failure.ends),
+        "modes": [mode.name for mode in failure.modes],
+        "cases": failure.cases,
+        "example": _plain_finding(failure.example, verdict.saver),
+    }
+
+
+def _plain_cause(cause: Cause, verdict: Verdict) -> dict[str, Any]:
     return {
         "clause": cause.clause,
         "modes": [mode.name for mode in cause.modes],
         "cases": cause.cases,
         "findings": cause.findings,
-        "example": _plain_finding(cause.example, verdict.saver, folder),
+        "example": _plain_finding(cause.example, verdict.saver),
     }
 
 
-def _plain_finding(finding: Finding, saver: str, folder: Path) -> dict[str, Any]:
+def _plain_finding(finding: Finding, saver: str) -> dict[str, Any]:
     plain = {
         item.name: getattr(finding, item.name)
         for item in fields(finding)
@@ -178,21 +204,14 @@ def _plain_finding(finding: Finding, saver: str, folder: Path) -> dict[str, Any]
     return {
         **plain,
         "case": json.loads(finding.case.to_json()),
-        "replay": replay_command(finding.case, saver, case_file(folder, finding.case)),
+        "replay": replay_command(finding.case, saver),
     }
 
 
-def _plain_record(record: CaseRecord) -> dict[str, Any]:
+def _plain_record(record: CaseRecord, verdict: Verdict) -> dict[str, Any]:
     return {
         "case": json.loads(record.case.to_json()),
         "status": record.status,
         "reason": record.reason,
+        "replay": replay_command(record.case, verdict.saver),
     }
-
-
-def _count_unusual(data: Case | Adapter, skipped: tuple[str, ...]) -> int:
-    return sum(
-        getattr(data, item.name) != item.default
-        for item in fields(data)
-        if item.name not in skipped
-    )

@@ -13,14 +13,17 @@ from saver_conformance.coverage import measure
 from saver_conformance.crashing import CRASH_POINTS
 from saver_conformance.explore import Exploration
 from saver_conformance.judge import Bench, Judge
+from saver_conformance.kept_output import KeptOutput
+from saver_conformance.listening import Listener
 from saver_conformance.pipeline import Pipeline
 from saver_conformance.profiles import Profile, cases_of, in_order
 from saver_conformance.progress import Progress, Silent
 from saver_conformance.report import write_report
-from saver_conformance.savers import Claim, claimed_modes, find_claim
+from saver_conformance.report_folder import prepare
+from saver_conformance.savers import Claim, check_address, claimed_modes, find_claim
 from saver_conformance.spec import SPEC
 from saver_conformance.verdict import CaseRecord, Pace, Row, Verdict, aggregate
-from saver_conformance.waivers import Waiver, apply
+from saver_conformance.waivers import Waiver, apply, check_waivers, pairs_of
 from saver_conformance.world import SAVE_LIMIT
 
 REFERENCE = "canonical_saver:save_trained_model"
@@ -39,6 +42,7 @@ def run_conformance(
     progress: Progress | None = None,
     bench: Bench | None = None,
     waivers: Sequence[Waiver] = (),
+    claims: Claim | None = None,
 ) -> Verdict:
     """Judge a saver.
 
@@ -54,13 +58,19 @@ def run_conformance(
         progress: told how the run goes on.
         bench: what trains and reloads.
         waivers: clauses that are known to be broken.
+        claims: what the saver claims, in place of what it says itself; see ``claims_file``.
 
     Raises:
         UnknownSaverError: there is no such saver.
+        WaiverFileError: a waiver is about a clause or a mode that does not exist.
+        ReportFolderError: the report could not be written.
         HarnessFailedError: nothing can be judged here.
     """
     started = time.monotonic()
-    claim = find_claim(saver, Path.cwd())
+    check_waivers(waivers)
+    claim = _find(saver, claims)
+    if report is not None:
+        prepare(report)
     claimed = claimed_modes(claim, tuple(modes))
     progress = progress or Silent()
     with Judge(
@@ -88,15 +98,47 @@ def replay(
     crash_points: int = CRASH_POINTS,
     bench: Bench | None = None,
     waivers: Sequence[Waiver] = (),
+    claims: Claim | None = None,
+    progress: Progress | None = None,
+    listen: Listener | None = None,
+    keep: Path | None = None,
 ) -> Verdict:
-    """Judge a saver by one case; raises as ``run_conformance`` does."""
+    """Judge a saver by one case; raises as ``run_conformance`` does.
+
+    Args:
+        case: the case.
+        saver: its address or name.
+        save_limit: seconds after which a save counts as hanging.
+        crash_points: system calls at which a save is killed, if the case asks for it.
+        bench: what trains and reloads.
+        waivers: clauses that are known to be broken.
+        claims: what the saver claims.
+        progress: told how the run goes on.
+        listen: called with each line that a rank prints while it saves.
+        keep: a folder, new or empty, for copies of the output folder before and after the save.
+
+    Raises:
+        KeepError: no copies can be kept there.
+    """
     started = time.monotonic()
-    claim = find_claim(saver, Path.cwd())
+    check_waivers(waivers)
+    claim = _find(saver, claims)
     with Judge(
-        claim.address, bench=bench, save_limit=save_limit, crash_points=crash_points
+        claim.address,
+        bench=bench,
+        save_limit=save_limit,
+        crash_points=crash_points,
+        listen=listen,
+        keep=KeptOutput(keep) if keep else None,
     ) as judge:
-        records, paces = _run_planned(judge, (case,), Silent())
+        records, paces = _run_planned(judge, (case,), progress or Silent())
     return _conclude(saver, claim, "replay", (case.mode,), records, paces, started, None, waivers)
+
+
+def _find(saver: str, claims: Claim | None) -> Claim:
+    claim = find_claim(saver, Path.cwd()).claiming(claims)
+    check_address(claim.address, Path.cwd())
+    return claim
 
 
 def _run_planned(
@@ -123,7 +165,7 @@ def _explore(
         return record
 
     progress.plan(0)
-    waived = {(waiver.clause, waiver.mode) for waiver in waivers}
+    waived = pairs_of(waivers)
     waived |= {(clause, mode.name) for clause in SPEC if claim.leaves_out(clause) for mode in modes}
     exploration = Exploration(judge_one, modes, waived)
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it

@@ -7,14 +7,18 @@ A saver that cannot do everything says so in its own file, above its function::
 
 It is then addressed as ``my-saver``, and judged by what it claims. The arguments are literals:
 the judge reads them from the source, and what the file imports is imported by the ranks alone.
+A saver of any other folder says the same in a file, see ``claims_file.py``.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +66,12 @@ class Claim:
         for pattern in self.modes:
             if not any(mode.matches((pattern,)) for mode in MODES):
                 raise UnknownSaverError(f"{self.address}: no mode is called {pattern!r}")
+
+    def claiming(self, other: Claim | None) -> Claim:
+        """This saver with the claims of ``other``, if there are any."""
+        if other is None:
+            return self
+        return replace(self, modes=other.modes, without=other.without, only=other.only)
 
     def leaves_out(self, clause: str) -> bool:
         """Whether the saver has no part in ``clause``."""
@@ -127,6 +137,30 @@ def find_claim(saver: str, folder: Path) -> Claim:
         f"{saver!r} is no saver; write package.module:function"
         + (f", or one of the names {names}" if names else "")
     )
+
+
+def check_address(address: str, folder: Path) -> None:
+    """Look for the package of ``address`` without importing it.
+
+    Args:
+        address: ``package.module:function``.
+        folder: the folder from which savers are imported, besides where Python looks.
+
+    Raises:
+        UnknownSaverError: there certainly is none.
+    """
+    package = address.partition(":")[0].partition(".")[0]
+    if package in sys.modules or PathFinder.find_spec(package, [str(folder)]):
+        return
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return
+    if found is None:
+        raise UnknownSaverError(
+            f"the saver {address} cannot be imported: there is no module {package!r} in {folder} "
+            "or where Python looks; run it where the saver is importable, or set PYTHONPATH"
+        )
 
 
 def claimed_modes(claim: Claim, modes: Sequence[Mode]) -> tuple[Mode, ...]:

@@ -17,6 +17,9 @@ from saver_conformance.spec import Level
 
 Status = Literal["pass", "fail", "deviation", "not claimed", "unavailable", "waived", "error"]
 
+UNCHECKED = "not checked: "
+"""How the reason begins for which a clause was not checked in a case that was run."""
+
 CONFORMS, BROKEN, INCONCLUSIVE, HARNESS_FAILED = 0, 1, 2, 3
 """Exit codes; the documentation of ``Verdict.exit_code`` says when."""
 
@@ -35,6 +38,7 @@ class CaseRecord:
         ran: findings by clause, of every check that was made.
         blocked: reason by clause, of every check that a defect prevented.
         seconds: time from the start of training to the last check.
+        unchanged: whether the save returned and left the output folder as it was.
     """
 
     case: Case
@@ -44,6 +48,7 @@ class CaseRecord:
     ran: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    unchanged: bool = False
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -223,5 +228,5 @@ def _row(clause: str, mode: Mode, level: Level, records: Sequence[CaseRecord]) -
 
 def _why_not(clause: str, record: CaseRecord) -> str:
     if record.status == "run":
-        return f"not checked: {record.blocked.get(clause, 'no check was made')}"
+        return f"{UNCHECKED}{record.blocked.get(clause, 'no check was made')}"
     return record.reason

@@ -24,6 +24,7 @@ from typing import Any, Literal, Self
 
 from saver_conformance.case import Case, Mode
 from saver_conformance.harness import HarnessFailedError
+from saver_conformance.listening import Listener, following
 from saver_conformance.observation import RankOutcome
 from saver_conformance.rank import Answer, RankStart
 from saver_conformance.traceback_text import of_crash, place_in, without_suite
@@ -204,11 +205,18 @@ class World:
         request = {"do": "prepare", "case": case.to_json(), "folder": str(folder)}
         return self._ask(request, PREPARE_LIMIT)
 
-    def save(self, saver: str, limit: float = SAVE_LIMIT) -> tuple[RankOutcome, ...]:
-        """Call the loaded saver on all ranks at once, and say how it ended on each."""
+    def save(
+        self, saver: str, limit: float = SAVE_LIMIT, listen: Listener | None = None
+    ) -> tuple[RankOutcome, ...]:
+        """Call the loaded saver on all ranks at once, and say how it ended on each.
+
+        What the ranks print meanwhile is passed on to ``listen``.
+        """
         for process in self._processes:
             process.mark_log()
-        answers = self._ask({"do": "save", "saver": saver}, limit)
+        logs = {process.rank: (process.log, process.log_begin) for process in self._processes}
+        with following(logs, listen):
+            answers = self._ask({"do": "save", "saver": saver}, limit)
         return tuple(
             RankOutcome(
                 rank,

@@ -10,10 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from saver_conformance.axis_text import unusual
 from saver_conformance.case import Mode
 from saver_conformance.disk.untrusted_json import UntrustedJsonError, parse_object
 from saver_conformance.shown import excerpt, printable
-from saver_conformance.verdict import Status
+from saver_conformance.verdict import UNCHECKED, Status
 
 VERSION = 1
 """Of the form of ``report.json``; a reader of version 1 finds what the schema says."""
@@ -67,12 +68,14 @@ class Evidence:
 
     Attributes:
         where: what is known of its place, as pairs of name and value.
+        case: the unusual values of its case, in words.
         expected: what should be there.
         found: what is there.
         replay: the command that shows it again.
     """
 
     where: tuple[tuple[str, str], ...]
+    case: tuple[str, ...]
     expected: str
     found: str
     replay: str
@@ -114,14 +117,41 @@ class Cause:
 
     Attributes:
         clause: the clause's id.
+        modes: the modes in which it is broken.
         cases: number of cases in which it is broken.
         findings: number of findings.
         example: the finding of the simplest case of all modes.
     """
 
     clause: str
+    modes: tuple[str, ...]
     cases: int
     findings: int
+    example: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Saves that failed as a whole in one way at one place.
+
+    Attributes:
+        kind: ``changed nothing``, ``died``, ``raised`` or ``hung``.
+        clause: the id of the clause that the example is about.
+        place: the saver's own innermost frame; empty when none is known.
+        messages: how the saves ended, in one line each.
+        ends: the reasons of clauses that were not checked because of it.
+        modes: the modes in which it happened.
+        cases: number of cases in which it happened.
+        example: a finding of the simplest case.
+    """
+
+    kind: str
+    clause: str
+    place: str
+    messages: tuple[str, ...]
+    ends: frozenset[str]
+    modes: tuple[str, ...]
+    cases: int
     example: Evidence
 
 
@@ -134,12 +164,14 @@ class NotRun:
         reason: why.
         modes: the modes of the cases.
         cases: their number.
+        replay: the command that runs the first of them.
     """
 
     status: str
     reason: str
     modes: tuple[str, ...]
     cases: int
+    replay: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +194,7 @@ class Result:
         clauses: by id, in the order of the spec.
         rows: by clause and claimed mode, in that order; ``not claimed`` where the saver has no
             part in the clause.
+        failures: saves that failed as a whole, which explain much of what else is found.
         causes: by clause, the simplest first.
         waiver_faults: what is wrong with the waivers.
         not_run: the cases that were not run.
@@ -181,6 +214,7 @@ class Result:
     pairs: str
     clauses: Mapping[str, Clause]
     rows: tuple[Row, ...]
+    failures: tuple[Failure, ...]
     causes: Mapping[str, Cause]
     waiver_faults: tuple[str, ...]
     not_run: tuple[NotRun, ...]
@@ -272,6 +306,7 @@ def parse(report: Mapping[str, Any]) -> Result:
         rows=tuple(
             _parse_row(item) for item in report["clauses"] if item["mode"] in report["modes"]
         ),
+        failures=tuple(_parse_failure(item) for item in report["failures"]),
         causes={item["clause"]: _parse_cause(item) for item in report["causes"]},
         waiver_faults=tuple(printable(fault) for fault in report["waiver_faults"]),
         not_run=tuple(_parse_not_run(report["not_run"])),
@@ -291,7 +326,9 @@ def _first_fault(report: Mapping[str, Any]) -> str:
     fault = best_match(_validator().iter_errors(report))
     if fault is not None:
         return printable(f"{fault.json_path}: {fault.message}")
-    for clause in (item["clause"] for item in (*report["clauses"], *report["causes"])):
+    for clause in (
+        item["clause"] for part in ("clauses", "failures", "causes") for item in report[part]
+    ):
         if clause not in report["spec"]:
             return f"{clause} does not stand in its spec"
     return ""
@@ -322,9 +359,23 @@ def _parse_row(plain: Mapping[str, Any]) -> Row:
     )
 
 
+def _parse_failure(plain: Mapping[str, Any]) -> Failure:
+    return Failure(
+        kind=plain["kind"],
+        clause=plain["clause"],
+        place=printable(plain["place"]),
+        messages=tuple(_shorten(message, 1) for message in plain["messages"]),
+        ends=frozenset(_shorten(f"{UNCHECKED}{end}", SHOWN_REASON_LINES) for end in plain["ends"]),
+        modes=tuple(plain["modes"]),
+        cases=plain["cases"],
+        example=_parse_evidence(plain["example"]),
+    )
+
+
 def _parse_cause(plain: Mapping[str, Any]) -> Cause:
     return Cause(
         clause=plain["clause"],
+        modes=tuple(plain["modes"]),
         cases=plain["cases"],
         findings=plain["findings"],
         example=_parse_evidence(plain["example"]),
@@ -345,6 +396,7 @@ def _parse_evidence(plain: Mapping[str, Any]) -> Evidence:
     }
     return Evidence(
         where=tuple((name, printable(str(at))) for name, at in place.items() if at is not None),
+        case=tuple(map(printable, unusual(plain["case"]))),
         expected=_shorten(plain["expected"]),
         found=_shorten(plain["found"]),
         replay=printable(plain["replay"]),
@@ -352,12 +404,13 @@ def _parse_evidence(plain: Mapping[str, Any]) -> Evidence:
 
 
 def _parse_not_run(records: Iterable[Mapping[str, Any]]) -> Iterator[NotRun]:
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    by_reason: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for record in records:
         key = record["status"], _shorten(record["reason"])
-        by_reason.setdefault(key, []).append(record["case"]["mode"])
-    for (status, reason), modes in by_reason.items():
-        yield NotRun(status, reason, tuple(dict.fromkeys(modes)), len(modes))
+        by_reason.setdefault(key, []).append(record)
+    for (status, reason), same in by_reason.items():
+        modes = tuple(dict.fromkeys(record["case"]["mode"] for record in same))
+        yield NotRun(status, reason, modes, len(same), printable(same[0]["replay"]))
 
 
 def _shorten(text: str, lines: int = SHOWN_LINES) -> str:
