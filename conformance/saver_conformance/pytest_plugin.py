@@ -114,8 +114,8 @@ def pytest_collection_modifyitems(
     """Add the clauses' tests, and one for the waivers."""
     if _SETTINGS in config.stash:
         suite = _Suite.from_parent(session, name="saver_conformance", nodeid="saver_conformance")
-        added = list(suite.collect())
-        items.extend(added)
+        added: list[pytest.Item | pytest.Collector] = list(suite.collect())
+        items.extend(item for item in added if isinstance(item, pytest.Item))
         # What is collected is counted by reports alone.
         report = pytest.CollectReport(suite.nodeid, "passed", None, added)
         config.hook.pytest_collectreport(report=report)

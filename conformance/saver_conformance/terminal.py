@@ -270,7 +270,7 @@ def _print_cause(console: Console, result: Result, cause: Cause, lines: int) -> 
 
 
 def _print_rest(console: Console, what: str, report: Path | None) -> None:
-    where = "see the report" if report else "kept by --report DIR"
+    where = f"see {report}" if report else "--report DIR tells how"
     console.print(f"\nalso broken, {where}: {what}", markup=False)
 
 

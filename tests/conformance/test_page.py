@@ -231,7 +231,8 @@ def test_the_page_tells_what_is_broken_with_evidence_and_replay(folders: dict[st
     assert "found model.safetensors" in entry
     assert "rank 1" in entry
     assert "seed 3" in entry
-    assert f"saver-conformance replay {folders['broken']}/cases/full-single-" in entry
+    assert """echo '{"mode": "full-single", "tokenizer": "plain", "seed": 3}' | """ in entry
+    assert "tokenizer plain: it has no chat template" in entry
     for part in ("torch", "transformers", "UTC", "CPU cores", "seeds 3 to 3", "3 of 3 cases"):
         assert part in page.text
 
@@ -387,7 +388,7 @@ def test_junit_fails_where_the_run_does(folders: dict[str, Path]) -> None:
     broken = ET.parse(folders["broken"] / "junit.xml").getroot()
     [failure] = broken.findall("testsuite[@name='full-zero3']/testcase/failure")
     assert failure.get("message") == SPEC["RELOAD-001"].text
-    assert "found: found model.safetensors" in (failure.text or "")
+    assert "found:    found model.safetensors" in (failure.text or "")
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_all_front_ends_give_the_same_verdict(
             name = f"{clause}[full-single]"
             assert any(line.startswith(word) and name in line for line in shown), name
     text = result.stdout.str()
-    assert "replay: saver-conformance replay -" in text
+    assert "| saver-conformance replay - --saver tests.conformance.fake_savers:save" in text
     assert "runtest" not in text  # no traceback of the suite's own code
 
 
@@ -113,9 +113,11 @@ def _others() -> int:
     return -1 + sum(SINGLE.matches(SPEC[check.clause].modes) for check in checks())
 
 
-def test_an_unknown_saver_fails_every_test(project: pytest.Pytester) -> None:
+def test_a_saver_that_cannot_be_imported_fails_every_test(project: pytest.Pytester) -> None:
+    project.makepyfile(broken_saver="raise KeyError('HOME_OF_MODELS')")
     result = project.runpytest_subprocess(
-        "--saver", "no_such_module:save", "--saver-modes", "full-single", "-k", "META-001"
+        "--saver", "broken_saver:save", "--saver-modes", "full-single", "-k", "META-001"
     )
     result.assert_outcomes(failed=1, deselected=_others() + 1)
-    result.stdout.fnmatch_lines(["no verdict: *no_such_module*"])
+    result.stdout.fnmatch_lines(["no verdict: *'broken_saver' is not importable: KeyError:*"])
+    result.stdout.fnmatch_lines(["*broken_saver.py*, line 1*"])
