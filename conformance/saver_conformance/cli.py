@@ -6,13 +6,16 @@ Built on argparse, whose exit code for a wrong call can be chosen: 2 means incon
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from rich.console import Console
+
+from saver_conformance import interrupts
 from saver_conformance.audit import audit
 from saver_conformance.audit_text import describe
 from saver_conformance.case import MODES, Case, Mode
@@ -22,7 +25,7 @@ from saver_conformance.judge import UnknownSaverError
 from saver_conformance.page import site
 from saver_conformance.page.result import ResultError, read_results
 from saver_conformance.report import SMALLEST_CASE_FILE
-from saver_conformance.runner import REFERENCE, replay, run_conformance
+from saver_conformance.runner import REFERENCE, RunInterruptedError, replay, run_conformance
 from saver_conformance.savers import list_savers
 from saver_conformance.spec import SPEC, Clause
 from saver_conformance.terminal import LiveProgress, make_console, print_verdict
@@ -31,7 +34,7 @@ from saver_conformance.waivers import Waiver, WaiverFileError, read_waivers
 from saver_conformance.world import SAVE_LIMIT
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM, as shells count."""
+"""Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells count the first."""
 
 _DESCRIPTION = (
     "Judge a function that saves fine-tuned models: train tiny models, have them saved, "
@@ -40,21 +43,23 @@ _DESCRIPTION = (
 _EXIT_CODES = (
     "Exit codes: 0 every claimed MUST was checked and holds or is waived; 1 a MUST is broken, or a "
     "waiver is wrong; "
-    "2 inconclusive: something claimed was not checked; 3 the harness failed or was called wrongly."
+    "2 inconclusive: something claimed was not checked; 3 the harness failed or was called "
+    "wrongly; 130 interrupted, and what was found before is printed and reported."
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit as documented; nothing a user does ends in a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    given = _make_parser().parse_args(arguments)
+    interrupts.listen()
     try:
+        given = _make_parser().parse_args(arguments)
         code: int = given.command(given)
     except (UnknownSaverError, HarnessFailedError, ResultError, OSError) as error:
         print(f"saver-conformance: {error}", file=sys.stderr)
         sys.exit(HARNESS_FAILED)
     except KeyboardInterrupt:
-        print("saver-conformance: interrupted; no verdict", file=sys.stderr)
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            print("saver-conformance: interrupted; no verdict", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(code)
 
@@ -200,21 +205,34 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> int:
     console = make_console()
-    with LiveProgress(console) as progress:
-        verdict = run_conformance(
-            given.saver,
-            modes=given.modes,
-            profile=given.profile,
-            report=given.report,
-            save_limit=given.save_limit,
-            crash_points=given.crash_points,
-            seconds=given.seconds,
-            progress=progress,
-            waivers=given.waivers,
-        )
+    try:
+        with LiveProgress(console) as progress:
+            verdict = run_conformance(
+                given.saver,
+                modes=given.modes,
+                profile=given.profile,
+                report=given.report,
+                save_limit=given.save_limit,
+                crash_points=given.crash_points,
+                seconds=given.seconds,
+                progress=progress,
+                waivers=given.waivers,
+            )
+    except RunInterruptedError as interrupted:
+        return _end_early(console, interrupted.verdict, given.report)
     print_verdict(console, verdict, given.report)
     _keep_smallest(verdict, given.report)
     return verdict.exit_code
+
+
+def _end_early(console: Console, verdict: Verdict, report: Path | None = None) -> int:
+    """Print what an interrupted run has found, if anybody still reads it."""
+    with contextlib.suppress(OSError):  # a terminal that is gone
+        if verdict.executed:
+            print_verdict(console, verdict, report)
+        found = "" if verdict.executed else "; no verdict"
+        print(f"saver-conformance: interrupted{found}", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _compare(given: argparse.Namespace) -> int:
@@ -227,13 +245,16 @@ def _compare(given: argparse.Namespace) -> int:
 
 
 def _replay(given: argparse.Namespace) -> int:
-    verdict = replay(
-        given.case,
-        given.saver,
-        save_limit=given.save_limit,
-        crash_points=given.crash_points,
-        waivers=given.waivers,
-    )
+    try:
+        verdict = replay(
+            given.case,
+            given.saver,
+            save_limit=given.save_limit,
+            crash_points=given.crash_points,
+            waivers=given.waivers,
+        )
+    except RunInterruptedError as interrupted:
+        return _end_early(make_console(), interrupted.verdict)
     print_verdict(make_console(), verdict)
     return verdict.exit_code
 
@@ -312,10 +333,6 @@ def _keep_smallest(verdict: Verdict, report: Path | None) -> None:
     path = (report or Path()) / SMALLEST_CASE_FILE
     path.write_text(verdict.smallest.to_json() + "\n")
     print(f"the smallest case that fails is in {path}")
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

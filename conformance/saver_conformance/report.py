@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from saver_conformance.case import Adapter, Case, Mode
+from saver_conformance.causes import FailureCause
 from saver_conformance.finding import Finding
 from saver_conformance.page import VERSION, write_pages
 from saver_conformance.spec import SPEC
@@ -90,7 +91,8 @@ def case_file(folder: Path, case: Case) -> Path:
 def write_report(verdict: Verdict, folder: Path) -> None:
     """Write ``report.json``, a file for each case with findings, and the pages into ``folder``."""
     (folder / CASES_FOLDER).mkdir(parents=True, exist_ok=True)
-    for case in {finding.case for finding in verdict.findings}:
+    examples = [cause.example for cause in verdict.failures]
+    for case in {*(finding.case for finding in verdict.findings), *examples}:
         case_file(folder, case).write_text(case.to_json() + "\n")
     if verdict.smallest is not None:
         (folder / SMALLEST_CASE_FILE).write_text(verdict.smallest.to_json() + "\n")
@@ -124,6 +126,8 @@ def to_plain(verdict: Verdict, folder: Path, surroundings: Surroundings) -> dict
         },
         "spec": {clause: _plain_clause(clause) for clause in verdict.levels},
         "clauses": [_plain_row(row, verdict, folder) for row in verdict.rows],
+        "failures": [_plain_failure(cause, verdict, folder) for cause in verdict.failures],
+        "interrupted": verdict.interrupted,
         "causes": [_plain_cause(cause, verdict, folder) for cause in group_by_cause(verdict.rows)],
         "waiver_faults": list(verdict.waiver_faults),
         "not_run": [_plain_record(item) for item in verdict.records if item.status != "run"],
@@ -166,6 +170,23 @@ def _plain_cause(cause: Cause, verdict: Verdict, folder: Path) -> dict[str, Any]
         "cases": cause.cases,
         "findings": cause.findings,
         "example": _plain_finding(cause.example, verdict.saver, folder),
+    }
+
+
+def _plain_failure(cause: FailureCause, verdict: Verdict, folder: Path) -> dict[str, Any]:
+    return {
+        "kind": cause.kind,
+        "exception": cause.exception,
+        "place": cause.place,
+        "message": cause.message,
+        "cases": cause.cases,
+        "modes": [mode.name for mode in cause.modes],
+        "values": {axis: list(values) for axis, values in cause.values.items()},
+        "explained": cause.explained,
+        "clauses": list(cause.clauses),
+        "text": cause.text,
+        "case": json.loads(cause.example.to_json()),
+        "replay": replay_command(cause.example, verdict.saver, case_file(folder, cause.example)),
     }
 
 

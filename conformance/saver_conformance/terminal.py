@@ -127,6 +127,10 @@ class LiveProgress:
         elif record.status == "error":
             self._console.print(f"  {record.case.mode}: the harness failed")
 
+    def note(self, text: str) -> None:
+        """Print what the run waits for."""
+        self._console.print(f"  {printable(text)}", markup=False)
+
 
 def print_verdict(console: Console, verdict: Verdict, report: Path | None = None) -> None:
     """Print the table, what was not checked, the findings by cause, and the verdict."""
@@ -135,6 +139,7 @@ def print_verdict(console: Console, verdict: Verdict, report: Path | None = None
     _print_pairs(console, verdict)
     _print_not_tried(console, verdict)
     _print_not_run(console, verdict)
+    _print_failures(console, verdict)
     causes: Sequence[Cause] = group_by_cause(
         [row for row in verdict.rows if row.status != "waived"]
     )
@@ -154,6 +159,8 @@ def print_verdict(console: Console, verdict: Verdict, report: Path | None = None
         f"clauses by mode: {counts or 'none'}"
     )
     waived = f"; [cyan]{number} waived[/]" if (number := verdict.count("waived")) else ""
+    if verdict.interrupted:
+        console.print("[bold yellow]interrupted[/]: not every planned case was run")
     console.print(f"{escape(verdict.saver)} {_WORDS[verdict.exit_code]}{waived}")
 
 
@@ -236,6 +243,12 @@ def _print_not_run(console: Console, verdict: Verdict) -> None:
         console.print(_shorten(reason), markup=False)
         if records[0].status == "error":
             console.print(replay_command(records[0].case, verdict.saver), markup=False)
+
+
+def _print_failures(console: Console, verdict: Verdict) -> None:
+    """One line for each cause for which saves failed."""
+    for cause in verdict.failures:
+        console.print(f"\n{printable(cause.text)}", markup=False)
 
 
 def _print_waivers(console: Console, verdict: Verdict) -> None:

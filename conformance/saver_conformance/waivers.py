@@ -6,13 +6,14 @@ A waiver stands in a TOML file under clause and mode::
     reason = "our storage ignores file modes"
     link = "https://example.org/issues/1"
 
-It is a promise to look again: one that nothing needs any more is a failure.
+It is a promise to look again: one that nothing needs any more is a failure. Where a waived clause
+keeps others from being checked, as a saver that raises does, these are waived too.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,21 @@ def apply(
             wrong for that.
     """
     by_key = {(waiver.clause, waiver.mode): waiver for waiver in waivers}
-    waived = []
-    for row in rows:
-        waiver = by_key.get((row.clause, row.mode.name))
-        if waiver and row.status in ("fail", "deviation"):
-            row = replace(row, status="waived", reason=f"{waiver.reason} ({waiver.link})")
-        waived.append(row)
+    waived = [_waive(row, by_key) for row in rows]
     judged = {mode.name for mode in claimed} if every else set()
     return tuple(waived), tuple(_faults(waived, waivers, judged))
+
+
+def _waive(row: Row, waivers: Mapping[tuple[str, str], Waiver]) -> Row:
+    waiver = waivers.get((row.clause, row.mode.name))
+    if waiver and row.status in ("fail", "deviation"):
+        return replace(row, status="waived", reason=f"{waiver.reason} ({waiver.link})")
+    causes = [waivers.get((clause, row.mode.name)) for clause in row.stopped_by]
+    known = [cause for cause in causes if cause]
+    if row.status == "unavailable" and known and len(known) == len(causes):
+        reason = f"not checked everywhere, since {known[0].clause} is broken, which is waived: "
+        return replace(row, status="waived", reason=f"{reason}{known[0].reason} ({known[0].link})")
+    return row
 
 
 def _faults(rows: Sequence[Row], waivers: Sequence[Waiver], claimed: set[str]) -> Iterator[str]:
