@@ -6,7 +6,7 @@ A case is all that a replay needs. It is frozen, hashable, and travels as JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from types import UnionType
@@ -207,6 +207,12 @@ class Case:
     def reloads_tied(self) -> bool:
         """Whether the head is the input embedding, and loading makes it so again."""
         return self.declares_tie and self.head == "declared"
+
+    def saves(self) -> Iterator[Case]:
+        """The case and those that come before it, the last save first."""
+        yield self
+        if self.after is not None:
+            yield from self.after.saves()
 
     def to_json(self) -> str:
         """The case as one line of JSON, keys in the order of the fields."""

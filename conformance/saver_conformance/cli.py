@@ -6,8 +6,8 @@ Built on argparse, whose exit code for a wrong call can be chosen: 2 means incon
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from saver_conformance import interrupts
 from saver_conformance.audit import audit
 from saver_conformance.audit_text import describe
 from saver_conformance.axis_text import AXES, explain
@@ -29,7 +30,7 @@ from saver_conformance.page import site
 from saver_conformance.page.result import ResultError, read_results
 from saver_conformance.report import write_report
 from saver_conformance.report_folder import SMALLEST_CASE_FILE, ReportFolderError, prepare
-from saver_conformance.runner import REFERENCE, replay, run_conformance
+from saver_conformance.runner import REFERENCE, RunInterruptedError, replay, run_conformance
 from saver_conformance.savers import Claim, list_savers
 from saver_conformance.shown import printable
 from saver_conformance.spec import SPEC, Clause
@@ -40,7 +41,7 @@ from saver_conformance.waivers import Waiver, WaiverFileError, read_waivers
 from saver_conformance.world import SAVE_LIMIT
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM, as shells count."""
+"""Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells count the first."""
 
 _DESCRIPTION = (
     "Judge a function that saves fine-tuned models: train tiny models, have them saved, "
@@ -49,7 +50,8 @@ _DESCRIPTION = (
 _EXIT_CODES = (
     "Exit codes: 0 every claimed MUST was checked and holds or is waived; 1 a MUST is broken, or a "
     "waiver is wrong; "
-    "2 inconclusive: something claimed was not checked; 3 the harness failed or was called wrongly."
+    "2 inconclusive: something claimed was not checked; 3 the harness failed or was called "
+    "wrongly; 130 interrupted, and what was found before is printed and reported."
 )
 
 _CALLED_WRONGLY = (
@@ -66,15 +68,16 @@ _CALLED_WRONGLY = (
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit as documented; nothing a user does ends in a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    given = _make_parser().parse_args(arguments)
+    interrupts.listen()
     try:
+        given = _make_parser().parse_args(arguments)
         code: int = given.command(given)
     except _CALLED_WRONGLY as error:
         print(f"saver-conformance: {error}", file=sys.stderr)
         sys.exit(HARNESS_FAILED)
     except KeyboardInterrupt:
-        print("saver-conformance: interrupted; no verdict", file=sys.stderr)
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            print("saver-conformance: interrupted; no verdict", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(code)
 
@@ -256,25 +259,65 @@ def _run(given: argparse.Namespace) -> int:
     console = make_console()
     if given.report is not None:
         prepare(given.report)
-    with LiveProgress(console, given.profile, _name(given.saver)) as progress:
-        verdict = run_conformance(
-            given.saver,
-            modes=given.modes,
-            profile=given.profile,
-            save_limit=given.save_limit,
-            crash_points=given.crash_points,
-            seconds=given.seconds,
-            progress=progress,
-            waivers=given.waivers,
-            claims=given.claims,
-        )
-    print_verdict(console, verdict, given.report, verbose=given.verbose)
-    _tell_smallest(console, verdict, given.report)
-    if given.report is not None:
-        # Last, so that a disk that is full by now costs the report alone.
-        page = write_report(verdict, given.report)
-        console.print(f"report: {page}", markup=False, soft_wrap=True)
+    try:
+        with LiveProgress(console, given.profile, _name(given.saver)) as progress:
+            verdict = run_conformance(
+                given.saver,
+                modes=given.modes,
+                profile=given.profile,
+                save_limit=given.save_limit,
+                crash_points=given.crash_points,
+                seconds=given.seconds,
+                progress=progress,
+                waivers=given.waivers,
+                claims=given.claims,
+            )
+    except RunInterruptedError as interrupted:
+        return _end_early(console, interrupted.verdict, given)
+    _finish(console, verdict, given)
     return verdict.exit_code
+
+
+def _finish(console: Console, verdict: Verdict, given: argparse.Namespace) -> None:
+    """Print the verdict, and write the report if one is asked for."""
+    _print(console, verdict, given)
+    _write(console, verdict, given)
+
+
+def _end_early(console: Console, verdict: Verdict, given: argparse.Namespace) -> int:
+    """Print and write what an interrupted run has found; its terminal may be gone."""
+    found = "" if verdict.executed else "; no verdict"
+    with contextlib.suppress(OSError):
+        if verdict.executed:
+            _print(console, verdict, given)
+    if verdict.executed:
+        _write(console, verdict, given)
+    with contextlib.suppress(OSError):
+        print(f"saver-conformance: interrupted{found}", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _print(console: Console, verdict: Verdict, given: argparse.Namespace) -> None:
+    report = _report_of(given)
+    print_verdict(console, verdict, report, verbose=given.verbose)
+    if verdict.smallest is not None:
+        where = report / SMALLEST_CASE_FILE if report else verdict.smallest.to_short_json()
+        console.print(f"the smallest case that fails: {where}", markup=False, soft_wrap=True)
+
+
+def _write(console: Console, verdict: Verdict, given: argparse.Namespace) -> None:
+    """Write the report, last: a disk that is full by now costs nothing but the report."""
+    report = _report_of(given)
+    if report is not None:
+        page = write_report(verdict, report)
+        with contextlib.suppress(OSError):
+            console.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
+def _report_of(given: argparse.Namespace) -> Path | None:
+    """The folder for the report; a replay has none."""
+    report: Path | None = getattr(given, "report", None)
+    return report
 
 
 def _compare(given: argparse.Namespace) -> int:
@@ -292,19 +335,22 @@ def _replay(given: argparse.Namespace) -> int:
     def listen(rank: int, line: str) -> None:
         console.print(f"rank {rank}: {printable(line)}", markup=False, soft_wrap=True)
 
-    with LiveProgress(console, "replay", _name(given.saver)) as progress:
-        verdict = replay(
-            given.case,
-            given.saver,
-            save_limit=given.save_limit,
-            crash_points=given.crash_points,
-            waivers=given.waivers,
-            claims=given.claims,
-            progress=progress,
-            listen=listen if given.verbose else None,
-            keep=given.keep,
-        )
-    print_verdict(console, verdict)
+    try:
+        with LiveProgress(console, "replay", _name(given.saver)) as progress:
+            verdict = replay(
+                given.case,
+                given.saver,
+                save_limit=given.save_limit,
+                crash_points=given.crash_points,
+                waivers=given.waivers,
+                claims=given.claims,
+                progress=progress,
+                listen=listen if given.verbose else None,
+                keep=given.keep,
+            )
+    except RunInterruptedError as interrupted:
+        return _end_early(console, interrupted.verdict, given)
+    _finish(console, verdict, given)
     return verdict.exit_code
 
 
@@ -399,17 +445,6 @@ def _version() -> str:
         return metadata.version(SUITE)
     except metadata.PackageNotFoundError:
         return "(not installed)"
-
-
-def _tell_smallest(console: Console, verdict: Verdict, report: Path | None) -> None:
-    if verdict.smallest is None:
-        return
-    where = report / SMALLEST_CASE_FILE if report else verdict.smallest.to_short_json()
-    console.print(f"the smallest case that fails: {where}", markup=False, soft_wrap=True)
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,100 +1,63 @@
-"""Saves that failed as a whole, grouped by what went wrong and where: told before all else.
-
-A rank that raises, hangs or dies leaves most clauses of its case unchecked, and a save that changes
-no file breaks most of them. Whoever mends the saver wants each such defect once, by exception type
-and place, with the number of cases and their modes.
-"""
+"""Saves from which not every rank returned: how they ended, and where."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from saver_conformance.case import Case, Mode
-from saver_conformance.complexity import complexity
-from saver_conformance.finding import Finding
-from saver_conformance.verdict import CaseRecord, Row
+from saver_conformance.case import Case
+from saver_conformance.observation import RankOutcome
 
-Kind = Literal["changed nothing", "died", "raised", "hung"]
-
-KINDS: tuple[Kind, ...] = ("changed nothing", "died", "raised", "hung")
-"""In the order in which they are told: a rank may raise or hang because another has died."""
-
-_KIND_OF: dict[str, Kind] = {"RANKS-001": "hung", "RANKS-002": "raised", "RANKS-003": "died"}
-_UNCHANGED = "the save changed no file in the output folder"
+Kind = Literal["died", "hung", "raised"]
+KINDS: tuple[Kind, ...] = ("died", "hung", "raised")
+"""The ways to fail, the costliest first: a rank that raised alone leaves the others hanging."""
+CLAUSES: Mapping[Kind, str] = {"hung": "RANKS-001", "raised": "RANKS-002", "died": "RANKS-003"}
+"""The clause that each way to fail breaks."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Saves that failed in one way at one place.
+class FailedSave:
+    """A save from which not every rank returned.
 
     Attributes:
-        kind: what became of the save.
-        place: the saver's own innermost frame; empty when none is known.
-        messages: how the saves ended, in one line each, the most frequent first.
-        ends: the same as reasons of checks that were not made, with the rank.
-        example: a finding of the simplest case.
-        modes: the modes in which it happened.
-        cases: number of cases in which it happened.
+        case: what was saved; for a case that comes after others, the save that failed.
+        kind: the costliest end among the ranks.
+        exception: type of what was raised first, or how a process ended; empty when all ranks
+            that failed hang.
+        place: the saver's own innermost frame when it was raised, as ``file:line in function``;
+            empty when nothing was raised.
+        message: the first line of what was raised.
+        clauses: ids of the clauses about ranks that the save breaks.
     """
 
+    case: Case
     kind: Kind
-    place: str
-    messages: tuple[str, ...]
-    ends: tuple[str, ...]
-    example: Finding
-    modes: tuple[Mode, ...]
-    cases: int
+    exception: str = ""
+    place: str = ""
+    message: str = ""
+    clauses: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> tuple[Kind, str, str]:
+        """What failures of one cause have in common: kind, exception and place."""
+        return self.kind, self.exception, self.place
 
 
-def group_failures(rows: Iterable[Row], records: Iterable[CaseRecord]) -> tuple[Failure, ...]:
-    """The failures among ``rows`` that fail and their ``records``, each defect once."""
-    failing = [row for row in rows if row.status == "fail"]
-    groups: dict[tuple[Kind, str, str], list[Finding]] = {}
-    for row in failing:
-        for finding in row.findings:
-            if finding.clause in _KIND_OF and finding.ended is not None:
-                kind = _KIND_OF[finding.clause]
-                # Messages of one exception differ by names and numbers, those of a hang by seconds.
-                what = "" if kind == "hung" else finding.ended.partition(":")[0]
-                groups.setdefault((kind, what, finding.place or ""), []).append(finding)
-    if unchanged := list(_of_unchanged(failing, records)):
-        groups["changed nothing", "", ""] = unchanged
-    failures = [_failure(kind, place, found) for (kind, _, place), found in groups.items()]
-    return tuple(sorted(failures, key=lambda item: (KINDS.index(item.kind), -item.cases)))
-
-
-def end_of(rank: int | None, kind: Kind, message: str) -> str:
-    """How a rank ended, as the reason of a check that was not made has it."""
-    return f"rank {rank} {kind}: {message}" if message else f"rank {rank} {kind}"
-
-
-def _of_unchanged(rows: Sequence[Row], records: Iterable[CaseRecord]) -> Iterator[Finding]:
-    """The first finding of each failing case in which no file was changed."""
-    told: set[Case] = set()
-    silent = {record.case for record in records if record.unchanged}
-    for row in rows:
-        for finding in row.findings:
-            if finding.case in silent - told:
-                told.add(finding.case)
-                yield finding
-
-
-def _failure(kind: Kind, place: str, findings: Sequence[Finding]) -> Failure:
-    if kind == "changed nothing":
-        messages, ends = [_UNCHANGED], set[str]()
-    else:
-        counted = Counter(finding.ended or "" for finding in findings)
-        messages = [message for message, _ in counted.most_common()]
-        ends = {end_of(item.rank, kind, item.ended or "") for item in findings}
-    return Failure(
-        kind=kind,
-        place=place,
-        messages=tuple(messages),
-        ends=tuple(sorted(ends)),
-        example=min(findings, key=lambda finding: complexity(finding.case)),
-        modes=tuple(dict.fromkeys(finding.case.mode for finding in findings)),
-        cases=len({finding.case for finding in findings}),
-    )
+def failure_of(case: Case, outcomes: Sequence[RankOutcome]) -> FailedSave | None:
+    """How the save of ``case`` failed; None when every rank returned."""
+    ends = {outcome.status for outcome in outcomes}
+    kinds = [kind for kind in KINDS if kind in ends]
+    if not kinds:
+        return None
+    clauses = tuple(sorted(CLAUSES[kind] for kind in kinds))
+    if kinds[0] == "died":
+        first = next(outcome for outcome in outcomes if outcome.status == "died")
+        return FailedSave(case, "died", first.end, clauses=clauses)
+    raised = [outcome for outcome in outcomes if outcome.status == "raised"]
+    if not raised:
+        return FailedSave(case, "hung", clauses=clauses)
+    # What was raised first is the cause; the other ranks often only lose their connection.
+    first = min(raised, key=lambda outcome: (outcome.seconds, outcome.rank))
+    exception, _, message = first.end.partition(": ")
+    return FailedSave(case, kinds[0], exception, first.place, message, clauses)

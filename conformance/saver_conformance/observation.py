@@ -47,6 +47,8 @@ class Expectation:
         vocabulary: the tokenizer's tokens and ids.
         folder: where the weights lie, relative to the output folder; empty for the folder itself.
         others: further adapters of the same save, each with a folder, tensors and configuration.
+        in_memory: for each tensor that has another name in memory than on disk, that name; several
+            tensors on disk may be one in memory.
     """
 
     tensors: Mapping[str, Tensor]
@@ -60,6 +62,7 @@ class Expectation:
     vocabulary: Mapping[str, int] = field(default_factory=dict)
     folder: str = ""
     others: tuple[Expectation, ...] = ()
+    in_memory: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,22 @@ class Rank:
         connect = partial(connect_again, how.meeting) if self._start.group else lambda: None
         return json.dumps(asdict(rehearse(partial(self._save, saver), how, connect)))
 
+    def _meet(self) -> None:
+        if not self._start.group:
+            return
+        import torch
+        import torch.distributed as dist
+
+        # Of another value on each rank: what one of them has left over from an earlier collective
+        # would be found in the sum.
+        total = torch.tensor([2 ** dist.get_rank()])
+        for _ in range(2):
+            dist.barrier()
+            dist.all_reduce(total)
+        size = dist.get_world_size()
+        if total.item() != size * (2**size - 1):
+            raise RuntimeError(f"the ranks' numbers add up to {total.item()}")
+
     def _close(self) -> None:
         episode, self._episode = self._episode, None
         episode.close()

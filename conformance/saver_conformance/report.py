@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from saver_conformance.case import Case, Mode
+from saver_conformance.causes import FailureCause
 from saver_conformance.complexity import complexity
-from saver_conformance.failures import Failure, group_failures
+from saver_conformance.failures import CLAUSES
 from saver_conformance.finding import Finding
+from saver_conformance.observation import RankOutcome
 from saver_conformance.page import VERSION, write_pages
 from saver_conformance.page.result import Result, parse
 from saver_conformance.report_folder import (
@@ -89,7 +92,10 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
         The path of the page for people.
     """
     (folder / CASES_FOLDER).mkdir(parents=True, exist_ok=True)
-    texts = {finding.case: finding.case.to_json() for finding in verdict.findings}
+    examples = {cause.example for cause in verdict.failures}
+    texts = {
+        case: case.to_json() for case in {*(item.case for item in verdict.findings), *examples}
+    }
     files = {case_name(case.mode.name, text): text for case, text in texts.items()}
     if verdict.smallest is not None:
         files[SMALLEST_CASE_FILE] = verdict.smallest.to_json()
@@ -131,10 +137,9 @@ def to_plain(verdict: Verdict) -> dict[str, Any]:
         },
         "spec": {clause: _plain_clause(clause) for clause in verdict.levels},
         "clauses": [_plain_row(row, verdict) for row in verdict.rows],
-        "failures": [
-            _plain_failure(failure, verdict)
-            for failure in group_failures(verdict.rows, verdict.records)
-        ],
+        "failures": [_plain_failure(cause, verdict) for cause in verdict.failures],
+        "unchanged": _plain_unchanged(verdict),
+        "interrupted": verdict.interrupted,
         "causes": [_plain_cause(cause, verdict) for cause in group_by_cause(verdict.rows)],
         "waiver_faults": list(verdict.waiver_faults),
         "not_run": [
@@ -172,16 +177,52 @@ def _plain_row(row: Row, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _plain_failure(failure: Failure, verdict: Verdict) -> dict[str, Any]:
+def _plain_failure(cause: FailureCause, verdict: Verdict) -> dict[str, Any]:
+    cases = set(cause.failed)
+    found = [item for item in verdict.findings if item.case in cases and item.ended is not None]
+    # A rank that waits for one that raised or died is no example of what went wrong.
+    first = CLAUSES["raised" if cause.exception and cause.kind == "hung" else cause.kind]
+    told = [item for item in found if item.clause == first] or found
+    example = min(told, key=lambda item: complexity(item.case), default=None)
+    messages = Counter(item.ended for item in told)
     return {
-        "kind": failure.kind,
-        "clause": failure.example.clause,
-        "place": failure.place,
-        "messages": list(failure.messages),
-        "ends": list(failure.ends),
-        "modes": [mode.name for mode in failure.modes],
-        "cases": failure.cases,
-        "example": _plain_finding(failure.example, verdict.saver),
+        "kind": cause.kind,
+        "exception": cause.exception,
+        "place": cause.place or (example.place if example else None) or "",
+        "message": cause.message,
+        "messages": [message for message, _ in messages.most_common()],
+        "ends": sorted({_end_of(item) for item in found}),
+        "cases": cause.cases,
+        "modes": [mode.name for mode in cause.modes],
+        "values": {axis: list(values) for axis, values in cause.values.items()},
+        "explained": cause.explained,
+        "clauses": list(cause.clauses),
+        "text": cause.text,
+        "when": cause.when,
+        "case": json.loads(cause.example.to_json()),
+        "replay": replay_command(cause.example, verdict.saver),
+        "example": _plain_finding(example, verdict.saver) if example else None,
+    }
+
+
+def _end_of(finding: Finding) -> str:
+    """How the rank of ``finding`` ended, as the reason of checks that were not made has it."""
+    kind = next(kind for kind, clause in CLAUSES.items() if clause == finding.clause)
+    return str(RankOutcome(finding.rank or 0, kind, finding.ended or ""))
+
+
+def _plain_unchanged(verdict: Verdict) -> dict[str, Any] | None:
+    """The cases that fail, and in which the save changed no file; None when there is none."""
+    failing = {item.case for row in verdict.rows if row.status == "fail" for item in row.findings}
+    cases = [item.case for item in verdict.records if item.unchanged and item.case in failing]
+    if not cases:
+        return None
+    example = min(cases, key=complexity)
+    return {
+        "cases": len(cases),
+        "modes": list(dict.fromkeys(case.mode.name for case in cases)),
+        "case": json.loads(example.to_json()),
+        "replay": replay_command(example, verdict.saver),
     }
 
 

@@ -83,11 +83,25 @@ class Claim:
         return f"{self.name}  {self.address}" if self.name else self.address
 
     def fit(self, case: Case) -> Case:
-        """``case``, or the nearest one that the saver claims to handle."""
+        """``case``, or the nearest one that the saver claims to handle.
+
+        Earlier saves into its folder are the saver's too: those in modes that it does not claim
+        are left out, and the others are made to fit like any.
+        """
         adapter = case.adapter
         if adapter is not None:
             adapter = replace(adapter, **self._nearest(adapter))
-        return replace(case, **{**self._nearest(case), "adapter": adapter, "trainer": self.trainer})
+        values = {"after": self._fit_earlier(case), **self._nearest(case)}
+        if (values.get("occupied", "empty"), values.get("guests", "none")) != ("empty", "none"):
+            values["after"] = None  # what lies in the folder is the one or the other
+        return replace(case, **{**values, "adapter": adapter, "trainer": self.trainer})
+
+    def _fit_earlier(self, case: Case) -> Case | None:
+        """The last save before ``case`` in a mode that the saver claims, made to fit."""
+        earlier = case.after
+        while earlier is not None and not earlier.mode.matches(self.modes):
+            earlier = earlier.after
+        return None if earlier is None else self.fit(earlier)
 
     def _nearest(self, data: Case | Adapter) -> dict[str, Any]:
         names = {item.name for item in fields(data)}

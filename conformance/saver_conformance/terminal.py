@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -34,11 +33,13 @@ from saver_conformance.page.plain import (
     evidence_parts,
     failure_heading,
     failure_lines,
+    told_failures,
+    unchanged_text,
     unchecked,
 )
-from saver_conformance.page.result import Cause, Evidence, Failure, Result
+from saver_conformance.page.result import Cause, Evidence, Result
 from saver_conformance.report import to_result
-from saver_conformance.shown import count, excerpt
+from saver_conformance.shown import count, excerpt, printable
 from saver_conformance.stopwatch import STEPS
 from saver_conformance.verdict import (
     BROKEN,
@@ -57,6 +58,8 @@ SHOWN_CAUSES = 8
 """Clauses that are told in full; a saver that breaks many breaks most for one reason."""
 SHOWN_FAILURES = 8
 """Failures of whole saves that are told."""
+FEWEST_COLUMNS = 20
+"""Columns that text gets, however narrow the terminal is."""
 PLAIN_WIDTH = 120
 """Columns of the output when it does not go to a terminal and COLUMNS says nothing."""
 
@@ -80,6 +83,7 @@ _SHORT: dict[Shown, str] = {
     "no demand": "-",
 }
 """Words of the table where there is no room for those of the pages; told below it."""
+_BROKEN: tuple[Shown, ...] = ("fail", "deviation")
 _EMPTY: tuple[Shown, ...] = ("no demand", "not tried", "not claimed")
 """Statuses of an area that gets no column."""
 _VERDICT_STYLES = {
@@ -158,6 +162,10 @@ class LiveProgress:
         elif record.status == "error":
             self._console.print(f"  {record.case.mode}: the harness failed")
 
+    def note(self, text: str) -> None:
+        """Print what the run waits for."""
+        self._console.print(f"  {printable(text)}", markup=False)
+
 
 def print_verdict(
     console: Console, verdict: Verdict, report: Path | None = None, *, verbose: bool = False
@@ -172,13 +180,10 @@ def print_verdict(
     """
     result = to_result(verdict)
     _print_table(console, result, _cases_by_mode(verdict))
-    for number, failure in enumerate(result.failures):
-        if number == SHOWN_FAILURES:
-            left = count(len(result.failures) - number, "other failure")
-            _print_rest(console, left, report)
-            break
-        _print_failure(console, result, failure)
-    _print_causes(console, result, report)
+    findings = _Findings(console, result, report)
+    findings.print_unchanged()
+    findings.print_failures()
+    findings.print_causes()
     _print_unchecked(console, result)
     _print_not_run(console, result)
     _print_waivers(console, result)
@@ -236,62 +241,101 @@ def _fits(console: Console, table: Table) -> bool:
     return Measurement.get(console, unlimited, table).maximum <= console.width
 
 
-def _print_failure(console: Console, result: Result, failure: Failure) -> None:
-    clause = "" if failure.kind == "changed nothing" else f" ({failure.clause})"
-    console.print(f"\n[bold red]{failure_heading(failure)}[/]{clause}")
-    for line in failure_lines(result, failure):
-        console.print(f"  {line}", markup=False)
-    if failure.kind != "changed nothing":
-        _print_evidence(console, failure.example, FOUND_LINES)
+class _Findings:
+    """Prints what is broken; the words of a case stand at the first finding that needs them."""
 
+    def __init__(self, console: Console, result: Result, report: Path | None) -> None:
+        self._console = console
+        self._result = result
+        self._report = report
+        self._failures = told_failures(result)
+        self._explained: set[str] = set()
 
-def _print_causes(console: Console, result: Result, report: Path | None) -> None:
-    told = {item.clause for item in result.failures if item.kind != "changed nothing"}
-    causes = [
-        (cause, status)
-        for clause, cause in result.causes.items()
-        if (status := of_clause(result, result.clauses[clause])) in ("fail", "deviation")
-        and clause not in told
-    ]
-    causes.sort(key=lambda item: WORST_FIRST.index(item[1]))
-    for number, (cause, _) in enumerate(causes[:SHOWN_CAUSES]):
-        _print_cause(console, result, cause, LATER_LINES if number else FOUND_LINES)
-    if rest := causes[SHOWN_CAUSES:]:
-        _print_rest(console, clause_ranges(cause.clause for cause, _ in rest), report)
+    def print_unchanged(self) -> None:
+        """Say first that the save did nothing: all else that is broken follows from it."""
+        if self._result.unchanged is None:
+            return
+        self._console.print(f"\n[bold red]{unchanged_text(self._result)}[/]")
+        self._print_command(self._result.unchanged.replay)
 
+    def print_failures(self) -> None:
+        """Print each exception, hang and death once."""
+        for failure in self._failures[:SHOWN_FAILURES]:
+            self._console.print(f"\n[bold red]{failure_heading(failure)}[/]")
+            for line in failure_lines(self._result, failure):
+                _print_wrapped(self._console, line, "  ", "    ")
+            if failure.example is not None:
+                self._print_evidence(failure.example, FOUND_LINES)
+        if rest := self._failures[SHOWN_FAILURES:]:
+            self._print_rest(count(len(rest), "other failure"))
 
-def _print_cause(console: Console, result: Result, cause: Cause, lines: int) -> None:
-    clause = result.clauses[cause.clause]
-    console.print(f"\n[bold]{clause.id}[/] ({clause.level}) {escape(clause.text)}")
-    _print_evidence(console, cause.example, lines)
-    if cause.findings > 1:
-        found = f"{count(cause.findings, 'finding')} in {count(cause.cases, 'case')}"
-        _print_labelled(console, "in all:", f"{found} of {', '.join(cause.modes)}")
+    def print_causes(self) -> None:
+        """Print the other clauses that are broken, each by its simplest case."""
+        told = {clause for failure in self._failures for clause in failure.clauses}
+        causes = [
+            (cause, status)
+            for clause, cause in self._result.causes.items()
+            if (status := of_clause(self._result, self._result.clauses[clause])) in _BROKEN
+            and clause not in told
+        ]
+        causes.sort(key=lambda item: WORST_FIRST.index(item[1]))
+        for number, (cause, _) in enumerate(causes[:SHOWN_CAUSES]):
+            self._print_cause(cause, LATER_LINES if number else FOUND_LINES)
+        if rest := causes[SHOWN_CAUSES:]:
+            self._print_rest(clause_ranges(cause.clause for cause, _ in rest))
 
+    def _print_cause(self, cause: Cause, lines: int) -> None:
+        clause = self._result.clauses[cause.clause]
+        self._console.print(f"\n[bold]{clause.id}[/] ({clause.level}) {escape(clause.text)}")
+        self._print_evidence(cause.example, lines)
+        if cause.findings > 1:
+            found = f"{count(cause.findings, 'finding')} in {count(cause.cases, 'case')}"
+            _print_labelled(self._console, "in all:", f"{found} of {', '.join(cause.modes)}")
 
-def _print_rest(console: Console, what: str, report: Path | None) -> None:
-    where = f"see {report}" if report else "--report DIR tells how"
-    console.print(f"\nalso broken, {where}: {what}", markup=False)
+    def _print_evidence(self, evidence: Evidence, lines: int) -> None:
+        for label, text in evidence_parts(evidence):
+            if label == "replay":
+                self._print_command(text)
+            elif label == "case":
+                _print_labelled(self._console, "case:", "\n".join(self._explain(evidence.case)))
+            else:
+                _print_labelled(self._console, f"{label}:", excerpt(text, lines))
 
+    def _explain(self, values: Sequence[str]) -> list[str]:
+        """The values of a case, with their words where these have not been printed yet."""
+        fresh = [value for value in values if value not in self._explained]
+        self._explained.update(fresh)
+        known = [value.partition(":")[0] for value in values if value not in fresh]
+        return [*fresh, *([", ".join(known)] if known else [])]
 
-def _print_evidence(console: Console, evidence: Evidence, lines: int) -> None:
-    shorter = replace(
-        evidence, expected=excerpt(evidence.expected, lines), found=excerpt(evidence.found, lines)
-    )
-    for label, text in evidence_parts(shorter):
-        if label == "replay":  # one line, however long: it is there to be copied
-            console.print(f"  {label + ':':{INDENT}}{text}", markup=False, soft_wrap=True)
-        else:
-            _print_labelled(console, f"{label}:", text)
+    def _print_command(self, command: str) -> None:
+        """Print a command as one line, however long: it is there to be copied."""
+        text = f"  {'replay:':{INDENT}}{command}"
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def _print_rest(self, what: str) -> None:
+        where = f"see {self._report}" if self._report else "--report DIR tells how"
+        self._console.print(f"\nalso broken, {where}: {what}", markup=False)
 
 
 def _print_labelled(console: Console, label: str, text: str) -> None:
     """Print ``text`` behind its label, what does not fit below where it begins."""
-    width = max(console.width - 2 - INDENT, 20)
     for line in text.splitlines() or [""]:
-        for part in textwrap.wrap(line, width) or [""]:
-            console.print(f"  {label:{INDENT}}{part}", markup=False, soft_wrap=True)
-            label = ""
+        _print_wrapped(console, line, f"  {label:{INDENT}}", " " * (2 + INDENT))
+        label = ""
+
+
+def _print_wrapped(console: Console, line: str, first: str, later: str) -> None:
+    """Print ``line`` with a beginning for its first line and for those that it goes on in."""
+    width = max(console.width, len(later) + FEWEST_COLUMNS)
+    shown = textwrap.fill(
+        line,
+        width,
+        initial_indent=first,
+        subsequent_indent=later,
+        break_on_hyphens=False,
+    )
+    console.print(shown or first, markup=False, soft_wrap=True)
 
 
 def _print_unchecked(console: Console, result: Result) -> None:
@@ -311,11 +355,17 @@ def _print_not_run(console: Console, result: Result) -> None:
 
 
 def _print_waivers(console: Console, result: Result) -> None:
+    hidden: dict[tuple[str, str], list[str]] = {}
     for row in result.rows:
-        if row.status == "waived":
+        if row.status == "waived" and row.findings:
             found = count(row.findings, "finding")
             text = f"\n{row.clause} in {row.mode} is waived: {row.reason}; {found}"
             console.print(text, markup=False)
+        elif row.status == "waived":
+            hidden.setdefault((row.mode, row.reason), []).append(row.clause)
+    for (mode, reason), clauses in hidden.items():
+        number = count(len(clauses), "clause")
+        console.print(f"\n{number} in {mode} waived: {reason}", markup=False)
     for fault in result.waiver_faults:
         console.print(f"\n[bold red]wrong waiver[/]: {escape(fault)}")
 
@@ -342,6 +392,8 @@ def _print_conclusion(console: Console, result: Result) -> None:
         f"\n{result.executed} of {count(result.expected, 'case')} in {result.seconds:.0f} s; "
         f"clauses by mode: {counts or 'none'}"
     )
+    if result.interrupted:
+        console.print("[bold yellow]interrupted[/]: not every planned case was run")
     verdict, _, reason = sentence(result).partition(":")
     style = _VERDICT_STYLES[result.exit_code]
     console.print(f"{escape(result.saver)} [{style}]{verdict}[/]:{escape(reason)}")

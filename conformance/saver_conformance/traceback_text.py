@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import site
 import sys
 import sysconfig
 import traceback
@@ -24,11 +23,10 @@ MAX_LINES = 80
 MAX_DEPTH = 5
 """Exceptions that are told: the one that was raised, its causes, and members of groups."""
 
-_LIBRARIES = tuple(
-    dict.fromkeys(
-        [sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-        + [*site.getsitepackages(), site.getusersitepackages()]
-    )
+_STDLIB = sysconfig.get_path("stdlib")
+_PACKAGES = re.compile(r"/(?:site|dist)-packages/")
+_LIBRARY_PATH = re.compile(
+    rf'File "(?:[^"]*/(?:site|dist)-packages/|{re.escape(_STDLIB)}/(?!(?:site|dist)-packages))'
 )
 _IMPORTLIB = str(Path(importlib.__file__).parent)
 _SECTION = re.compile(r"\n\s*\n|\n(?=(?:Current t|T)hread 0x)")
@@ -59,12 +57,15 @@ def place_of(error: BaseException, saver: ModuleType | None) -> str:
 
 
 def without_suite(stacks: str) -> str:
-    """What the fault handler wrote, without frames of the suite and the list of C extensions."""
-    return "\n".join(
-        line
-        for line in stacks.splitlines()
-        if not (line.startswith("Extension modules:") or _is_harness(line))
-    ).strip()
+    """What the fault handler wrote, without frames of the suite and the list of C extensions.
+
+    The thread that the saver runs in comes first.
+    """
+    threads = [part for part in _SECTION.split(stacks) if part.strip()]
+    threads.sort(key=lambda part: not (_has_saver(part) or part.startswith("Fatal")))
+    lines = [line for thread in threads for line in thread.splitlines()]
+    kept = (line for line in lines if not (line.startswith("Extension") or _is_harness(line)))
+    return "\n".join(map(_shorten, kept)).strip()
 
 
 def of_crash(stacks: str) -> str:
@@ -79,12 +80,9 @@ def place_in(stacks: str) -> str:
     Args:
         stacks: what the fault handler wrote, innermost frames first, the suite's frames included.
     """
-    for thread in _SECTION.split(stacks):
-        frames = [match for line in thread.splitlines() if (match := _STACK_FRAME.match(line))]
-        if not any(_is_harness(frame.group()) for frame in frames):
-            continue  # another thread than the one that answers requests
-        for frame in frames:
-            if not frame["file"].startswith((*_LIBRARIES, f"{SUITE}/", "<")):
+    for thread in filter(_has_saver, _SECTION.split(stacks)):
+        for frame in filter(None, map(_STACK_FRAME.match, thread.splitlines())):
+            if not (_is_library(frame["file"]) or _is_harness(frame.group())):
                 return _place(frame["file"], int(frame["line"]), frame["name"])
     return ""
 
@@ -134,7 +132,7 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 def _format(frame: traceback.FrameSummary) -> Iterator[str]:
-    yield f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
+    yield _shorten(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}')
     if frame.line:
         yield f"    {frame.line}"
 
@@ -155,5 +153,19 @@ def _place(file: str, line: int, name: str) -> str:
     return f"{short}:{line} in {name}"
 
 
+def _has_saver(thread: str) -> bool:
+    """Whether a thread is the one that answers requests, and so calls the saver."""
+    return any(map(_is_harness, thread.splitlines()))
+
+
 def _is_harness(line: str) -> bool:
     return f'File "{SUITE}/' in line or 'File "<frozen runpy>"' in line
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith((f"{_STDLIB}/", "<")) or _PACKAGES.search(file) is not None
+
+
+def _shorten(line: str) -> str:
+    """``line`` with a library's path from its package on; of the saver's files all is told."""
+    return _LIBRARY_PATH.sub('File "', line)

@@ -7,7 +7,8 @@ A waiver stands in a TOML file under clause and mode::
     link = "https://example.org/issues/1"
 
 A mode may be a pattern, ``[FILES-010."lora-*"]``. A waiver is a promise to look again: one that
-nothing needs any more is a failure.
+nothing needs any more is a failure. Where a waived clause keeps others from being checked, as a
+saver that raises does, these are waived too.
 """
 
 from __future__ import annotations
@@ -111,14 +112,26 @@ def apply(
         every: whether every case of a plan was run; a waiver that a few cases do not need is not
             wrong for that.
     """
-    waived = []
-    for row in rows:
-        waiver = next((w for w in waivers if w.clause == row.clause and w.covers(row.mode)), None)
-        if waiver and row.status in ("fail", "deviation"):
-            row = replace(row, status="waived", reason=f"{waiver.reason} ({waiver.link})")
-        waived.append(row)
+    waived = [_waive(row, waivers) for row in rows]
     judged = tuple(claimed) if every else ()
     return tuple(waived), tuple(_faults(waived, waivers, judged))
+
+
+def _waive(row: Row, waivers: Sequence[Waiver]) -> Row:
+    waiver = _find(waivers, row.clause, row.mode)
+    if waiver and row.status in ("fail", "deviation"):
+        return replace(row, status="waived", reason=f"{waiver.reason} ({waiver.link})")
+    causes = [_find(waivers, clause, row.mode) for clause in row.stopped_by]
+    known = [cause for cause in causes if cause]
+    if row.status == "unavailable" and known and len(known) == len(causes):
+        reason = f"not checked everywhere, since {known[0].clause} is broken, which is waived: "
+        return replace(row, status="waived", reason=f"{reason}{known[0].reason} ({known[0].link})")
+    return row
+
+
+def _find(waivers: Sequence[Waiver], clause: str, mode: Mode) -> Waiver | None:
+    """The first waiver of ``clause`` that covers ``mode``."""
+    return next((item for item in waivers if item.clause == clause and item.covers(mode)), None)
 
 
 def _faults(

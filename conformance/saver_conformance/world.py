@@ -22,25 +22,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from saver_conformance import interrupts
 from saver_conformance.case import Case, Mode
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.listening import Listener, following
 from saver_conformance.observation import RankOutcome
 from saver_conformance.rank import Answer, RankStart
+from saver_conformance.time_limit import PERIOD, TimeLimit
 from saver_conformance.traceback_text import of_crash, place_in, without_suite
 
-START_LIMIT = 180.0
+START_LIMIT = 300.0
 """Seconds for all ranks to start, import their framework and join the process group."""
-PREPARE_LIMIT = 180.0
-"""Seconds to build and train one case; DeepSpeed compiles an operator on its first use."""
+PREPARE_LIMIT = 300.0
+"""Seconds to build and train one case."""
 SAVE_LIMIT = 30.0
 """Seconds after which a saver that has not returned is reported as hanging."""
-COMPARE_LIMIT = 30.0
+COMPARE_LIMIT = 120.0
 """Seconds to look at all that a save must leave as it is."""
-REHEARSAL_GRACE = 20.0
+REHEARSAL_GRACE = 60.0
 """Seconds for a rehearsed save besides the save itself."""
 CLOSE_LIMIT = 30.0
 """Seconds to free what a case holds; a world that needs longer is replaced."""
+MEET_LIMIT = 10.0
+"""Seconds for ranks to show that they still hear each other, once a saver has raised."""
 GRACE = 5.0
 """Seconds that the other ranks get once one has failed: it may have left them waiting."""
 STACKS_LIMIT = 2.0
@@ -152,16 +156,24 @@ class World:
     Use it as a context manager, or call ``stop``; either leaves neither a process nor a file.
     """
 
-    def __init__(self, key: WorldKey, *, episode: str, process_group: bool = True) -> None:
+    def __init__(
+        self,
+        key: WorldKey,
+        *,
+        episode: str,
+        process_group: bool = True,
+        scratch: Path | None = None,
+    ) -> None:
         """Start the processes; ``join`` waits for them.
 
         Args:
             key: how many ranks, and for which family of engines.
             episode: module that has ``prepare(case, folder)``.
             process_group: whether worlds of several ranks join a process group.
+            scratch: where its folder is made; None is the folder for temporary files.
         """
         self.key = key
-        self.folder = Path(tempfile.mkdtemp(prefix="saver-conformance-world-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="saver-conformance-world-", dir=scratch))
         self._processes: list[_Process] = []
         group = _choose_backend(key) if process_group and key.size > 1 else ""
         port = _find_free_port()
@@ -250,6 +262,11 @@ class World:
         }
         return self._ask(request, limit + REHEARSAL_GRACE)
 
+    def meet(self) -> bool:
+        """Whether the ranks still hear each other, none a collective ahead of another."""
+        answers = self._ask({"do": "meet"}, MEET_LIMIT)
+        return all(answer.status == "returned" for answer in answers)
+
     def close(self) -> bool:
         """Free what the case holds; False when the world is of no more use."""
         answers = self._ask({"do": "close"}, CLOSE_LIMIT)
@@ -309,19 +326,18 @@ class World:
             with contextlib.suppress(BrokenPipeError):  # it died; seen below
                 os.write(process.requests, line)
         started = time.monotonic()
-        deadline, waiting_since = started + limit, f"did not return within {limit:g} s"
+        time_limit, waiting_since = TimeLimit(limit), f"did not return within {limit:g} s"
         answers: dict[int, Answer] = {}
         while len(answers) < len(self._processes):
+            interrupts.check()
             pending = [item for item in self._processes if item.rank not in answers]
-            for process, answer in _collect(pending, deadline - time.monotonic()):
+            for process, answer in _collect(pending, min(time_limit.left(), PERIOD)):
                 answers[process.rank] = answer
-                hurried = time.monotonic() + GRACE
-                if answer.status != "returned" and hurried < deadline:
-                    deadline = hurried
+                if answer.status != "returned" and time_limit.shorten(GRACE):
                     waiting_since = (
                         f"still waiting {GRACE:g} s after rank {process.rank} {answer.status}"
                     )
-            if time.monotonic() >= deadline:
+            if time_limit.left() <= 0:
                 break
         for process in self._processes:
             if process.rank not in answers:

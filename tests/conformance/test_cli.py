@@ -149,7 +149,7 @@ DRIVER = """
 import sys
 from saver_conformance import cli, judge
 fake = "tests.conformance.fake_bench"
-judge.Bench.__init__.__defaults__ = (fake, fake, fake, False)
+judge.Bench.__init__.__defaults__ = (fake, fake, fake, False, "")
 cli.main(sys.argv[1:])
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
 from saver_conformance.page.conclusion import WORDS, sentence
-from saver_conformance.page.plain import evidence_text, failure_lines
+from saver_conformance.page.plain import evidence_text, failure_lines, told_failures
 from saver_conformance.page.result import Result, Row
 from saver_conformance.verdict import BROKEN, CONFORMS
 
@@ -56,7 +56,7 @@ def _verdict_test(result: Result) -> ET.Element:
     test = ET.Element("testcase", classname=result.saver, name="verdict")
     if result.exit_code != CONFORMS:
         tag = "failure" if result.exit_code == BROKEN else "error"
-        failures = ("\n".join(failure_lines(result, item)) for item in result.failures)
+        failures = ("\n".join(failure_lines(result, item)) for item in told_failures(result))
         _add(test, tag, sentence(result), "\n\n".join((*failures, *result.waiver_faults)))
     return test
 

@@ -16,7 +16,6 @@ SHOWN_MESSAGES = 4
 """Messages of one exception at one place that are shown."""
 
 _HEADINGS = {
-    "changed nothing": "The save changed nothing",
     "died": "A rank died",
     "raised": "A rank raised an exception",
     "hung": "A rank hung",
@@ -57,8 +56,18 @@ def evidence_text(evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
+def told_failures(result: Result) -> tuple[Failure, ...]:
+    """The failures that are not waived."""
+    failing = {(row.clause, row.mode) for row in result.rows if row.status == "fail"}
+    return tuple(
+        item
+        for item in result.failures
+        if any((clause, mode) in failing for clause in item.clauses for mode in item.modes)
+    )
+
+
 def failure_lines(result: Result, failure: Failure) -> Iterator[str]:
-    """How saves ended, where, in how many cases, and what was not checked because of it."""
+    """How ranks ended, where, in how many cases, and what was not checked because of it."""
     yield failure.messages[0]
     for message in failure.messages[1:SHOWN_MESSAGES]:
         yield f"also: {message}"
@@ -67,6 +76,7 @@ def failure_lines(result: Result, failure: Failure) -> Iterator[str]:
     if failure.place:
         yield f"at {failure.place}"
     yield f"in {count(failure.cases, 'case')} of {', '.join(failure.modes)}"
+    yield from failure.when
     clauses = {row.clause for row in result.rows if row.reason in failure.ends and not row.findings}
     if clauses:
         yield f"unchecked because of it: {count(len(clauses), 'clause')}"
@@ -74,7 +84,18 @@ def failure_lines(result: Result, failure: Failure) -> Iterator[str]:
 
 def failure_heading(failure: Failure) -> str:
     """What became of the save, as a heading."""
-    return _HEADINGS[failure.kind]
+    return f"{_HEADINGS[failure.kind]} ({', '.join(failure.clauses)})"
+
+
+def unchanged_text(result: Result) -> str:
+    """In how many cases the save did nothing, as a sentence; empty when in none."""
+    if result.unchanged is None:
+        return ""
+    cases = count(result.unchanged.cases, "case")
+    return (
+        f"The save changed no file in the output folder in {cases} of "
+        f"{', '.join(result.unchanged.modes)}."
+    )
 
 
 def unchecked(result: Result) -> tuple[Unchecked, ...]:

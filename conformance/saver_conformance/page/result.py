@@ -132,27 +132,44 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Saves that failed as a whole in one way at one place.
+    """Saves from which not every rank returned, with one exception at one place.
 
     Attributes:
-        kind: ``changed nothing``, ``died``, ``raised`` or ``hung``.
-        clause: the id of the clause that the example is about.
+        kind: ``raised``, ``hung`` or ``died``.
         place: the saver's own innermost frame; empty when none is known.
-        messages: how the saves ended, in one line each.
+        messages: how ranks ended, in one line each, the most frequent first.
+        when: with which values of the axes it happens, in words.
         ends: the reasons of clauses that were not checked because of it.
+        clauses: ids of the clauses about ranks that are broken by it.
         modes: the modes in which it happened.
         cases: number of cases in which it happened.
-        example: a finding of the simplest case.
+        example: the finding of the simplest case; None when there is none.
     """
 
     kind: str
-    clause: str
     place: str
     messages: tuple[str, ...]
+    when: tuple[str, ...]
     ends: frozenset[str]
+    clauses: tuple[str, ...]
     modes: tuple[str, ...]
     cases: int
-    example: Evidence
+    example: Evidence | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Failing cases in which the save changed no file.
+
+    Attributes:
+        modes: their modes.
+        cases: their number.
+        replay: the command that runs the simplest of them again.
+    """
+
+    modes: tuple[str, ...]
+    cases: int
+    replay: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +211,9 @@ class Result:
         clauses: by id, in the order of the spec.
         rows: by clause and claimed mode, in that order; ``not claimed`` where the saver has no
             part in the clause.
-        failures: saves that failed as a whole, which explain much of what else is found.
+        failures: saves from which not every rank returned; they leave much unchecked.
+        unchanged: the cases in which the save did nothing; None when there is none.
+        interrupted: whether it was ended before every planned case was run.
         causes: by clause, the simplest first.
         waiver_faults: what is wrong with the waivers.
         not_run: the cases that were not run.
@@ -215,6 +234,8 @@ class Result:
     clauses: Mapping[str, Clause]
     rows: tuple[Row, ...]
     failures: tuple[Failure, ...]
+    unchanged: Unchanged | None
+    interrupted: bool
     causes: Mapping[str, Cause]
     waiver_faults: tuple[str, ...]
     not_run: tuple[NotRun, ...]
@@ -306,7 +327,10 @@ def parse(report: Mapping[str, Any]) -> Result:
         rows=tuple(
             _parse_row(item) for item in report["clauses"] if item["mode"] in report["modes"]
         ),
-        failures=tuple(_parse_failure(item) for item in report["failures"]),
+        # Reports of the first days do not have what is asked for with ``get``.
+        failures=tuple(_parse_failures(report.get("failures", ()))),
+        unchanged=_parse_unchanged(report.get("unchanged")),
+        interrupted=report.get("interrupted", False),
         causes={item["clause"]: _parse_cause(item) for item in report["causes"]},
         waiver_faults=tuple(printable(fault) for fault in report["waiver_faults"]),
         not_run=tuple(_parse_not_run(report["not_run"])),
@@ -326,9 +350,7 @@ def _first_fault(report: Mapping[str, Any]) -> str:
     fault = best_match(_validator().iter_errors(report))
     if fault is not None:
         return printable(f"{fault.json_path}: {fault.message}")
-    for clause in (
-        item["clause"] for part in ("clauses", "failures", "causes") for item in report[part]
-    ):
+    for clause in (item["clause"] for item in (*report["clauses"], *report["causes"])):
         if clause not in report["spec"]:
             return f"{clause} does not stand in its spec"
     return ""
@@ -359,17 +381,38 @@ def _parse_row(plain: Mapping[str, Any]) -> Row:
     )
 
 
-def _parse_failure(plain: Mapping[str, Any]) -> Failure:
-    return Failure(
-        kind=plain["kind"],
-        clause=plain["clause"],
-        place=printable(plain["place"]),
-        messages=tuple(_shorten(message, 1) for message in plain["messages"]),
-        ends=frozenset(_shorten(f"{UNCHECKED}{end}", SHOWN_REASON_LINES) for end in plain["ends"]),
-        modes=tuple(plain["modes"]),
-        cases=plain["cases"],
-        example=_parse_evidence(plain["example"]),
-    )
+def _parse_failures(plain: Iterable[Mapping[str, Any]]) -> Iterator[Failure]:
+    """Failures with one exception at one place as one, whatever the axes' values are."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for item in plain:
+        key = (item["kind"], item["exception"], item["place"])
+        groups.setdefault(key, []).append(item)
+    for (kind, exception, place), same in groups.items():
+        examples = [item["example"] for item in same if item.get("example")]
+        messages = [text for item in same for text in item.get("messages", ())]
+        ends = {end for item in same for end in item.get("ends", ())}
+        yield Failure(
+            # A rank that waits for one that raised is not what went wrong.
+            kind="raised" if exception and kind == "hung" else kind,
+            place=printable(place),
+            messages=_distinct(_shorten(text, 1) for text in messages or [exception or kind]),
+            when=_distinct(printable(item["when"]) for item in same if item.get("when")),
+            ends=frozenset(_shorten(f"{UNCHECKED}{end}", SHOWN_REASON_LINES) for end in ends),
+            clauses=_distinct(clause for item in same for clause in item["clauses"]),
+            modes=_distinct(mode for item in same for mode in item["modes"]),
+            cases=sum(item["cases"] for item in same),
+            example=_parse_evidence(examples[0]) if examples else None,
+        )
+
+
+def _parse_unchanged(plain: Mapping[str, Any] | None) -> Unchanged | None:
+    if plain is None:
+        return None
+    return Unchanged(tuple(plain["modes"]), plain["cases"], printable(plain["replay"]))
+
+
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
 
 
 def _parse_cause(plain: Mapping[str, Any]) -> Cause:
@@ -410,7 +453,7 @@ def _parse_not_run(records: Iterable[Mapping[str, Any]]) -> Iterator[NotRun]:
         by_reason.setdefault(key, []).append(record)
     for (status, reason), same in by_reason.items():
         modes = tuple(dict.fromkeys(record["case"]["mode"] for record in same))
-        yield NotRun(status, reason, modes, len(same), printable(same[0]["replay"]))
+        yield NotRun(status, reason, modes, len(same), printable(same[0].get("replay", "")))
 
 
 def _shorten(text: str, lines: int = SHOWN_LINES) -> str:

@@ -11,6 +11,8 @@ from saver_conformance.page.plain import (
     evidence_text,
     failure_heading,
     failure_lines,
+    told_failures,
+    unchanged_text,
     unchecked,
 )
 from saver_conformance.page.result import Cause, Failure, Result
@@ -31,9 +33,12 @@ def _parts(result: Result) -> Iterator[str]:
         ["mode", *result.areas],
         ([mode, *(_cell(result, mode, area) for area in result.areas)] for mode in result.modes),
     )
-    for failure in result.failures[:SHOWN_CAUSES]:
+    if text := unchanged_text(result):
+        yield text
+    failures = told_failures(result)
+    for failure in failures[:SHOWN_CAUSES]:
         yield from _tell_failure(result, failure)
-    told = {item.clause for item in result.failures if item.kind != "changed nothing"}
+    told = {clause for item in failures for clause in item.clauses}
     broken = set(result.broken()) - told
     causes = [result.causes[clause] for clause in result.causes if clause in broken]
     for cause in causes[:SHOWN_CAUSES]:
@@ -73,5 +78,5 @@ def _tell(result: Result, cause: Cause) -> Iterator[str]:
 def _tell_failure(result: Result, failure: Failure) -> Iterator[str]:
     yield f"### {failure_heading(failure)}"
     yield block("\n".join(failure_lines(result, failure)))
-    if failure.kind != "changed nothing":
+    if failure.example is not None:
         yield block(evidence_text(failure.example))
