@@ -252,13 +252,19 @@ def _print_failures(console: Console, verdict: Verdict) -> None:
 
 
 def _print_waivers(console: Console, verdict: Verdict) -> None:
+    hidden: dict[tuple[Mode, str], list[str]] = {}
     for row in verdict.rows:
-        if row.status == "waived":
+        if row.status == "waived" and row.findings:
             console.print(
                 f"\n{row.clause} in {row.mode} is waived: {row.reason}; "
                 f"{_count(len(row.findings), 'finding')}",
                 markup=False,
             )
+        elif row.status == "waived":
+            hidden.setdefault((row.mode, row.reason), []).append(row.clause)
+    for (mode, reason), clauses in hidden.items():
+        number = _count(len(clauses), "clause")
+        console.print(f"\n{number} in {mode} waived: {reason}", markup=False)
     for fault in verdict.waiver_faults:
         console.print(f"\n[bold red]wrong waiver[/]: {escape(fault)}")
 
