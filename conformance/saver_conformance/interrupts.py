@@ -58,10 +58,10 @@ def held() -> Iterator[None]:
         for number, handler in before.items():
             if callable(handler):
                 signal.signal(number, handler)
-        for number, frame in came:
-            handler = before[signal.Signals(number)]
+        for arrived, frame in came:
+            handler = before[signal.Signals(arrived)]
             if callable(handler):
-                handler(number, frame)
+                handler(arrived, frame)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -239,9 +239,8 @@ class Judge:
         self.make_ready(case)
         key = _key_of(case)
         if key in self._used:
-            saved = self._save_again(left, case)
-            if saved is not None:
-                return saved
+            if (again := self._save_again(left, case)) is not None:
+                return again
             self._discard(key)
             self.make_ready(case)
         saved = self._save_once(left, case)

@@ -136,7 +136,7 @@ def _stop_server() -> None:
     Not ``ForkServer._stop``: that waits for imports in progress, and raises TypeError where an
     earlier stop was interrupted.
     """
-    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
     with server._lock, interrupts.held():
         pid, alive, address = (
             server._forkserver_pid,

@@ -176,7 +176,8 @@ class Verdict:
     def exit_code(self) -> int:
         """The verdict as a process's exit code.
 
-        0: every claimed MUST was checked in every planned case and holds or is waived.
+        0: every claimed MUST was checked in every planned case and holds or is waived, or could
+           not be checked because of one that is waived.
         1: a MUST is broken, or a waiver is wrong.
         2: inconclusive: something claimed was not run or not checked, or nothing was.
         3: the harness failed.
@@ -188,7 +189,9 @@ class Verdict:
         if any(record.status == "error" for record in self.records):
             return HARNESS_FAILED
         every_mode_ran = {row.mode for row in claimed if row.cases} == set(self.modes)
-        if not claimed or not every_mode_ran or any(map(self._is_missing, self.records)):
+        # Waived raises excuse what they hide, but not a run in which nothing was saved at all.
+        saved = any(item.status == "run" and item.failure is None for item in self.records)
+        if not saved or not every_mode_ran or any(map(self._is_missing, self.records)):
             return INCONCLUSIVE
         if any(row.status not in ("pass", "waived") for row in claimed):
             return INCONCLUSIVE

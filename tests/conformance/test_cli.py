@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from saver_conformance import cli
+from saver_conformance import cli, pipeline
 from saver_conformance.case import MODES, Case, Mode
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.spec import SPEC
 from saver_conformance.verdict import CaseRecord, Verdict, aggregate
 
 ROOT = Path(__file__).parents[2]
+LONG = 300
+"""Seconds; more than anything here takes on the busiest machine."""
 
 
 def call(*arguments: str) -> int:
@@ -146,7 +150,9 @@ def test_modes_are_named_by_patterns() -> None:
 
 
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from saver_conformance import cli, judge
 fake = "tests.conformance.fake_bench"
 judge.Bench.__init__.__defaults__ = (fake, fake, fake, False, "")
@@ -154,7 +160,7 @@ cli.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-c", DRIVER, "run", "--modes", "full-ddp", "--saver"]
     run = subprocess.Popen(
@@ -165,18 +171,73 @@ def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Pat
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("saver-conformance-*/case-2")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(0.5)
+    wait_for(lambda: any(tmp_path.glob("saver-conformance-*/case-2")))
     assert len(find_processes(tmp_path)) >= 3
     os.killpg(run.pid, number)
-    shown, errors = run.communicate(timeout=30)
+    shown, errors = run.communicate(timeout=LONG)
     assert run.returncode == cli.INTERRUPTED
     assert errors.decode().strip() == "saver-conformance: interrupted; no verdict"
     assert b"Traceback" not in shown
-    assert find_processes(tmp_path) == []
-    assert [path for path in tmp_path.iterdir() if path.name.startswith("saver-conf")] == []
+    wait_for(lambda: not find_processes(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
+def test_several_interrupts_are_as_quiet_as_one(pause: float, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DRIVER, "run", "--modes", "full-ddp", "--saver"]
+    run = subprocess.Popen(
+        [*command, "tests.conformance.fake_savers:sleeps_on_rank_1"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    wait_for(lambda: any(tmp_path.glob("saver-conformance-*/case-2")))
+    for _ in range(3):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGINT)
+        time.sleep(pause)
+    _, errors = run.communicate(timeout=LONG)
+    assert run.returncode == cli.INTERRUPTED
+    assert errors.decode().strip() == "saver-conformance: interrupted; no verdict"
+    wait_for(lambda: not find_processes(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_keeps_what_was_found(tmp_path: Path) -> None:
+    report, temporary = tmp_path / "report", tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-c", DRIVER, "run", "--modes", "full-ddp", "--save-limit", "600"]
+    run = subprocess.Popen(
+        [*command, "--report", str(report), "--saver"]
+        + ["tests.conformance.fake_savers:sleeps_from_case_9_on"],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    wait_for(lambda: any(temporary.glob("saver-conformance-*/case-9")))
+    os.killpg(run.pid, signal.SIGINT)
+    shown, errors = run.communicate(timeout=LONG)
+    assert run.returncode == cli.INTERRUPTED
+    assert errors.decode().strip() == "saver-conformance: interrupted"
+    assert b"FILES-001" in shown
+    assert b"not every planned case was run" in shown
+    plain = json.loads((report / "report.json").read_text())
+    assert plain["interrupted"]
+    assert 0 < plain["totals"]["executed"] < plain["totals"]["expected"]
+    assert {item["reason"] for item in plain["not_run"]} == {pipeline.INTERRUPTED}
+    assert list(temporary.iterdir()) == []
+
+
+def wait_for(happens: Callable[[], bool]) -> None:
+    """Wait until something happens, however busy the machine is."""
+    deadline = time.monotonic() + LONG
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def find_processes(temporary: Path) -> list[int]:
