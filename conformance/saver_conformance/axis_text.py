@@ -222,6 +222,8 @@ _DEFAULTS = {
 }
 MAX_LENGTH = 120
 """Characters of a value that are shown whole."""
+SHORT = 30
+"""Characters of a value that stands before its words, which name it too."""
 _UNTOLD = ("mode", "adapter", "seed", "alpha", "after")
 """Fields that are no unusual value themselves: said elsewhere, or by themselves meaningless."""
 
@@ -272,7 +274,10 @@ def _describe(name: str, value: Any) -> str:
     if text := axis.values.get(spelled):
         return f"{name} {spelled}: {text}"
     listed = ", ".join(map(_spell, value)) if isinstance(value, list | tuple) else spelled
-    return f"{name}: {axis.other.format(listed) if axis.other else spelled}"
+    if not axis.other:
+        return f"{name} {listed}"
+    head = f"{name} {listed}" if len(listed) <= SHORT else name
+    return f"{head}: {axis.other.format(listed)}"
 
 
 def _spell(value: Any) -> str:

@@ -177,15 +177,16 @@ def explain(failing: Sequence[Row], passing: Sequence[Row]) -> tuple[Explanation
 
 def read_row(case: Case) -> dict[str, Any]:
     """The value of ``case`` on every axis that may explain a failure."""
+    # Of axes that tell as much, the first is named; what is done besides the save comes last.
     return {
+        **row_of(case),
         "method": case.mode.method,
         "engine": case.mode.engine,
         "world_size": case.world_size,
         "nodes": case.nodes,
         "replicas": case.replicas,
-        "trial": case.trial,
         "after": case.after.mode.method if case.after else None,
-        **row_of(case),
+        "trial": case.trial,
     }
 
 

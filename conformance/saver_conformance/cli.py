@@ -25,7 +25,7 @@ from saver_conformance.claims_file import ClaimsFileError, read_claims
 from saver_conformance.crashing import CRASH_POINTS
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.judge import UnknownSaverError
-from saver_conformance.kept_output import KeepError
+from saver_conformance.kept_output import AFTER, BEFORE, KeepError
 from saver_conformance.page import site
 from saver_conformance.page.result import ResultError, read_results
 from saver_conformance.report import write_report
@@ -211,6 +211,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "-v",
         "--verbose",
         action="store_true",
+        dest="listen",
         help="show what the ranks print while they save",
     )
     again.add_argument(
@@ -299,7 +300,7 @@ def _end_early(console: Console, verdict: Verdict, given: argparse.Namespace) ->
 
 def _print(console: Console, verdict: Verdict, given: argparse.Namespace) -> None:
     report = _report_of(given)
-    print_verdict(console, verdict, report, verbose=given.verbose)
+    print_verdict(console, verdict, report, verbose=getattr(given, "verbose", False))
     if verdict.smallest is not None:
         where = report / SMALLEST_CASE_FILE if report else verdict.smallest.to_short_json()
         console.print(f"the smallest case that fails: {where}", markup=False, soft_wrap=True)
@@ -345,12 +346,16 @@ def _replay(given: argparse.Namespace) -> int:
                 waivers=given.waivers,
                 claims=given.claims,
                 progress=progress,
-                listen=listen if given.verbose else None,
+                listen=listen if given.listen else None,
                 keep=given.keep,
             )
     except RunInterruptedError as interrupted:
         return _end_early(console, interrupted.verdict, given)
     _finish(console, verdict, given)
+    for name in (BEFORE, AFTER) if given.keep else ():
+        copy = given.keep / name
+        there = copy if copy.exists() else "nothing, there was no output folder"
+        console.print(f"{name} the save: {there}", markup=False, soft_wrap=True)
     return verdict.exit_code
 
 

@@ -25,7 +25,7 @@ from saver_conformance.disk.directory import scan
 from saver_conformance.disk_space import why_no_room, why_no_space
 from saver_conformance.failures import CLAUSES, FailedSave, failure_of
 from saver_conformance.harness import HarnessFailedError
-from saver_conformance.kept_output import KeptOutput
+from saver_conformance.kept_output import AFTER, BEFORE, KeptOutput
 from saver_conformance.listening import Listener
 from saver_conformance.observation import Crashes, Entry, Observation, RankOutcome, Twin
 from saver_conformance.operators import run_operators
@@ -274,7 +274,7 @@ class Judge:
             shutil.rmtree(folder, ignore_errors=True)
             return self._not_prepared(key, case, answers)
         output = folder / "out"
-        self._keep_copy(output, "before")
+        self._keep_copy(output, BEFORE)
         before, crashes = _scan(output), None
         if case.trial == "crash":
             with time_of("crash"):
@@ -295,11 +295,11 @@ class Judge:
                 self._discard(key)  # before looking: ranks that hang may still write
             else:
                 self._used.add(key)
-            self._keep_copy(output, "after")
+            self._keep_copy(output, AFTER)
             return Saved(
                 case, folder, before, _scan(output), outcomes, started, None, None, crashes
             )
-        self._keep_copy(output, "after")
+        self._keep_copy(output, AFTER)
         with time_of("compare"):
             after, changes, twin = _scan(output), _read_changes(world.compare()), None
         if case.trial == "twin" and output.is_dir():

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+BEFORE, AFTER = "before", "after"
+"""Names of the copies."""
+
 
 class KeepError(Exception):
     """Copies cannot be kept where they are asked for."""
 
 
 class KeptOutput:
-    """A folder with the copies ``before`` and ``after``; of several saves the last are kept."""
+    """A folder with the copies ``BEFORE`` and ``AFTER``; of several saves the last are kept."""
 
     def __init__(self, folder: Path) -> None:
         """Make ``folder``.

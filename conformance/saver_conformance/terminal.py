@@ -125,6 +125,7 @@ class LiveProgress:
         self._told: set[tuple[Mode, str]] = set()
 
     def __enter__(self) -> Self:
+        self._console.print(self._what, markup=False)  # at once: planning takes seconds
         self._bar.start()
         return self
 
@@ -135,7 +136,7 @@ class LiveProgress:
         """Show how many cases are planned, before the first rank is started."""
         self._planned = cases
         number = count(cases, "case") if cases else "cases without end"
-        self._console.print(f"{self._what}: {number}, starting ranks", markup=False)
+        self._console.print(f"{number}, starting ranks")
         self._bar.update(self._task, total=cases or None)
 
     def train(self, case: Case) -> None:
@@ -158,7 +159,11 @@ class LiveProgress:
         ]
         self._told.update((record.case.mode, clause) for clause in broken)
         if broken:
-            self._console.print(f"  {record.case.mode}: {', '.join(broken)}")
+            failure = record.failure
+            how = (failure.exception or failure.kind) if failure else ""
+            place = f" at {failure.place}" if failure and failure.place else ""
+            told = f" ({how}{place})" if how else ""
+            self._console.print(f"  {record.case.mode}: {', '.join(broken)}{escape(told)}")
         elif record.status == "error":
             self._console.print(f"  {record.case.mode}: the harness failed")
 
@@ -377,7 +382,7 @@ def _print_not_tried(console: Console, result: Result) -> None:
         for clause in result.clauses.values()
         if clause.level == "MUST" and of_clause(result, clause) == "not tried"
     ]
-    if untried:
+    if untried and result.profile != "replay":  # one case tries little
         number = count(len(untried), "MUST")
         told = clause_ranges(untried)
         console.print(f"\nnot tried in profile {result.profile}: {number} ({told})", markup=False)

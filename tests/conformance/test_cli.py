@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from saver_conformance import cli, pipeline
+from saver_conformance.axis_text import AXES
 from saver_conformance.case import MODES, Case, Mode
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.spec import SPEC
@@ -262,3 +265,68 @@ def test_the_judge_needs_no_framework_to_answer_questions() -> None:
         [sys.executable, "-c", "import json\n" + code], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize("name", ["handover", "HEAD", "guests", "names"])
+def test_explaining_an_axis(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("explain", name) == 0
+    shown = capsys.readouterr().out
+    axis = AXES[name.lower()]
+    for text in (name.lower(), axis.text, *axis.values.values()):
+        assert text in shown
+    assert shown.count("(default)") == 1
+
+
+def test_the_axes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("list", "axes") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(AXES)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert re.fullmatch(r"saver-conformance \d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def test_the_smallest_case_is_left_nowhere_unasked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case(Mode("full", "single"), head="contrary")
+    verdict = replace(make_verdict(case), smallest=case)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "run_conformance", lambda *_, **__: verdict)
+    call("run", "--profile", "explore")
+    assert list(tmp_path.iterdir()) == []
+    assert '{"mode": "full-single", "head": "contrary"}' in capsys.readouterr().out
+    call("run", "--profile", "explore", "--report", "rep")
+    assert Case.from_json((tmp_path / "rep" / "smallest-case.json").read_text()) == case
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"mode": "full-single", "architecture": "gpt"}', "architecture: expected one of llama"),
+        ('{"mode": "full-single", "seed": "x"}', "seed: expected a whole number"),
+        ('{"mode": "lora-single", "adapter": {"rank": 4}}', "unknown keys in an adapter: rank"),
+        ('{"mode": "full-ddp", "after": {"mode": "full-ddp", "dtype": 1}}', "dtype: expected one"),
+    ],
+)
+def test_a_value_that_no_case_has_is_told_in_one_line(
+    content: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "case.json"
+    path.write_text(content)
+    assert call("replay", str(path)) == 3
+    shown = capsys.readouterr().err
+    assert told in shown
+    assert len(shown.strip().splitlines()) == 1
+
+
+def test_a_folder_for_copies_has_to_be_new(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    case = tmp_path / "case.json"
+    case.write_text('{"mode": "full-single"}')
+    assert call("replay", str(case), "--keep", str(tmp_path)) == 3
+    assert "is not empty" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "mine"
