@@ -20,6 +20,8 @@ SUITE = str(Path(__file__).parent)
 """The folder of this package."""
 MAX_LINES = 80
 """Lines of one exception's frames that are told, from both ends."""
+MAX_HEADLINE = 400
+"""Characters of an exception's first line that stand before its frames; all follow them."""
 MAX_DEPTH = 5
 """Exceptions that are told: the one that was raised, its causes, and members of groups."""
 
@@ -38,7 +40,8 @@ def headline(error: BaseException) -> str:
     kind = type(error)
     home = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
     lines = [line.strip() for line in _message(error).splitlines() if line.strip()]
-    return f"{home}{kind.__qualname__}" + (f": {lines[0]}" if lines else "")
+    text = f"{home}{kind.__qualname__}" + (f": {lines[0]}" if lines else "")
+    return text if len(text) <= MAX_HEADLINE else f"{text[:MAX_HEADLINE]}..."
 
 
 def describe_exception(error: BaseException) -> str:
@@ -88,14 +91,15 @@ def place_in(stacks: str) -> str:
 
 
 def _describe(error: BaseException, depth: int) -> Iterator[str]:
-    yield headline(error)
+    told = headline(error)
+    yield told
     frames = [line for item in _frames(error) for line in _format(item)]
     if len(frames) > MAX_LINES:
         left_out = f"  ... {len(frames) - MAX_LINES} lines ..."
         frames = [*frames[: MAX_LINES // 2], left_out, *frames[-MAX_LINES // 2 :]]
     yield from frames
     lines = [line.strip() for line in _message(error).splitlines() if line.strip()]
-    yield from (f"  {line}" for line in lines[1:])
+    yield from (f"  {line}" for line in lines if not told.endswith(line))
     notes: Sequence[str] = getattr(error, "__notes__", ())
     yield from (f"  {note}" for note in notes)
     if depth <= 1:

@@ -105,6 +105,16 @@ def test_description_tells_causes_and_members_of_groups() -> None:
     assert "TypeError: b" in group
 
 
+def test_description_of_a_long_message_has_it_whole_behind_the_frames() -> None:
+    def fail() -> None:
+        raise ValueError("x" * 1000 + "end")
+
+    text = describe_exception(raised(fail))
+    first, *rest = text.splitlines()
+    assert len(first) < 500
+    assert rest[-1].endswith("xend")
+
+
 def test_description_of_a_recursion_is_short() -> None:
     def dig(depth: int) -> None:
         dig(depth + 1)
