@@ -99,7 +99,7 @@ def _describe(error: BaseException, depth: int) -> Iterator[str]:
         frames = [*frames[: MAX_LINES // 2], left_out, *frames[-MAX_LINES // 2 :]]
     yield from frames
     lines = [line.strip() for line in _message(error).splitlines() if line.strip()]
-    yield from (f"  {line}" for line in lines if not told.endswith(line))
+    yield from (f"  {line}" for line in (lines if told.endswith("...") else lines[1:]))
     notes: Sequence[str] = getattr(error, "__notes__", ())
     yield from (f"  {note}" for note in notes)
     if depth <= 1:
