@@ -55,13 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         given = _make_parser().parse_args(arguments)
         code: int = given.command(given)
     except (UnknownSaverError, HarnessFailedError, ResultError, OSError) as error:
-        print(f"saver-conformance: {error}", file=sys.stderr)
-        sys.exit(HARNESS_FAILED)
+        # A terminal that is gone sends SIGHUP, and no word can be written to it any more.
+        code = INTERRUPTED if interrupts.have_come() else HARNESS_FAILED
+        _complain(str(error))
     except KeyboardInterrupt:
-        with contextlib.suppress(OSError):  # a terminal that is gone
-            print("saver-conformance: interrupted; no verdict", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+        _complain("interrupted; no verdict")
+    if code == INTERRUPTED:
+        interrupts.ignore()
     sys.exit(code)
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"saver-conformance: {text}", file=sys.stderr)
 
 
 def select_modes(patterns: str) -> tuple[Mode, ...]:
@@ -106,7 +113,8 @@ def _make_parser() -> argparse.ArgumentParser:
         type=_positive,
         default=SAVE_LIMIT,
         metavar="SECONDS",
-        help="time after which a save counts as hanging (default: %(default)g)",
+        help="time after which a save counts as hanging, longer while other work keeps the machine "
+        "busy (default: %(default)g)",
     )
 
     saver.add_argument(
@@ -230,8 +238,7 @@ def _end_early(console: Console, verdict: Verdict, report: Path | None = None) -
     with contextlib.suppress(OSError):  # a terminal that is gone
         if verdict.executed:
             print_verdict(console, verdict, report)
-        found = "" if verdict.executed else "; no verdict"
-        print(f"saver-conformance: interrupted{found}", file=sys.stderr)
+    _complain("interrupted" if verdict.executed else "interrupted; no verdict")
     return INTERRUPTED
 
 
