@@ -73,13 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         given = _make_parser().parse_args(arguments)
         code: int = given.command(given)
     except _CALLED_WRONGLY as error:
-        print(f"saver-conformance: {error}", file=sys.stderr)
-        sys.exit(HARNESS_FAILED)
+        # A terminal that is gone sends SIGHUP, and no word can be written to it any more.
+        code = INTERRUPTED if interrupts.have_come() else HARNESS_FAILED
+        _complain(str(error))
     except KeyboardInterrupt:
-        with contextlib.suppress(OSError):  # a terminal that is gone
-            print("saver-conformance: interrupted; no verdict", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+        _complain("interrupted; no verdict")
+    if code == INTERRUPTED:
+        interrupts.ignore()
     sys.exit(code)
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"saver-conformance: {text}", file=sys.stderr)
 
 
 def select_modes(patterns: str) -> tuple[Mode, ...]:
@@ -125,7 +132,8 @@ def _make_parser() -> argparse.ArgumentParser:
         type=_positive,
         default=SAVE_LIMIT,
         metavar="SECONDS",
-        help="time after which a save counts as hanging (default: %(default)g)",
+        help="time after which a save counts as hanging, longer while other work keeps the machine "
+        "busy (default: %(default)g)",
     )
 
     saver.add_argument(
@@ -287,14 +295,12 @@ def _finish(console: Console, verdict: Verdict, given: argparse.Namespace) -> No
 
 def _end_early(console: Console, verdict: Verdict, given: argparse.Namespace) -> int:
     """Print and write what an interrupted run has found; its terminal may be gone."""
-    found = "" if verdict.executed else "; no verdict"
     with contextlib.suppress(OSError):
         if verdict.executed:
             _print(console, verdict, given)
     if verdict.executed:
         _write(console, verdict, given)
-    with contextlib.suppress(OSError):
-        print(f"saver-conformance: interrupted{found}", file=sys.stderr)
+    _complain("interrupted" if verdict.executed else "interrupted; no verdict")
     return INTERRUPTED
 
 

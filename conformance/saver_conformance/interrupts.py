@@ -22,13 +22,23 @@ _received = threading.Event()
 def listen() -> None:
     """Raise KeyboardInterrupt for the first signal, in the main thread; ignore further ones.
 
-    A signal that is ignored already (``nohup``) stays so. It holds to the end of the process, which
-    is as much to be kept from a second Ctrl-C as the rest.
+    A signal that is ignored already (``nohup``) stays so.
     """
     _received.clear()
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+
+
+def ignore() -> None:
+    """Ignore further signals; the interpreter takes away other handlers before it has ended."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def have_come() -> bool:
+    """Whether a signal has come."""
+    return _received.is_set()
 
 
 def check() -> None:

@@ -1,4 +1,4 @@
-"""Which axis values lead to a failure: learned from the cases that failed and those that did not."""
+"""Which axis values lead to a failure: learned from failed and from saved cases."""
 
 from __future__ import annotations
 

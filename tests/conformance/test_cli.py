@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -208,13 +209,35 @@ def test_several_interrupts_are_as_quiet_as_one(pause: float, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_terminal_that_closes_ends_the_run_as_a_signal_does(tmp_path: Path) -> None:
+    master, terminal = pty.openpty()
+    code = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + DRIVER
+    command = [sys.executable, "-c", code, "run", "--modes", "full-ddp", "--saver"]
+    run = subprocess.Popen(
+        [*command, "tests.conformance.fake_savers:sleeps_on_rank_1"],
+        env={**os.environ, "TMPDIR": str(tmp_path), "TERM": "xterm"},
+        cwd=ROOT,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    wait_for(lambda: any(tmp_path.glob("saver-conformance-*/case-2")))
+    os.close(master)
+    assert run.wait(timeout=LONG) == cli.INTERRUPTED
+    wait_for(lambda: not find_processes(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupted_run_keeps_what_was_found(tmp_path: Path) -> None:
     report, temporary = tmp_path / "report", tmp_path / "tmp"
     temporary.mkdir()
     command = [sys.executable, "-c", DRIVER, "run", "--modes", "full-ddp", "--save-limit", "600"]
+    command += ["--report", str(report)]
+    command += ["--saver", "tests.conformance.fake_savers:sleeps_from_case_9_on"]
     run = subprocess.Popen(
-        [*command, "--report", str(report), "--saver"]
-        + ["tests.conformance.fake_savers:sleeps_from_case_9_on"],
+        command,
         env={**os.environ, "TMPDIR": str(temporary)},
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""A saver that raises is judged in every case; one that ruins ranks, where nothing is known of it."""
+"""A saver that raises is judged in every case; hangs and deaths are bounded by their causes."""
 
 from __future__ import annotations
 
