@@ -99,8 +99,7 @@ def test_exceptions_are_told_once_by_type_and_place_and_first() -> None:
     assert shown.count("RANKS-002") == 2  # in the two headings
     other = shown.index(" (MUST) ")
     assert max(shown.index("ValueError"), shown.index("JSONDecodeError")) < other
-    assert "tests/conformance" not in shown
-    assert "saver_conformance/rank.py" not in shown
+    assert "saver_conformance/" not in shown[:other]
     assert shown.count("unchecked because of it: ") == 2
 
 
