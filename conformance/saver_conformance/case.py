@@ -6,10 +6,13 @@ A case is all that a replay needs. It is frozen, hashable, and travels as JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, Self
+from types import UnionType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+
+from saver_conformance.shown import shown
 
 Method = Literal["full", "lora", "qlora"]
 Engine = Literal["single", "ddp", "fsdp1", "fsdp2", "zero1", "zero2", "zero3"]
@@ -211,9 +214,25 @@ class Case:
         """Whether the head is the input embedding, and loading makes it so again."""
         return self.declares_tie and self.head == "declared"
 
+    def saves(self) -> Iterator[Case]:
+        """The case and those that come before it, the last save first."""
+        yield self
+        if self.after is not None:
+            yield from self.after.saves()
+
     def to_json(self) -> str:
         """The case as one line of JSON, keys in the order of the fields."""
         return json.dumps(self._to_plain())
+
+    def to_short_json(self) -> str:
+        """The mode, and what differs from its plainest case; ``from_json`` reads it too."""
+        return json.dumps(self._to_short())
+
+    def _to_short(self) -> dict[str, Any]:
+        short = _differences(self._to_plain(), _plainest(self.mode)._to_plain())
+        if self.after is not None:
+            short["after"] = self.after._to_short()
+        return {"mode": self.mode.name, **short}
 
     def _to_plain(self) -> dict[str, Any]:
         after = self.after._to_plain() if self.after else None
@@ -221,7 +240,7 @@ class Case:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The case that ``to_json`` wrote.
+        """The case that ``to_json`` wrote; what is left out is as in its mode's plainest case.
 
         Raises:
             ValueError: the text is no case.
@@ -232,24 +251,89 @@ class Case:
     def _from_plain(cls, plain: Any) -> Self:
         if not isinstance(plain, Mapping):
             raise ValueError("a case is a JSON object")
-        known = {item.name for item in fields(cls)}
-        if unknown := sorted(set(plain) - known):
-            raise ValueError(f"unknown keys in a case: {', '.join(unknown)}")
+        _check_values("a case", cls, plain)
         if "mode" not in plain:
             raise ValueError("a case needs a mode")
-        adapter, after = plain.get("adapter"), plain.get("after")
+        mode = Mode.parse(plain["mode"])
+        usual = _plainest(mode)
+        adapter, after = plain.get("adapter", usual.adapter), plain.get("after")
         return cls(
             **{
+                "world_size": usual.world_size,
                 **plain,
-                "mode": Mode.parse(plain["mode"]),
-                "adapter": None if adapter is None else _adapter(adapter),
+                "mode": mode,
+                "adapter": _adapter(adapter) if isinstance(adapter, Mapping) else adapter,
                 "after": None if after is None else cls._from_plain(after),
             }
         )
 
 
-def _adapter(plain: Mapping[str, Any]) -> Adapter:
-    tuples = {
-        key: tuple(plain[key]) for key in ("targets", "modules_to_save", "names") if key in plain
+def _plainest(mode: Mode) -> Case:
+    """The case of ``mode`` in which every field has its default."""
+    adapter = Adapter() if mode.is_adapter else None
+    return Case(mode, adapter=adapter, world_size=1 if mode.engine == "single" else 2)
+
+
+def _differences(plain: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The items of ``plain`` that ``usual`` does not have, those of mappings one by one."""
+    return {
+        name: _differences(value, usual[name]) if isinstance(usual[name], Mapping) else value
+        for name, value in plain.items()
+        if value != usual[name]
     }
-    return Adapter(**{**plain, **tuples})
+
+
+def _adapter(plain: Mapping[str, Any]) -> Adapter:
+    _check_values("an adapter", Adapter, plain)
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
+    }
+    return Adapter(**values)
+
+
+def _check_values(what: str, kind: type, plain: Mapping[str, Any]) -> None:
+    """Raise a ValueError, one line long, unless ``plain`` has the keys and values of ``kind``."""
+    hints = get_type_hints(kind)
+    if unknown := sorted(set(plain) - set(hints)):
+        raise ValueError(f"unknown keys in {what}: {', '.join(unknown)}")
+    for name, value in plain.items():
+        check_value(kind, name, value)
+
+
+def check_value(kind: type, name: str, value: Any) -> None:
+    """Look whether JSON's ``value`` can stand in the field ``name`` of ``kind``.
+
+    Raises:
+        ValueError: it cannot; the message is one line.
+    """
+    hint = get_type_hints(kind)[name]
+    if not _fits(value, hint):
+        raise ValueError(f"{name}: expected {_wanted(hint)}, found {shown(value)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether JSON's ``value`` can stand for what ``hint`` says."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        return value in get_args(hint)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in get_args(hint))
+    if origin is tuple:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if hint is Mode:
+        return isinstance(value, str)
+    if hint in (Adapter, Case):
+        return isinstance(value, Mapping)
+    return type(value) is hint  # True is no number
+
+
+def _wanted(hint: Any) -> str:
+    """What ``_fits`` accepts, in words."""
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) is UnionType:
+        return " or ".join(_wanted(part) for part in get_args(hint))
+    if get_origin(hint) is tuple:
+        return "a list of names"
+    words = {bool: "true or false", int: "a whole number", type(None): "null"}
+    return words.get(hint, "text" if hint in (str, Mode) else "an object")

@@ -6,32 +6,42 @@ Built on argparse, whose exit code for a wrong call can be chosen: 2 means incon
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
-import signal
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
+from rich.console import Console
+
+from saver_conformance import interrupts
 from saver_conformance.audit import audit
 from saver_conformance.audit_text import describe
+from saver_conformance.axis_text import AXES, explain
 from saver_conformance.case import MODES, Case, Mode
+from saver_conformance.claims_file import ClaimsFileError, read_claims
 from saver_conformance.crashing import CRASH_POINTS
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.judge import UnknownSaverError
+from saver_conformance.kept_output import AFTER, BEFORE, KeepError
 from saver_conformance.page import site
 from saver_conformance.page.result import ResultError, read_results
-from saver_conformance.report import SMALLEST_CASE_FILE
-from saver_conformance.runner import REFERENCE, replay, run_conformance
-from saver_conformance.savers import list_savers
+from saver_conformance.report import write_report
+from saver_conformance.report_folder import SMALLEST_CASE_FILE, ReportFolderError, prepare
+from saver_conformance.runner import REFERENCE, RunInterruptedError, replay, run_conformance
+from saver_conformance.savers import Claim, list_savers
+from saver_conformance.shown import printable
 from saver_conformance.spec import SPEC, Clause
+from saver_conformance.surroundings import SUITE
 from saver_conformance.terminal import LiveProgress, make_console, print_verdict
 from saver_conformance.verdict import BROKEN, CONFORMS, HARNESS_FAILED, Verdict
 from saver_conformance.waivers import Waiver, WaiverFileError, read_waivers
 from saver_conformance.world import SAVE_LIMIT
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM, as shells count."""
+"""Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells count the first."""
 
 _DESCRIPTION = (
     "Judge a function that saves fine-tuned models: train tiny models, have them saved, "
@@ -40,23 +50,43 @@ _DESCRIPTION = (
 _EXIT_CODES = (
     "Exit codes: 0 every claimed MUST was checked and holds or is waived; 1 a MUST is broken, or a "
     "waiver is wrong; "
-    "2 inconclusive: something claimed was not checked; 3 the harness failed or was called wrongly."
+    "2 inconclusive: something claimed was not checked; 3 the harness failed or was called "
+    "wrongly; 130 interrupted, and what was found before is printed and reported."
 )
+
+_CALLED_WRONGLY = (
+    UnknownSaverError,
+    HarnessFailedError,
+    ResultError,
+    WaiverFileError,
+    ReportFolderError,
+    KeepError,
+    OSError,
+)
+"""What ends the command with one message and the exit code 3."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit as documented; nothing a user does ends in a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    given = _make_parser().parse_args(arguments)
+    interrupts.listen()
     try:
+        given = _make_parser().parse_args(arguments)
         code: int = given.command(given)
-    except (UnknownSaverError, HarnessFailedError, ResultError, OSError) as error:
-        print(f"saver-conformance: {error}", file=sys.stderr)
-        sys.exit(HARNESS_FAILED)
+    except _CALLED_WRONGLY as error:
+        # A terminal that is gone sends SIGHUP, and no word can be written to it any more.
+        code = INTERRUPTED if interrupts.have_come() else HARNESS_FAILED
+        _complain(str(error))
     except KeyboardInterrupt:
-        print("saver-conformance: interrupted; no verdict", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+        _complain("interrupted; no verdict")
+    if code == INTERRUPTED:
+        interrupts.ignore()
     sys.exit(code)
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"saver-conformance: {text}", file=sys.stderr)
 
 
 def select_modes(patterns: str) -> tuple[Mode, ...]:
@@ -86,6 +116,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser("saver-conformance", description=_DESCRIPTION, epilog=_EXIT_CODES)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     saver = _Parser(add_help=False)
@@ -101,7 +132,8 @@ def _make_parser() -> argparse.ArgumentParser:
         type=_positive,
         default=SAVE_LIMIT,
         metavar="SECONDS",
-        help="time after which a save counts as hanging (default: %(default)g)",
+        help="time after which a save counts as hanging, longer while other work keeps the machine "
+        "busy (default: %(default)g)",
     )
 
     saver.add_argument(
@@ -117,7 +149,14 @@ def _make_parser() -> argparse.ArgumentParser:
         type=_read_waivers,
         default=(),
         metavar="FILE.toml",
-        help="clauses that are known to be broken: tables [CLAUSE.MODE] with reason and link",
+        help="clauses that are known to be broken: tables [CLAUSE.MODE] with reason and link; "
+        'a mode may be a pattern: [FILES-010."lora-*"]',
+    )
+    saver.add_argument(
+        "--claims",
+        type=_read_claims,
+        metavar="FILE.toml",
+        help="what the saver claims: modes, clauses that it has no part in, values of axes",
     )
 
     run = commands.add_parser(
@@ -142,6 +181,12 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--seconds", type=_positive, help="how long explore draws (default: until Ctrl-C)"
+    )
+    run.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="also tell how fast the suite was, and which pairs of values it covered",
     )
     run.set_defaults(command=_run)
 
@@ -170,6 +215,19 @@ def _make_parser() -> argparse.ArgumentParser:
 
     again = commands.add_parser("replay", parents=[saver], help="judge a saver by one case")
     again.add_argument("case", type=_read_case, metavar="CASE.json", help="a file; - reads stdin")
+    again.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        dest="listen",
+        help="show what the ranks print while they save",
+    )
+    again.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="a new folder for copies of the output folder: DIR/before and DIR/after the save",
+    )
     again.set_defaults(command=_replay)
 
     check = commands.add_parser(
@@ -189,32 +247,84 @@ def _make_parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
 
     listing = commands.add_parser("list", help="list what there is")
-    listing.add_argument("subject", choices=("clauses", "modes", "savers"))
+    listing.add_argument("subject", choices=("clauses", "modes", "savers", "axes"))
     listing.set_defaults(command=_list)
 
-    explain = commands.add_parser("explain", help="say what a clause demands, and why")
-    explain.add_argument("clause", type=_find_clause, metavar="CLAUSE")
+    explain = commands.add_parser(
+        "explain",
+        help="say what a clause demands and why, or what an axis of the cases and its values mean",
+    )
+    explain.add_argument(
+        "subject",
+        type=_find_subject,
+        metavar="CLAUSE|AXIS",
+        help="see 'list clauses' and 'list axes'",
+    )
     explain.set_defaults(command=_explain)
     return parser
 
 
 def _run(given: argparse.Namespace) -> int:
     console = make_console()
-    with LiveProgress(console) as progress:
-        verdict = run_conformance(
-            given.saver,
-            modes=given.modes,
-            profile=given.profile,
-            report=given.report,
-            save_limit=given.save_limit,
-            crash_points=given.crash_points,
-            seconds=given.seconds,
-            progress=progress,
-            waivers=given.waivers,
-        )
-    print_verdict(console, verdict, given.report)
-    _keep_smallest(verdict, given.report)
+    if given.report is not None:
+        prepare(given.report)
+    try:
+        with LiveProgress(console, given.profile, _name(given.saver)) as progress:
+            verdict = run_conformance(
+                given.saver,
+                modes=given.modes,
+                profile=given.profile,
+                save_limit=given.save_limit,
+                crash_points=given.crash_points,
+                seconds=given.seconds,
+                progress=progress,
+                waivers=given.waivers,
+                claims=given.claims,
+            )
+    except RunInterruptedError as interrupted:
+        return _end_early(console, interrupted.verdict, given)
+    _finish(console, verdict, given)
     return verdict.exit_code
+
+
+def _finish(console: Console, verdict: Verdict, given: argparse.Namespace) -> None:
+    """Print the verdict, and write the report if one is asked for."""
+    _print(console, verdict, given)
+    _write(console, verdict, given)
+
+
+def _end_early(console: Console, verdict: Verdict, given: argparse.Namespace) -> int:
+    """Print and write what an interrupted run has found; its terminal may be gone."""
+    with contextlib.suppress(OSError):
+        if verdict.executed:
+            _print(console, verdict, given)
+    if verdict.executed:
+        _write(console, verdict, given)
+    _complain("interrupted" if verdict.executed else "interrupted; no verdict")
+    return INTERRUPTED
+
+
+def _print(console: Console, verdict: Verdict, given: argparse.Namespace) -> None:
+    report = _report_of(given)
+    print_verdict(console, verdict, report, verbose=getattr(given, "verbose", False))
+    if verdict.smallest is not None:
+        where = report / SMALLEST_CASE_FILE if report else verdict.smallest.to_short_json()
+        console.print(f"the smallest case that fails: {where}", markup=False, soft_wrap=True)
+
+
+def _write(console: Console, verdict: Verdict, given: argparse.Namespace) -> None:
+    """Write the report, last: a disk that is full by now costs nothing but the report."""
+    report = _report_of(given)
+    if report is not None:
+        page = write_report(verdict, report)
+        with contextlib.suppress(OSError):
+            console.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
+def _report_of(given: argparse.Namespace) -> Path | None:
+    """The folder for the report; a replay has none."""
+    report: Path | None = getattr(given, "report", None)
+    return report
 
 
 def _compare(given: argparse.Namespace) -> int:
@@ -227,14 +337,31 @@ def _compare(given: argparse.Namespace) -> int:
 
 
 def _replay(given: argparse.Namespace) -> int:
-    verdict = replay(
-        given.case,
-        given.saver,
-        save_limit=given.save_limit,
-        crash_points=given.crash_points,
-        waivers=given.waivers,
-    )
-    print_verdict(make_console(), verdict)
+    console = make_console()
+
+    def listen(rank: int, line: str) -> None:
+        console.print(f"rank {rank}: {printable(line)}", markup=False, soft_wrap=True)
+
+    try:
+        with LiveProgress(console, "replay", _name(given.saver)) as progress:
+            verdict = replay(
+                given.case,
+                given.saver,
+                save_limit=given.save_limit,
+                crash_points=given.crash_points,
+                waivers=given.waivers,
+                claims=given.claims,
+                progress=progress,
+                listen=listen if given.listen else None,
+                keep=given.keep,
+            )
+    except RunInterruptedError as interrupted:
+        return _end_early(console, interrupted.verdict, given)
+    _finish(console, verdict, given)
+    for name in (BEFORE, AFTER) if given.keep else ():
+        copy = given.keep / name
+        there = copy if copy.exists() else "nothing, there was no output folder"
+        console.print(f"{name} the save: {there}", markup=False, soft_wrap=True)
     return verdict.exit_code
 
 
@@ -250,6 +377,7 @@ def _list(given: argparse.Namespace) -> int:
     lines: dict[str, Sequence[str]] = {
         "clauses": [f"{item.id}  {item.level:6}  {item.title}" for item in SPEC.values()],
         "modes": [mode.name for mode in MODES],
+        "axes": [f"{name:16} {axis.text}" for name, axis in AXES.items()],
         "savers": [REFERENCE, *(claim.line for claim in list_savers(Path.cwd()))],
     }
     print(*lines[given.subject], sep="\n")
@@ -257,10 +385,13 @@ def _list(given: argparse.Namespace) -> int:
 
 
 def _explain(given: argparse.Namespace) -> int:
-    clause: Clause = given.clause
-    print(f"{clause.id} {clause.title}")
-    print(f"{clause.level}, modes {', '.join(clause.modes)}, since {clause.since}\n")
-    print(f"{clause.text}\n\nReason: {clause.reason}")
+    subject: Clause | str = given.subject
+    if isinstance(subject, str):
+        print(explain(subject))
+        return 0
+    print(f"{subject.id} {subject.title}")
+    print(f"{subject.level}, modes {', '.join(subject.modes)}, since {subject.since}\n")
+    print(f"{subject.text}\n\nReason: {subject.reason}")
     return 0
 
 
@@ -298,24 +429,33 @@ def _find_folder(name: str) -> Path:
     return Path(name)
 
 
-def _find_clause(name: str) -> Clause:
+def _read_claims(name: str) -> Claim:
+    try:
+        return read_claims(Path(name))
+    except ClaimsFileError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _find_subject(name: str) -> Clause | str:
+    """A clause, or the name of an axis."""
+    if name.lower() in AXES:
+        return name.lower()
     if name.upper() not in SPEC:
         raise argparse.ArgumentTypeError(
-            f"no clause is called {name!r}; see: saver-conformance list clauses"
+            f"no clause or axis is called {name!r}; see: saver-conformance list clauses, list axes"
         )
     return SPEC[name.upper()]
 
 
-def _keep_smallest(verdict: Verdict, report: Path | None) -> None:
-    if verdict.smallest is None:
-        return
-    path = (report or Path()) / SMALLEST_CASE_FILE
-    path.write_text(verdict.smallest.to_json() + "\n")
-    print(f"the smallest case that fails is in {path}")
+def _name(saver: str) -> str:
+    return f"{saver}, the reference (--saver names another)" if saver == REFERENCE else saver
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+def _version() -> str:
+    try:
+        return metadata.version(SUITE)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 if __name__ == "__main__":

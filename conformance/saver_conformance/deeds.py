@@ -15,8 +15,9 @@ from os.path import normpath
 from pathlib import Path
 
 from saver_conformance import tracing
+from saver_conformance.time_limit import TimeLimit
 
-ATTACH_LIMIT = 10.0
+ATTACH_LIMIT = 30.0
 """Seconds for strace to attach to all threads of all ranks."""
 
 _UNFINISHED = " <unfinished ...>"
@@ -71,8 +72,8 @@ class Tracers:
         for pid, log in zip(self._pids, self._logs, strict=True):
             command = [*tracing.options(log, more=tracing.MOVING), str(pid)]
             self._running.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
-        deadline = time.monotonic() + ATTACH_LIMIT
-        while time.monotonic() < deadline:
+        time_limit = TimeLimit(ATTACH_LIMIT)
+        while time_limit.left() > 0:
             if any(tracer.poll() is not None for tracer in self._running):
                 break
             if all(map(tracing.is_traced, self._pids)):

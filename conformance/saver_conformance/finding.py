@@ -23,6 +23,8 @@ class Finding:
         rank: the rank at fault.
         offset: byte offset of the first difference, counted in the tensor (or in the file).
         differing: number of differing bytes.
+        ended: where the save did not return on the rank: how it ended, in one line.
+        place: the saver's own innermost frame there.
     """
 
     clause: str
@@ -36,3 +38,5 @@ class Finding:
     rank: int | None = None
     offset: int | None = None
     differing: int | None = None
+    ended: str | None = None
+    place: str | None = None

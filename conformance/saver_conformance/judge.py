@@ -8,28 +8,34 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Self
 
-from saver_conformance import checks, preflight
+from saver_conformance import checks, interrupts, preflight
 from saver_conformance.case import Case, Mode
 from saver_conformance.changes import Change
 from saver_conformance.continuation import failed, go_on
 from saver_conformance.crashing import CRASH_POINTS, STATES, disturb, files_of
 from saver_conformance.deeds import Deed, Tracers
 from saver_conformance.disk.directory import scan
+from saver_conformance.disk_space import why_no_room, why_no_space
+from saver_conformance.failures import CLAUSES, FailedSave, failure_of
 from saver_conformance.harness import HarnessFailedError
+from saver_conformance.kept_output import AFTER, BEFORE, KeptOutput
+from saver_conformance.listening import Listener
 from saver_conformance.observation import Crashes, Entry, Observation, RankOutcome, Twin
+from saver_conformance.operators import run_operators
+from saver_conformance.progress import Progress, Silent
 from saver_conformance.rank import Answer
 from saver_conformance.reloading import Reloader
 from saver_conformance.stopwatch import Stopwatch
 from saver_conformance.strategies import make_case
 from saver_conformance.verdict import CaseRecord
-from saver_conformance.world import SAVE_LIMIT, World, WorldKey
+from saver_conformance.world import SAVE_LIMIT, World, WorldKey, count_accelerators
 
 MAX_RANKS = 16
 """Processes that are kept up; worlds that came first are stopped when there would be more."""
@@ -48,12 +54,15 @@ class Bench:
         expectation: has ``read(folder)``, called by the judge.
         reload: has ``reload(case, folder)``, called in a fresh process.
         process_group: whether worlds of several ranks join a process group.
+        operators: is run, as a program, before the first world of a DeepSpeed engine starts; empty
+            for none.
     """
 
     episode: str = "saver_conformance.bench.episode"
     expectation: str = "saver_conformance.bench.expectation"
     reload: str = "saver_conformance.bench.reload"
     process_group: bool = True
+    operators: str = "saver_conformance.bench.operators"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,8 @@ class Saved:
         untraced: why the ranks were not traced.
         deeds: for each rank what it did to files.
         earlier: the save into the same folder before this one, if the case has one.
+        used: whether it was made by ranks on which the saver had raised before; what it left on
+            them may be what is seen.
     """
 
     case: Case
@@ -87,6 +98,17 @@ class Saved:
     untraced: str = ""
     deeds: tuple[tuple[Deed, ...], ...] = ()
     earlier: Saved | None = None
+    used: bool = False
+
+    @property
+    def failure(self) -> FailedSave | None:
+        """How the save failed; None when every rank returned."""
+        return failure_of(self.case, self.outcomes)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether this save or one before it was made by such ranks."""
+        return self.used or (self.earlier is not None and self.earlier.is_doubtful)
 
 
 class Judge:
@@ -103,16 +125,30 @@ class Judge:
         bench: Bench | None = None,
         save_limit: float = SAVE_LIMIT,
         crash_points: int = CRASH_POINTS,
+        progress: Progress | None = None,
+        listen: Listener | None = None,
+        keep: KeptOutput | None = None,
     ) -> None:
         """Judge the saver at the address ``saver``; nothing is started yet."""
         self._saver = saver
+        self._progress = progress or Silent()
+        self._listen = listen
+        self._keep = keep
         self._crash_points = crash_points
         self._bench = bench or Bench()
         self._save_limit = save_limit
-        self._scratch = Path(tempfile.mkdtemp(prefix="saver-conformance-"))
+        with interrupts.held():
+            self._scratch = Path(tempfile.mkdtemp(prefix="saver-conformance-"))
         self._worlds: dict[WorldKey, World] = {}
         self._proven: set[WorldKey] = set()
-        self._reloader = Reloader(self._bench.reload)
+        self._used: set[WorldKey] = set()
+        self._confirmed: set[tuple[Mode, Hashable]] = set()
+        self._operators: set[bool] = set()
+        try:
+            self._reloader = Reloader(self._bench.reload, self._scratch)
+        except BaseException:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
         self._count = 0
         self.stopwatch = Stopwatch()
 
@@ -124,16 +160,33 @@ class Judge:
 
     def stop(self) -> None:
         """End every process and remove every file."""
-        self._reloader.stop()
-        for world in self._worlds.values():
-            world.stop()
-        self._worlds.clear()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        with interrupts.held():
+            self._reloader.stop()
+            for world in self._worlds.values():
+                world.stop()
+            self._worlds.clear()
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def judge(self, case: Case) -> CaseRecord:
         """Train, save, reload and check one case."""
         saved = self.save(case)
-        return saved if isinstance(saved, CaseRecord) else self.inspect(saved)
+        return saved if isinstance(saved, CaseRecord) else self.confirm(saved, self.inspect(saved))
+
+    def confirm(self, saved: Saved, record: CaseRecord) -> CaseRecord:
+        """``record``, or that of the same case on new ranks where it may be about the old ones.
+
+        A saver that raises may leave something behind on the ranks. What is found on them later
+        counts when it has been found in the same mode on ranks without a past.
+        """
+        found = {(record.case.mode, clause) for clause, there in record.ran.items() if there}
+        if record.failure is not None:  # known by more than its clause
+            found -= {(record.case.mode, clause) for clause in CLAUSES.values()}
+        if not saved.is_doubtful:
+            self._confirmed |= found
+        elif record.status == "error" or not found <= self._confirmed:
+            self._discard(_key_of(record.case))
+            return self.judge(record.case)
+        return record
 
     def make_ready(self, case: Case) -> None:
         """Have a world for ``case``, with the saver imported and the harness known to work.
@@ -142,16 +195,23 @@ class Judge:
             UnknownSaverError: there is no such saver.
             HarnessFailedError: the ranks do not start, or fail at a save that does nothing.
         """
-        key = WorldKey.of(case.mode, case.world_size, case.nodes)
+        key = _key_of(case)
         if key in self._worlds:
             return
         while self._worlds and sum(k.size for k in self._worlds) + key.size > MAX_RANKS:
             self._discard(next(iter(self._worlds)))
         with self.stopwatch.time(case.mode.engine, "start"):
-            world = World(key, episode=self._bench.episode, process_group=self._bench.process_group)
-            self._worlds[key] = world
-            world.join()
+            self._build_operators(key)
+            with interrupts.held():
+                world = self._worlds[key] = World(
+                    key,
+                    episode=self._bench.episode,
+                    process_group=self._bench.process_group,
+                    scratch=self._scratch,
+                )
+            # First, so that a saver that cannot be imported is told at once.
             _expect_loaded(world.load(self._saver), self._saver)
+            world.join()
             if key not in self._proven:
                 self._prove(world, case)
                 self._proven.add(key)
@@ -177,7 +237,33 @@ class Judge:
     def save_onto(self, left: Path | None, case: Case) -> Saved | CaseRecord:
         """As ``save``, into a copy of the folder that an earlier save ``left``, if there is one."""
         self.make_ready(case)
-        key = WorldKey.of(case.mode, case.world_size, case.nodes)
+        key = _key_of(case)
+        if key in self._used:
+            if (again := self._save_again(left, case)) is not None:
+                return again
+            self._discard(key)
+            self.make_ready(case)
+        saved = self._save_once(left, case)
+        if isinstance(saved, Saved) and saved.failure is not None:
+            self._confirmed.add((case.mode, saved.failure.name))
+        return saved
+
+    def _save_again(self, left: Path | None, case: Case) -> Saved | None:
+        """As ``_save_once``, on ranks on which the saver has raised; None when that may show."""
+        try:
+            saved = self._save_once(left, case)
+        except HarnessFailedError:
+            return None
+        if isinstance(saved, CaseRecord):
+            return None
+        known = saved.failure is None or (case.mode, saved.failure.name) in self._confirmed
+        if known and not (saved.twin and failed(saved.twin.outcomes)):
+            return replace(saved, used=True)
+        shutil.rmtree(saved.folder, ignore_errors=True)
+        return None
+
+    def _save_once(self, left: Path | None, case: Case) -> Saved | CaseRecord:
+        key = _key_of(case)
         world, folder, started = self._worlds[key], self._make_folder(), time.monotonic()
         if left is not None:
             shutil.copytree(left, folder / "out", symlinks=True)
@@ -188,6 +274,7 @@ class Judge:
             shutil.rmtree(folder, ignore_errors=True)
             return self._not_prepared(key, case, answers)
         output = folder / "out"
+        self._keep_copy(output, BEFORE)
         before, crashes = _scan(output), None
         if case.trial == "crash":
             with time_of("crash"):
@@ -197,20 +284,28 @@ class Judge:
         tracers = Tracers(world.pids, folder)
         untraced = tracers.attach() if case.trial == "trace" else "the case asks for no trace"
         with time_of("save"):
-            outcomes = world.save(self._saver, self._save_limit)
+            outcomes = world.save(self._saver, self._save_limit, self._listen)
         tracers.detach()
+        if lack := self._why_no_space(world, folder, outcomes):
+            self._discard(key)
+            shutil.rmtree(folder, ignore_errors=True)
+            return CaseRecord(case, checks.applicable(case), "error", lack)
         if failed(outcomes):
-            self._discard(key)  # before looking: ranks that hang may still write
+            if not self._is_usable(world, outcomes):
+                self._discard(key)  # before looking: ranks that hang may still write
+            else:
+                self._used.add(key)
+            self._keep_copy(output, AFTER)
             return Saved(
                 case, folder, before, _scan(output), outcomes, started, None, None, crashes
             )
+        self._keep_copy(output, AFTER)
         with time_of("compare"):
             after, changes, twin = _scan(output), _read_changes(world.compare()), None
         if case.trial == "twin" and output.is_dir():
             with time_of("go on"):
                 twin = go_on(world, self._saver, self._save_limit, case, folder)
-        spoilt = any(change.area == "process" for rank in changes for change in rank)
-        spoilt = spoilt or (twin is not None and failed(twin.outcomes))
+        spoilt = _is_spoilt(changes) or (twin is not None and failed(twin.outcomes))
         with time_of("end"):
             reusable = not spoilt and world.close()
         if not reusable:
@@ -221,6 +316,32 @@ class Judge:
             untraced=untraced,
             deeds=deeds,
         )
+
+    def _is_usable(self, world: World, outcomes: Sequence[RankOutcome]) -> bool:
+        """Whether ranks on which the saver raised can take the next case."""
+        if any(outcome.status not in ("returned", "raised") for outcome in outcomes):
+            return False
+        if not world.meet():
+            return False
+        answers = world.compare()
+        if any(answer.status != "returned" for answer in answers):
+            return False
+        return not _is_spoilt(_read_changes(answers)) and world.close()
+
+    def _why_no_space(self, world: World, folder: Path, outcomes: Sequence[RankOutcome]) -> str:
+        """What the disk lacked for the save; empty when that is no question."""
+        if lack := why_no_room(folder):
+            return lack
+        places = (world.folder, Path("/dev/shm"), Path.cwd())
+        return why_no_space([outcome.detail for outcome in outcomes if outcome.detail], places)
+
+    def _build_operators(self, key: WorldKey) -> None:
+        """Have what DeepSpeed would compile in the ranks compiled, once."""
+        cpu = count_accelerators() < key.size
+        if key.family != "deepspeed" or cpu in self._operators or not self._bench.operators:
+            return
+        run_operators(self._bench.operators, self._progress.note, self._scratch, cpu=cpu)
+        self._operators.add(cpu)
 
     def inspect(self, saved: Saved) -> CaseRecord:
         """Reload and check what was saved, the earlier saves of its mode too; thread-safe."""
@@ -260,6 +381,8 @@ class Judge:
             )
             with time_of("check"):
                 results = checks.run(observation)
+            if results.findings and (lack := why_no_room(saved.folder)):
+                return CaseRecord(case, checks.applicable(case), "error", lack)
         except Exception:
             reason = f"the suite failed while it looked at the save:\n{traceback.format_exc()}"
             return CaseRecord(case, checks.applicable(case), "error", reason)
@@ -272,6 +395,9 @@ class Judge:
             ran=results.ran,
             blocked=results.blocked,
             seconds=time.monotonic() - saved.started,
+            failure=saved.failure,
+            stopped_by=saved.failure.clauses if saved.failure else (),
+            unchanged=saved.before == saved.after and not failed(saved.outcomes),
         )
 
     def _identify(self, saved: Saved) -> Crashes | None:
@@ -321,14 +447,30 @@ class Judge:
         )
         return CaseRecord(case, clauses, "error", f"the case could not be trained:\n{detail}")
 
+    def _keep_copy(self, output: Path, name: str) -> None:
+        if self._keep is not None:
+            self._keep.keep(output, name)
+
     def _discard(self, key: WorldKey) -> None:
-        self._worlds.pop(key).stop()
+        self._used.discard(key)
+        with interrupts.held():
+            if key in self._worlds:
+                self._worlds.pop(key).stop()
 
     def _make_folder(self) -> Path:
         self._count += 1
         folder = self._scratch / f"case-{self._count}"
         folder.mkdir()
         return folder
+
+
+def _key_of(case: Case) -> WorldKey:
+    return WorldKey.of(case.mode, case.world_size, case.nodes)
+
+
+def _is_spoilt(changes: tuple[tuple[Change, ...], ...]) -> bool:
+    """Whether the next case would train under what a save left."""
+    return any(change.area == "process" for rank in changes for change in rank)
 
 
 def _forget(saved: Saved) -> None:
@@ -342,6 +484,7 @@ def _together(earlier: CaseRecord, last: CaseRecord) -> CaseRecord:
     """The record of ``last``'s case, with what an earlier save of the same mode showed."""
     if earlier.status != "run":
         return replace(earlier, case=last.case, clauses=last.clauses)
+    stopped_by = dict.fromkeys((*earlier.stopped_by, *last.stopped_by))
     ran = {
         clause: (*earlier.ran.get(clause, ()), *last.ran.get(clause, ()))
         for clause in (*last.ran, *earlier.ran)
@@ -354,6 +497,8 @@ def _together(earlier: CaseRecord, last: CaseRecord) -> CaseRecord:
         ran={c: findings for c, findings in ran.items() if findings or c not in blocked},
         blocked=blocked,
         seconds=earlier.seconds + last.seconds,
+        failure=last.failure or earlier.failure,
+        stopped_by=tuple(stopped_by),
     )
 
 

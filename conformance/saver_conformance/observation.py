@@ -47,6 +47,8 @@ class Expectation:
         vocabulary: the tokenizer's tokens and ids.
         folder: where the weights lie, relative to the output folder; empty for the folder itself.
         others: further adapters of the same save, each with a folder, tensors and configuration.
+        in_memory: for each tensor that has another name in memory than on disk, that name; several
+            tensors on disk may be one in memory.
     """
 
     tensors: Mapping[str, Tensor]
@@ -60,6 +62,7 @@ class Expectation:
     vocabulary: Mapping[str, int] = field(default_factory=dict)
     folder: str = ""
     others: tuple[Expectation, ...] = ()
+    in_memory: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,23 @@ class RankOutcome:
             did not return within the limit.
         detail: traceback, stack or signal; empty when it returned.
         seconds: time spent in the saver.
+        place: the saver's own innermost frame, where it did not return; empty if none is known.
     """
 
     rank: int
     status: Literal["returned", "raised", "died", "hung"]
     detail: str = ""
     seconds: float = 0.0
+    place: str = ""
+
+    @property
+    def end(self) -> str:
+        """How it ended, in one line: the exception, the signal or the limit."""
+        return self.detail.partition("\n")[0].strip()
+
+    def __str__(self) -> str:
+        told = f": {self.end}" if self.end else ""
+        return f"rank {self.rank} {self.status}{told}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
-from saver_conformance import checks
+from saver_conformance import checks, interrupts
 from saver_conformance.case import Case, Engine, Mode
+from saver_conformance.causes import why_skip
+from saver_conformance.failures import FailedSave, Kind
 from saver_conformance.judge import Judge, Saved
 from saver_conformance.progress import Progress
+from saver_conformance.time_limit import PERIOD
 from saver_conformance.verdict import CaseRecord, Pace
 
 CHECKERS = 2
 """Threads that reload and check."""
 BACKLOG = 4
 """Cases that may wait for their check; training waits when there are more."""
-FAILURES_A_MODE = 3
-"""Cases of a mode in which ranks raise or die before the rest of the mode is skipped."""
-HANGS_A_MODE = 1
-"""Cases of a mode in which no rank fails but some hang before the rest is skipped."""
+FAILURES_A_CAUSE: Mapping[Kind, int] = {"hung": 2, "died": 3}
+"""Cases that end so before others with the same cause are skipped; a raise costs nothing."""
+FAILURES_A_MODE = 6
+"""The same for all causes in a mode: whatever the reason, its other cases are skipped then."""
+INTERRUPTED = "not run: the run was interrupted"
+"""Why cases were not run that a signal came before."""
+
+Waiting = deque[tuple[Saved, Future[CaseRecord]]]
 
 
 class Pipeline:
@@ -31,10 +38,12 @@ class Pipeline:
         self._judge = judge
         self._progress = progress
         self._records: dict[Case, CaseRecord] = {}
-        self._failures: Counter[Mode] = Counter()
-        self._hangs: Counter[Mode] = Counter()
+        self._ruined: defaultdict[Mode, list[FailedSave]] = defaultdict(list)
+        self._saved: defaultdict[Mode, list[Case]] = defaultdict(list)
         self._seconds: defaultdict[Engine, float] = defaultdict(float)
         self._checked: Counter[Engine] = Counter()
+        self.interrupted = False
+        """Whether a signal ended the run before the last case."""
 
     @property
     def paces(self) -> tuple[Pace, ...]:
@@ -45,30 +54,57 @@ class Pipeline:
         )
 
     def run(self, planned: Sequence[Case]) -> tuple[CaseRecord, ...]:
-        """Run all cases, whatever becomes of each, and return their records in order."""
-        waiting: deque[Future[CaseRecord]] = deque()
+        """Run all cases, whatever becomes of each, and return their records in order.
+
+        A KeyboardInterrupt ends it: what has been checked until then counts, the rest was not run.
+        """
+        waiting: Waiting = deque()
         with ThreadPoolExecutor(CHECKERS) as pool:
             try:
-                for case in planned:
-                    with self._clock(case.mode.engine):
-                        while len(waiting) > BACKLOG or (waiting and waiting[0].done()):
-                            self._finish_checked(waiting.popleft().result())
-                        self._advance(case, waiting, pool)
-                while waiting:
-                    with self._clock(planned[-1].mode.engine):
-                        self._finish_checked(waiting.popleft().result())
-            except BaseException:
-                self._judge.stop()  # else the pool would wait for reloads in progress
-                pool.shutdown(cancel_futures=True)
-                raise
+                self._run(planned, waiting, pool)
+            except BaseException as error:
+                with interrupts.held():
+                    done = [pair for pair in waiting if pair[1].done()]
+                    self._judge.stop()  # else the pool would wait for reloads in progress
+                    pool.shutdown(cancel_futures=True)
+                if not isinstance(error, KeyboardInterrupt):
+                    raise
+                self._interrupt(planned, done)
         return tuple(self._records[case] for case in planned)
 
-    def _advance(
-        self, case: Case, waiting: deque[Future[CaseRecord]], pool: ThreadPoolExecutor
+    def _run(self, planned: Sequence[Case], waiting: Waiting, pool: ThreadPoolExecutor) -> None:
+        for case in planned:
+            interrupts.check()
+            with self._clock(case.mode.engine):
+                while len(waiting) > BACKLOG or (waiting and waiting[0][1].done()):
+                    self._finish_checked(*waiting.popleft())
+                self._advance(case, waiting, pool)
+        while waiting:
+            interrupts.check()
+            with self._clock(planned[-1].mode.engine):
+                self._finish_checked(*waiting.popleft())
+
+    def _interrupt(
+        self, planned: Sequence[Case], done: Sequence[tuple[Saved, Future[CaseRecord]]]
     ) -> None:
+        self.interrupted = True
+        for saved, checked in done:
+            record = None if checked.exception() else checked.result()
+            # A reload that the signal hit as well is no failure of the harness, and what would have
+            # been tried again on new ranks is no finding.
+            if record is None or record.status == "error":
+                continue
+            if not (saved.is_doubtful and record.findings):
+                self._records.setdefault(record.case, record)
+        for case in planned:
+            if case not in self._records:
+                clauses = checks.applicable(case)
+                self._records[case] = CaseRecord(case, clauses, "skipped", INTERRUPTED)
+
+    def _advance(self, case: Case, waiting: Waiting, pool: ThreadPoolExecutor) -> None:
         """Train and save ``case``, and queue it for its check."""
-        if reason := self._reason_to_skip(case.mode):
-            self._finish(CaseRecord(case, checks.applicable(case), "skipped", reason))
+        if skipped := self._skip(case):
+            self._finish(skipped)
             return
         self._progress.train(case)
         asked = time.monotonic()
@@ -76,11 +112,11 @@ class Pipeline:
         # The start of a world is no time of its cases.
         self._seconds[case.mode.engine] -= time.monotonic() - asked
         saved = self._judge.save(case)
+        self._remember(saved)
         if isinstance(saved, CaseRecord):
             self._finish(saved)
             return
-        self._count_failures(saved)
-        waiting.append(pool.submit(self._judge.inspect, saved))
+        waiting.append((saved, pool.submit(self._judge.inspect, saved)))
 
     @contextmanager
     def _clock(self, engine: Engine) -> Iterator[None]:
@@ -95,21 +131,39 @@ class Pipeline:
         self._records[record.case] = record
         self._progress.finish(record)
 
-    def _finish_checked(self, record: CaseRecord) -> None:
+    def _finish_checked(self, saved: Saved, checked: Future[CaseRecord]) -> None:
+        while not checked.done():
+            interrupts.check()
+            wait([checked], PERIOD)
+        record = self._judge.confirm(saved, checked.result())
         if record.status == "run":
             self._checked[record.case.mode.engine] += 1
         self._finish(record)
 
-    def _count_failures(self, saved: Saved) -> None:
-        ends = {outcome.status for outcome in saved.outcomes}
-        if ends & {"raised", "died"}:
-            self._failures[saved.case.mode] += 1
-        elif "hung" in ends:
-            self._hangs[saved.case.mode] += 1
+    def _remember(self, saved: Saved | CaseRecord) -> None:
+        """Learn from how the save ended."""
+        if saved.failure is None:
+            if isinstance(saved, Saved):
+                for case in saved.case.saves():
+                    self._saved[case.mode].append(case)
+        elif saved.failure.kind in FAILURES_A_CAUSE:
+            self._ruined[saved.failure.case.mode].append(saved.failure)
 
-    def _reason_to_skip(self, mode: Mode) -> str:
-        if self._hangs[mode] >= HANGS_A_MODE:
-            return f"skipped: the saver hung in {mode}"
-        if self._failures[mode] >= FAILURES_A_MODE:
-            return f"skipped: ranks failed in {FAILURES_A_MODE} cases of {mode}"
-        return ""
+    def _skip(self, case: Case) -> CaseRecord | None:
+        """The record of ``case`` when it is not to be tried; None when it is."""
+        for save in case.saves():
+            ruined = self._ruined[save.mode]
+            cause = why_skip(save, ruined, self._saved[save.mode], FAILURES_A_CAUSE)
+            if cause is not None:
+                reason, clauses = f"skipped: {cause.text}", cause.clauses
+            elif len(ruined) >= FAILURES_A_MODE:
+                reason = (
+                    f"skipped: the saver hung or died in {len(ruined)} cases of {save.mode}, for "
+                    "several reasons; no more of its cases are tried"
+                )
+                clauses = tuple(sorted({clause for item in ruined for clause in item.clauses}))
+            else:
+                continue
+            every = checks.applicable(case)
+            return CaseRecord(case, every, "skipped", reason, stopped_by=clauses)
+        return None

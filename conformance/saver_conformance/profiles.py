@@ -89,7 +89,8 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
             draws += _draw(cases(mode, world_size=3, nodes=2), GATE_SPREAD_DRAWS)
         if mode.engine in _SHARDED:  # FSDP2 shards within two replicas
             draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
-        return tuple(dict.fromkeys((*table, *draws, *_trials(mode), _sequence(mode))))
+        # Trials first: a saver that fails in many cases may have spoilt its mode before the last.
+        return tuple(dict.fromkeys((*_trials(mode), _sequence(mode), *table, *draws)))
     return ()
 
 

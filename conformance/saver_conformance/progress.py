@@ -20,6 +20,9 @@ class Progress(Protocol):
     def finish(self, record: CaseRecord) -> None:
         """Hear that a case is done."""
 
+    def note(self, text: str) -> None:
+        """Hear what the run waits for, in a line of words."""
+
 
 class Silent:
     """Nobody is told."""
@@ -31,4 +34,7 @@ class Silent:
         """Ignore it."""
 
     def finish(self, record: CaseRecord) -> None:
+        """Ignore it."""
+
+    def note(self, text: str) -> None:
         """Ignore it."""

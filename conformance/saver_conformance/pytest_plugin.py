@@ -10,7 +10,9 @@ command line gives.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,18 @@ import pytest
 
 from saver_conformance import checks
 from saver_conformance.case import MODES, Mode
+from saver_conformance.claims_file import ClaimsFileError, read_claims
 from saver_conformance.cli import select_modes
-from saver_conformance.report import replay_command
+from saver_conformance.judge import UnknownSaverError
+from saver_conformance.page.conclusion import WORDS
+from saver_conformance.page.plain import evidence_text
+from saver_conformance.page.result import Clause, Result, Row
+from saver_conformance.report import to_result
 from saver_conformance.runner import run_conformance
-from saver_conformance.shown import printable
+from saver_conformance.savers import Claim, check_address, find_claim
 from saver_conformance.spec import SPEC
-from saver_conformance.verdict import Row, Verdict
-from saver_conformance.waivers import read_waivers
-
-SHOWN_FINDINGS = 3
-"""Findings of one clause and mode that are shown."""
+from saver_conformance.verdict import UNCHECKED, Verdict
+from saver_conformance.waivers import Waiver, WaiverFileError, read_waivers
 
 VERDICT = pytest.StashKey[Verdict]()
 """Where the configuration's stash has the verdict, once the suite has run."""
@@ -35,6 +39,20 @@ VERDICT = pytest.StashKey[Verdict]()
 
 class ClauseBrokenError(AssertionError):
     """A test failed for what it says; a traceback of the suite would say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What the options ask for, found to be right."""
+
+    saver: str
+    modes: tuple[Mode, ...]
+    profile: Any
+    waivers: tuple[Waiver, ...]
+    claims: Claim | None
+
+
+_SETTINGS = pytest.StashKey[_Settings]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,13 +69,42 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="which cases are tried (default: %(default)s)",
     )
     group.addoption("--saver-waivers", type=Path, metavar="FILE.toml", help="what is waived")
+    group.addoption("--saver-claims", type=Path, metavar="FILE.toml", help="what is claimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers."""
+    """Register the markers, and look whether the options can be right.
+
+    Raises:
+        pytest.UsageError: they cannot.
+    """
     config.addinivalue_line("markers", "saver: a clause of the conformance suite in one mode")
     for level in ("must", "should", "may"):
         config.addinivalue_line("markers", f"{level}: a clause of this level")
+    if config.getoption("--saver"):
+        try:
+            config.stash[_SETTINGS] = _read_settings(config)
+        except (
+            argparse.ArgumentTypeError,
+            ClaimsFileError,
+            UnknownSaverError,
+            WaiverFileError,
+        ) as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+def _read_settings(config: pytest.Config) -> _Settings:
+    saver: str = config.getoption("--saver")
+    waivers: Path | None = config.getoption("--saver-waivers")
+    claims: Path | None = config.getoption("--saver-claims")
+    check_address(find_claim(saver, Path.cwd()).address, Path.cwd())
+    return _Settings(
+        saver=saver,
+        modes=select_modes(config.getoption("--saver-modes")),
+        profile=config.getoption("--saver-profile"),
+        waivers=read_waivers(waivers) if waivers else (),
+        claims=read_claims(claims) if claims else None,
+    )
 
 
 @pytest.hookimpl(tryfirst=True)  # before -k and -m look
@@ -65,34 +112,41 @@ def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """Add the clauses' tests, and one for the waivers."""
-    if config.getoption("--saver"):
+    if _SETTINGS in config.stash:
         suite = _Suite.from_parent(session, name="saver_conformance", nodeid="saver_conformance")
-        items.extend(suite.collect())
+        added: list[pytest.Item | pytest.Collector] = list(suite.collect())
+        items.extend(item for item in added if isinstance(item, pytest.Item))
+        # What is collected is counted by reports alone.
+        report = pytest.CollectReport(suite.nodeid, "passed", None, added)
+        config.hook.pytest_collectreport(report=report)
 
 
 class _Suite(pytest.Collector):
     """The tests of one saver, and the run that they look at."""
 
-    _outcome: Verdict | Exception | None = None
+    _outcome: Result | Exception | None = None
+
+    @property
+    def settings(self) -> _Settings:
+        return self.config.stash[_SETTINGS]
 
     def collect(self) -> Iterator[pytest.Item]:
-        modes = select_modes(self.config.getoption("--saver-modes"))
         for item in checks.checks():
             clause = SPEC[item.clause]
-            for mode in modes:
+            for mode in self.settings.modes:
                 if mode.matches(clause.modes):
                     test = _ClauseItem.from_parent(self, name=f"{clause.id}[{mode}]")
-                    test.clause, test.mode = clause.id, mode
+                    test.clause, test.mode = clause.id, mode.name
                     test.add_marker("saver")
                     test.add_marker(clause.level.lower())
                     yield test
-        if self.config.getoption("--saver-waivers"):
+        if self.settings.waivers:
             waivers = _WaiversItem.from_parent(self, name="waivers")
             waivers.add_marker("saver")
             yield waivers
 
-    def verdict(self) -> Verdict:
-        """The verdict; the suite runs when it is asked for the first time."""
+    def result(self) -> Result:
+        """The result; the suite runs when it is asked for the first time."""
         if self._outcome is None:
             try:
                 self._outcome = self._run()
@@ -102,17 +156,17 @@ class _Suite(pytest.Collector):
             raise ClauseBrokenError(f"no verdict: {self._outcome}")
         return self._outcome
 
-    def _run(self) -> Verdict:
+    def _run(self) -> Result:
         selected = {item.mode for item in self.session.items if isinstance(item, _ClauseItem)}
-        waivers: Path | None = self.config.getoption("--saver-waivers")
         verdict = run_conformance(
-            self.config.getoption("--saver"),
-            modes=[mode for mode in MODES if mode in selected],
-            profile=self.config.getoption("--saver-profile"),
-            waivers=read_waivers(waivers) if waivers else (),
+            self.settings.saver,
+            modes=[mode for mode in MODES if mode.name in selected],
+            profile=self.settings.profile,
+            waivers=self.settings.waivers,
+            claims=self.settings.claims,
         )
         self.config.stash[VERDICT] = verdict
-        return verdict
+        return to_result(verdict)
 
 
 class _SuiteItem(pytest.Item):
@@ -124,51 +178,50 @@ class _SuiteItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, int | None, str]:
         return self.config.rootpath, None, self.name
 
-    def verdict(self) -> Verdict:
+    def result(self) -> Result:
         assert isinstance(self.parent, _Suite)
-        return self.parent.verdict()
+        return self.parent.result()
 
 
 class _ClauseItem(_SuiteItem):
     """One clause in one mode."""
 
     clause: str
-    mode: Mode
+    mode: str
 
     def runtest(self) -> None:
-        verdict = self.verdict()
-        rows = [row for row in verdict.rows if (row.clause, row.mode) == (self.clause, self.mode)]
+        result = self.result()
+        rows = [row for row in result.rows if (row.clause, row.mode) == (self.clause, self.mode)]
         if not rows:
             pytest.skip("no case of the profile demands it")
         [row] = rows
+        clause = result.clauses[row.clause]
         if row.status == "waived":
             pytest.xfail(f"waived: {row.reason}")
-        if row.status == "deviation":
-            pytest.xfail(f"deviation: {row.findings[0].found}")
+        if row.status == "deviation" and row.evidence is not None:
+            pytest.xfail(f"deviates: {row.evidence.found}")
         if row.status == "fail":
-            raise ClauseBrokenError("\n".join(_describe(row, verdict.saver)))
-        if row.status != "pass" and verdict.levels[row.clause] == "MUST":
-            raise ClauseBrokenError(f"inconclusive, {row.status}: {row.reason}")
+            raise ClauseBrokenError(_describe(row, clause))
+        if row.status == "not claimed":
+            pytest.skip("the saver does not claim it")
+        told = f"{WORDS[row.status]}: {row.reason.removeprefix(UNCHECKED)}"
+        if row.status != "pass" and clause.level == "MUST":
+            raise ClauseBrokenError(told)
         if row.status != "pass":
-            pytest.skip(f"{row.status}: {row.reason}")
+            pytest.skip(told)
 
 
 class _WaiversItem(_SuiteItem):
     """Every waiver is needed."""
 
     def runtest(self) -> None:
-        if faults := self.verdict().waiver_faults:
+        if faults := self.result().waiver_faults:
             raise ClauseBrokenError("\n".join(faults))
 
 
-def _describe(row: Row, saver: str) -> Iterator[str]:
-    yield f"{row.clause} {SPEC[row.clause].text}"
-    for finding in row.findings[:SHOWN_FINDINGS]:
-        where = {"rank": finding.rank, "file": finding.file, "tensor": finding.tensor}
-        parts = [f"{name} {value}" for name, value in where.items() if value is not None]
-        yield printable(f"  {', '.join(parts) or 'the folder'}")
-        yield printable(f"    expected: {finding.expected}")
-        yield printable(f"    found:    {finding.found}")
-    if len(row.findings) > SHOWN_FINDINGS:
-        yield f"  ... {len(row.findings)} findings in all"
-    yield f"  replay: {replay_command(row.findings[0].case, saver)}"
+def _describe(row: Row, clause: Clause) -> str:
+    assert row.evidence is not None
+    lines = [f"{clause.id} {clause.text}", *evidence_text(row.evidence).splitlines()]
+    if row.findings > 1:
+        lines.append(f"... {row.findings} findings in all")
+    return "\n  ".join(lines)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import importlib
+import inspect
+import io
 import json
 import os
 import signal
@@ -25,6 +27,7 @@ from typing import Any, Literal, Self
 from saver_conformance.changes import changes
 from saver_conformance.regrouping import connect_again
 from saver_conformance.rehearsal import Rehearsal, rehearse
+from saver_conformance.traceback_text import describe_exception, headline, place_of
 
 Saver = Callable[[Any, Any, Any], object]
 Status = Literal["returned", "raised", "unavailable", "died", "hung"]
@@ -39,11 +42,13 @@ class Answer:
             are said by the judge on behalf of a rank that cannot answer.
         detail: traceback, stacks or reason; when it returned, what was asked for.
         seconds: time that the request took on the rank.
+        place: the saver's own innermost frame, where it did not return; empty if none is known.
     """
 
     status: Status
     detail: str = ""
     seconds: float = 0.0
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +97,40 @@ def find_saver(address: str) -> Saver:
         raise SaverNotFoundError(f"{address!r} is no saver; write package.module:function")
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:
-        cause = traceback.format_exception_only(error)[-1].strip()
+    except (Exception, SystemExit) as error:  # a module that ends the process is not importable
+        told = describe_exception(error)
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(
+            f"{error.name}."
+        ):
+            told = f"{headline(error)}; run it where the saver is importable, or set PYTHONPATH"
         raise SaverNotFoundError(
-            f"the saver's module {module_name!r} is not importable: {cause}"
-        ) from (error)
+            f"the saver's module {module_name!r} is not importable: {told}"
+        ) from error
     for name in path.split("."):
         found = getattr(found, name, None)
     if not callable(found):
         raise SaverNotFoundError(f"module {module_name!r} has no function {path!r}")
+    _check_signature(address, found)
     saver: Saver = found
     return saver
+
+
+def _check_signature(address: str, saver: Callable[..., object]) -> None:
+    """Raise unless ``saver`` takes three arguments, or nobody can tell."""
+    if hasattr(saver, "__signature__"):  # what a decorator says need not be what it does
+        return
+    try:
+        signature = inspect.signature(saver, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind("cfg", "trainer", "model")
+    except TypeError as error:
+        name = address.partition(":")[2]
+        raise SaverNotFoundError(
+            f"{address} is called as function(cfg, trainer, model) on every rank, which "
+            f"{name}{signature} does not take: {error}"
+        ) from error
 
 
 def die_with_parent(parent: int) -> None:
@@ -124,7 +152,8 @@ class Rank:
 
     def answer(self, request: dict[str, Any]) -> Answer:
         """Do what ``request`` says; whatever it raises becomes the answer."""
-        step: Callable[..., str | None] = getattr(self, f"_{request.pop('do')}")
+        do = request.pop("do")
+        step: Callable[..., str | None] = getattr(self, f"_{do}")
         started = time.monotonic()
         try:
             detail = step(**request)
@@ -134,6 +163,10 @@ class Rank:
             seconds = time.monotonic() - started
             if _is_unavailable(error):
                 return Answer("unavailable", str(error), seconds)
+            if do == "save":
+                module = sys.modules.get(request["saver"].partition(":")[0])
+                place = place_of(error, module)
+                return Answer("raised", describe_exception(error), seconds, place)
             return Answer("raised", traceback.format_exc(), seconds)
         return Answer("returned", detail or "", time.monotonic() - started)
 
@@ -172,6 +205,22 @@ class Rank:
         connect = partial(connect_again, how.meeting) if self._start.group else lambda: None
         return json.dumps(asdict(rehearse(partial(self._save, saver), how, connect)))
 
+    def _meet(self) -> None:
+        if not self._start.group:
+            return
+        import torch
+        import torch.distributed as dist
+
+        # Of another value on each rank: what one of them has left over from an earlier collective
+        # would be found in the sum.
+        total = torch.tensor([2 ** dist.get_rank()])
+        for _ in range(2):
+            dist.barrier()
+            dist.all_reduce(total)
+        size = dist.get_world_size()
+        if total.item() != size * (2**size - 1):
+            raise RuntimeError(f"the ranks' numbers add up to {total.item()}")
+
     def _close(self) -> None:
         episode, self._episode = self._episode, None
         episode.close()
@@ -190,6 +239,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the judge's, who stops the ranks
     for descriptor in (start.requests, start.answers):
         os.set_inheritable(descriptor, False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # else what is printed before a crash is lost
+            stream.reconfigure(line_buffering=True)
     stacks = Path(start.stacks).open("w")  # noqa: SIM115 - open as long as the process lives
     faulthandler.enable(stacks)
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)

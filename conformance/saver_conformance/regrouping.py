@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-LIMIT = timedelta(seconds=30)
+LIMIT = timedelta(seconds=120)
 """For the forked ranks to find each other."""
 
 

@@ -7,15 +7,16 @@ import os
 import signal
 import subprocess
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from saver_conformance.time_limit import TimeLimit
+from saver_conformance.traceback_text import describe_exception
 from saver_conformance.tracing import is_traced
 
-ATTACH_LIMIT = 10.0
+ATTACH_LIMIT = 30.0
 """Seconds for strace to attach."""
 
 _POLL = 0.005
@@ -117,8 +118,8 @@ def _save_in_child(
         if os.read(waiting, 1):
             save()
             code = 0
-    except BaseException:
-        said.write_text(traceback.format_exc())
+    except BaseException as error:
+        said.write_text(describe_exception(error), errors="backslashreplace")
     finally:
         os._exit(code)
 
@@ -129,8 +130,8 @@ def _unready(rehearsal: Rehearsal) -> Rehearsed:
 
 
 def _is_attached(child: int, tracer: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + ATTACH_LIMIT
-    while time.monotonic() < deadline and tracer.poll() is None:
+    time_limit = TimeLimit(ATTACH_LIMIT)
+    while time_limit.left() > 0 and tracer.poll() is None:
         if is_traced(child):
             return True
         time.sleep(_POLL)
@@ -138,9 +139,9 @@ def _is_attached(child: int, tracer: subprocess.Popen[bytes]) -> bool:
 
 
 def _wait(child: int, rehearsal: Rehearsal) -> Rehearsed:
-    deadline, why = time.monotonic() + rehearsal.limit, f"within {rehearsal.limit:g} s"
+    time_limit, why = TimeLimit(rehearsal.limit), f"within {rehearsal.limit:g} s"
     alone = True
-    while time.monotonic() < deadline:
+    while time_limit.left() > 0:
         ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is not None:
             how = _describe(ended.si_code, ended.si_status, rehearsal.said)
@@ -149,9 +150,8 @@ def _wait(child: int, rehearsal: Rehearsal) -> Rehearsed:
             return how
         if alone and rehearsal.has_failed_elsewhere():
             alone = False
-            soon = time.monotonic() + rehearsal.grace
-            if soon < deadline:
-                deadline, why = soon, f"within {rehearsal.grace:g} s after another rank failed"
+            if time_limit.shorten(rehearsal.grace):
+                why = f"within {rehearsal.grace:g} s after another rank failed"
         time.sleep(_POLL)
     rehearsal.fail()
     return Rehearsed("hung", f"did not return {why}")

@@ -14,19 +14,21 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from saver_conformance import interrupts
 from saver_conformance.case import Case
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.observation import Reload
 from saver_conformance.rank import die_with_parent
+from saver_conformance.time_limit import PERIOD, TimeLimit
 
-RELOAD_LIMIT = 60.0
+RELOAD_LIMIT = 120.0
 """Seconds after which a reload that has not ended counts as failed."""
 EXIT_LIMIT = 2.0
 """Seconds that a process gets to end by itself once its result is in."""
@@ -44,9 +46,15 @@ _ENVIRONMENT = {
 class Reloader:
     """Starts a process for every reload; may be used from several threads."""
 
-    def __init__(self, module: str) -> None:
-        """Start the server, which imports ``module``; it has ``reload`` and ``identify``."""
+    def __init__(self, module: str, scratch: Path | None = None) -> None:
+        """Start the server, which imports ``module``; it has ``reload`` and ``identify``.
+
+        Args:
+            module: what is imported.
+            scratch: where libraries put temporary files; None is the usual place.
+        """
         self._module = module
+        self._scratch = scratch
         self._context = multiprocessing.get_context("forkserver")
         self._lock = threading.Lock()
         self._running: set[ForkServerProcess] = set()
@@ -97,19 +105,19 @@ class Reloader:
 
     def stop(self) -> None:
         """Kill what still runs, and the server; start nothing more."""
+        self._stopped = True  # before the lock: who holds it may wait for the server
+        _stop_server()
         with self._lock:
-            self._stopped = True
+            _stop_server()  # again: one may have been started since
             for process in self._running:
                 process.kill()
-        # It would end by itself once this process has ended; a run leaves nothing behind.
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
     def _start_server(self) -> None:
         """Start the server, unless it runs: there is one for all, and who ends first stops it."""
         if forkserver._forkserver._forkserver_pid is not None:  # type: ignore[attr-defined]
             return
         self._context.set_forkserver_preload([self._module])
-        with _server_environment(), _no_errors_shown():
+        with interrupts.held(), _server_environment(self._scratch), _no_errors_shown():
             forkserver.ensure_running()
 
     def _start(self, process: ForkServerProcess) -> None:
@@ -122,18 +130,43 @@ class Reloader:
             self._running.add(process)
 
 
+def _stop_server() -> None:
+    """End the server; it would do so by itself once this process has ended.
+
+    Not ``ForkServer._stop``: that waits for imports in progress, and raises TypeError where an
+    earlier stop was interrupted.
+    """
+    server: Any = forkserver._forkserver
+    with server._lock, interrupts.held():
+        pid, alive, address = (
+            server._forkserver_pid,
+            server._forkserver_alive_fd,
+            server._forkserver_address,
+        )
+        server._forkserver_pid = server._forkserver_alive_fd = server._forkserver_address = None
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        if alive is not None:
+            os.close(alive)
+        if address is not None and not util.is_abstract_socket_namespace(address):
+            Path(address).unlink(missing_ok=True)
+
+
 def _receive(process: ForkServerProcess, receiver: Connection, log: Path, limit: float) -> Any:
     """The child's result, or a text that says why there is none.
 
     The first message only says that it is up.
     """
-    started = False
+    started, time_limit = False, TimeLimit(limit)
     try:
-        while receiver.poll(limit):
+        while time_limit.left() > 0:
+            if not receiver.poll(PERIOD):
+                continue
             message = receiver.recv()
             if started:
                 return message
-            started = True
+            started, time_limit = True, TimeLimit(limit)
     except EOFError:
         process.join()
         end = f"the process that reloaded ended with exit code {process.exitcode}"
@@ -159,10 +192,12 @@ def _call_in_child(
 
 
 @contextlib.contextmanager
-def _server_environment() -> Iterator[None]:
+def _server_environment(scratch: Path | None) -> Iterator[None]:
     """The environment that the server, and with it every reload, starts with."""
     before = dict(os.environ)
     os.environ.update(_ENVIRONMENT)
+    if scratch is not None:
+        os.environ["TMPDIR"] = str(scratch)
     try:
         yield
     finally:

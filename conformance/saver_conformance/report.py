@@ -6,25 +6,33 @@ and for CI (the page, the summary, JUnit, the badge) is made of it, by ``saver_c
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from saver_conformance.case import Adapter, Case, Mode
+from saver_conformance.case import Case, Mode
+from saver_conformance.causes import FailureCause
+from saver_conformance.complexity import complexity
+from saver_conformance.failures import CLAUSES
 from saver_conformance.finding import Finding
+from saver_conformance.observation import RankOutcome
 from saver_conformance.page import VERSION, write_pages
+from saver_conformance.page.result import Result, parse
+from saver_conformance.report_folder import (
+    CASES_FOLDER,
+    SMALLEST_CASE_FILE,
+    case_name,
+    remove_earlier,
+)
 from saver_conformance.spec import SPEC
-from saver_conformance.surroundings import Surroundings, look_around
+from saver_conformance.surroundings import look_around
 from saver_conformance.verdict import CaseRecord, Row, Verdict
 
 REPORT_FILE = "report.json"
-CASES_FOLDER = "cases"
-SMALLEST_CASE_FILE = "smallest-case.json"
-"""Where ``explore`` leaves the smallest failing case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +57,9 @@ class Cause:
 def group_by_cause(rows: Sequence[Row]) -> tuple[Cause, ...]:
     """The findings of ``rows`` by clause, the clause with the simplest case first."""
     by_clause: dict[str, list[Finding]] = {}
-    for row in rows:
-        if row.findings:
+    # What is waived in one mode is no example of what is not in another.
+    for row in sorted(rows, key=lambda row: row.status == "waived"):
+        if row.findings and not (row.status == "waived" and row.clause in by_clause):
             by_clause.setdefault(row.clause, []).extend(row.findings)
     causes = [
         Cause(
@@ -65,42 +74,46 @@ def group_by_cause(rows: Sequence[Row]) -> tuple[Cause, ...]:
     return tuple(sorted(causes, key=lambda cause: complexity(cause.example.case)))
 
 
-def complexity(case: Case) -> tuple[int, int]:
-    """How far ``case`` is from the simplest: number of unusual values, then its length."""
-    unusual = _count_unusual(case, skipped=("mode", "adapter", "world_size", "seed"))
-    if case.adapter is not None:
-        unusual += _count_unusual(case.adapter, skipped=("alpha",))
-    return unusual, len(case.to_json())
+def replay_command(case: Case, saver: str) -> str:
+    """A command for any shell that replays ``case``, where the saver can be imported."""
+    text = case.to_short_json()
+    # Some shells' echo takes a backslash for the beginning of an escape.
+    show = "printf '%s\\n'" if "\\" in text else "echo"
+    saver = shlex.quote(saver)
+    return f"{show} {shlex.quote(text)} | saver-conformance replay - --saver {saver}"
 
 
-def replay_command(case: Case, saver: str, file: Path | None = None) -> str:
-    """A command that replays ``case``, from ``file`` if it lies there."""
-    tail = f" --saver {shlex.quote(saver)}"
-    if file is not None:
-        return f"saver-conformance replay {shlex.quote(str(file))}{tail}"
-    return f"saver-conformance replay -{tail} <<< {shlex.quote(case.to_json())}"
+def write_report(verdict: Verdict, folder: Path) -> Path:
+    """Write ``report.json``, a file for each case with findings, and the pages into ``folder``.
 
+    Case files of an earlier report in the same folder are removed.
 
-def case_file(folder: Path, case: Case) -> Path:
-    """Where a report in ``folder`` keeps ``case``."""
-    digest = hashlib.sha256(case.to_json().encode()).hexdigest()[:8]
-    return folder / CASES_FOLDER / f"{case.mode}-{digest}.json"
-
-
-def write_report(verdict: Verdict, folder: Path) -> None:
-    """Write ``report.json``, a file for each case with findings, and the pages into ``folder``."""
+    Returns:
+        The path of the page for people.
+    """
     (folder / CASES_FOLDER).mkdir(parents=True, exist_ok=True)
-    for case in {finding.case for finding in verdict.findings}:
-        case_file(folder, case).write_text(case.to_json() + "\n")
+    examples = {cause.example for cause in verdict.failures}
+    texts = {
+        case: case.to_json() for case in {*(item.case for item in verdict.findings), *examples}
+    }
+    files = {case_name(case.mode.name, text): text for case, text in texts.items()}
     if verdict.smallest is not None:
-        (folder / SMALLEST_CASE_FILE).write_text(verdict.smallest.to_json() + "\n")
-    plain = to_plain(verdict, folder, look_around(verdict.saver))
+        files[SMALLEST_CASE_FILE] = verdict.smallest.to_json()
+    remove_earlier(folder, folder / REPORT_FILE, files)
+    for name, text in files.items():
+        (folder / name).write_text(f"{text}\n")
+    plain = to_plain(verdict)
     (folder / REPORT_FILE).write_text(json.dumps(plain, indent=2) + "\n")
-    write_pages(plain, folder)
+    return write_pages(plain, folder)
 
 
-def to_plain(verdict: Verdict, folder: Path, surroundings: Surroundings) -> dict[str, Any]:
-    """The content of ``report.json`` in ``folder``."""
+def to_result(verdict: Verdict) -> Result:
+    """What the terminal, pytest and the pages show of ``verdict``."""
+    return parse(to_plain(verdict))
+
+
+def to_plain(verdict: Verdict) -> dict[str, Any]:
+    """The content of ``report.json``."""
     seeds = [record.case.seed for record in verdict.records]
     return {
         "version": VERSION,
@@ -114,7 +127,7 @@ def to_plain(verdict: Verdict, folder: Path, surroundings: Surroundings) -> dict
             "findings": len(verdict.findings),
             "seconds": round(verdict.seconds, 1),
         },
-        "surroundings": asdict(surroundings),
+        "surroundings": asdict(look_around(verdict.saver)),
         "seeds": {"smallest": min(seeds), "largest": max(seeds)} if seeds else None,
         "pairs": asdict(verdict.pairs) if verdict.pairs else None,
         "cases_a_minute": {pace.engine: round(pace.per_minute, 1) for pace in verdict.paces},
@@ -123,10 +136,15 @@ def to_plain(verdict: Verdict, folder: Path, surroundings: Surroundings) -> dict
             for pace in verdict.paces
         },
         "spec": {clause: _plain_clause(clause) for clause in verdict.levels},
-        "clauses": [_plain_row(row, verdict, folder) for row in verdict.rows],
-        "causes": [_plain_cause(cause, verdict, folder) for cause in group_by_cause(verdict.rows)],
+        "clauses": [_plain_row(row, verdict) for row in verdict.rows],
+        "failures": [_plain_failure(cause, verdict) for cause in verdict.failures],
+        "unchanged": _plain_unchanged(verdict),
+        "interrupted": verdict.interrupted,
+        "causes": [_plain_cause(cause, verdict) for cause in group_by_cause(verdict.rows)],
         "waiver_faults": list(verdict.waiver_faults),
-        "not_run": [_plain_record(item) for item in verdict.records if item.status != "run"],
+        "not_run": [
+            _plain_record(item, verdict) for item in verdict.records if item.status != "run"
+        ],
         "smallest_case": json.loads(verdict.smallest.to_json()) if verdict.smallest else None,
     }
 
@@ -143,7 +161,7 @@ def _plain_clause(clause: str) -> dict[str, Any]:
     }
 
 
-def _plain_row(row: Row, verdict: Verdict, folder: Path) -> dict[str, Any]:
+def _plain_row(row: Row, verdict: Verdict) -> dict[str, Any]:
     return {
         "clause": row.clause,
         "level": verdict.levels[row.clause],
@@ -153,23 +171,72 @@ def _plain_row(row: Row, verdict: Verdict, folder: Path) -> dict[str, Any]:
         "planned": row.planned,
         "reason": row.reason,
         "findings": [
-            _plain_finding(item, verdict.saver, folder)
+            _plain_finding(item, verdict.saver)
             for item in sorted(row.findings, key=lambda item: complexity(item.case))
         ],
     }
 
 
-def _plain_cause(cause: Cause, verdict: Verdict, folder: Path) -> dict[str, Any]:
+def _plain_failure(cause: FailureCause, verdict: Verdict) -> dict[str, Any]:
+    cases = set(cause.failed)
+    found = [item for item in verdict.findings if item.case in cases and item.ended is not None]
+    # A rank that waits for one that raised or died is no example of what went wrong.
+    first = CLAUSES["raised" if cause.exception and cause.kind == "hung" else cause.kind]
+    told = [item for item in found if item.clause == first] or found
+    example = min(told, key=lambda item: complexity(item.case), default=None)
+    messages = Counter(item.ended for item in told)
+    return {
+        "kind": cause.kind,
+        "exception": cause.exception,
+        "place": cause.place or (example.place if example else None) or "",
+        "message": cause.message,
+        "messages": [message for message, _ in messages.most_common()],
+        "ends": sorted({_end_of(item) for item in found}),
+        "cases": cause.cases,
+        "modes": [mode.name for mode in cause.modes],
+        "values": {axis: list(values) for axis, values in cause.values.items()},
+        "explained": cause.explained,
+        "clauses": list(cause.clauses),
+        "text": cause.text,
+        "when": cause.when,
+        "case": json.loads(cause.example.to_json()),
+        "replay": replay_command(cause.example, verdict.saver),
+        "example": _plain_finding(example, verdict.saver) if example else None,
+    }
+
+
+def _end_of(finding: Finding) -> str:
+    """How the rank of ``finding`` ended, as the reason of checks that were not made has it."""
+    kind = next(kind for kind, clause in CLAUSES.items() if clause == finding.clause)
+    return str(RankOutcome(finding.rank or 0, kind, finding.ended or ""))
+
+
+def _plain_unchanged(verdict: Verdict) -> dict[str, Any] | None:
+    """The cases that fail, and in which the save changed no file; None when there is none."""
+    failing = {item.case for row in verdict.rows if row.status == "fail" for item in row.findings}
+    cases = [item.case for item in verdict.records if item.unchanged and item.case in failing]
+    if not cases:
+        return None
+    example = min(cases, key=complexity)
+    return {
+        "cases": len(cases),
+        "modes": list(dict.fromkeys(case.mode.name for case in cases)),
+        "case": json.loads(example.to_json()),
+        "replay": replay_command(example, verdict.saver),
+    }
+
+
+def _plain_cause(cause: Cause, verdict: Verdict) -> dict[str, Any]:
     return {
         "clause": cause.clause,
         "modes": [mode.name for mode in cause.modes],
         "cases": cause.cases,
         "findings": cause.findings,
-        "example": _plain_finding(cause.example, verdict.saver, folder),
+        "example": _plain_finding(cause.example, verdict.saver),
     }
 
 
-def _plain_finding(finding: Finding, saver: str, folder: Path) -> dict[str, Any]:
+def _plain_finding(finding: Finding, saver: str) -> dict[str, Any]:
     plain = {
         item.name: getattr(finding, item.name)
         for item in fields(finding)
@@ -178,21 +245,14 @@ def _plain_finding(finding: Finding, saver: str, folder: Path) -> dict[str, Any]
     return {
         **plain,
         "case": json.loads(finding.case.to_json()),
-        "replay": replay_command(finding.case, saver, case_file(folder, finding.case)),
+        "replay": replay_command(finding.case, saver),
     }
 
 
-def _plain_record(record: CaseRecord) -> dict[str, Any]:
+def _plain_record(record: CaseRecord, verdict: Verdict) -> dict[str, Any]:
     return {
         "case": json.loads(record.case.to_json()),
         "status": record.status,
         "reason": record.reason,
+        "replay": replay_command(record.case, verdict.saver),
     }
-
-
-def _count_unusual(data: Case | Adapter, skipped: tuple[str, ...]) -> int:
-    return sum(
-        getattr(data, item.name) != item.default
-        for item in fields(data)
-        if item.name not in skipped
-    )

@@ -9,19 +9,36 @@ from pathlib import Path
 
 from saver_conformance import checks
 from saver_conformance.case import MODES, Case, Mode
+from saver_conformance.causes import FailureCause, learn
 from saver_conformance.coverage import measure
 from saver_conformance.crashing import CRASH_POINTS
 from saver_conformance.explore import Exploration
 from saver_conformance.judge import Bench, Judge
+from saver_conformance.kept_output import KeptOutput
+from saver_conformance.listening import Listener
 from saver_conformance.pipeline import Pipeline
 from saver_conformance.profiles import Profile, cases_of, in_order
 from saver_conformance.progress import Progress, Silent
 from saver_conformance.report import write_report
-from saver_conformance.savers import Claim, claimed_modes, find_claim
+from saver_conformance.report_folder import prepare
+from saver_conformance.savers import Claim, check_address, claimed_modes, find_claim
 from saver_conformance.spec import SPEC
 from saver_conformance.verdict import CaseRecord, Pace, Row, Verdict, aggregate
-from saver_conformance.waivers import Waiver, apply
+from saver_conformance.waivers import Waiver, apply, check_waivers, pairs_of
 from saver_conformance.world import SAVE_LIMIT
+
+
+class RunInterruptedError(KeyboardInterrupt):
+    """A signal ended the run; what was found until then is the verdict.
+
+    Attributes:
+        verdict: the verdict, marked as interrupted.
+    """
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(f"interrupted after {verdict.executed} of {verdict.expected} cases")
+        self.verdict = verdict
+
 
 REFERENCE = "canonical_saver:save_trained_model"
 """Address of the saver that is judged when no other is named."""
@@ -39,6 +56,7 @@ def run_conformance(
     progress: Progress | None = None,
     bench: Bench | None = None,
     waivers: Sequence[Waiver] = (),
+    claims: Claim | None = None,
 ) -> Verdict:
     """Judge a saver.
 
@@ -54,29 +72,46 @@ def run_conformance(
         progress: told how the run goes on.
         bench: what trains and reloads.
         waivers: clauses that are known to be broken.
+        claims: what the saver claims, in place of what it says itself; see ``claims_file``.
 
     Raises:
         UnknownSaverError: there is no such saver.
+        WaiverFileError: a waiver is about a clause or a mode that does not exist.
+        ReportFolderError: the report could not be written.
         HarnessFailedError: nothing can be judged here.
+        RunInterruptedError: a KeyboardInterrupt ended the run before its last case; the report is
+            written as far as the run has come. It is the way to end ``explore``, which returns.
     """
     started = time.monotonic()
-    claim = find_claim(saver, Path.cwd())
+    check_waivers(waivers)
+    claim = _find(saver, claims)
+    if report is not None:
+        prepare(report)
     claimed = claimed_modes(claim, tuple(modes))
     progress = progress or Silent()
     with Judge(
-        claim.address, bench=bench, save_limit=save_limit, crash_points=crash_points
+        claim.address,
+        bench=bench,
+        save_limit=save_limit,
+        crash_points=crash_points,
+        progress=progress,
     ) as judge:
-        smallest = None
+        smallest, interrupted = None, False
         if profile == "explore":
             records, smallest = _explore(judge, claim, claimed, seconds, progress, waivers)
             paces: tuple[Pace, ...] = ()
         else:
             fitting = [claim.fit(case) for mode in claimed for case in cases_of(mode, profile)]
             planned = in_order(dict.fromkeys(fitting))
-            records, paces = _run_planned(judge, planned, progress)
-    verdict = _conclude(saver, claim, profile, claimed, records, paces, started, smallest, waivers)
+            records, paces, interrupted = _run_planned(judge, planned, progress)
+    verdict = _conclude(
+        *(saver, claim, profile, claimed, records, paces, started, smallest, waivers),
+        interrupted=interrupted,
+    )
     if report is not None:
         write_report(verdict, report)
+    if interrupted:
+        raise RunInterruptedError(verdict)
     return verdict
 
 
@@ -88,23 +123,63 @@ def replay(
     crash_points: int = CRASH_POINTS,
     bench: Bench | None = None,
     waivers: Sequence[Waiver] = (),
+    claims: Claim | None = None,
+    progress: Progress | None = None,
+    listen: Listener | None = None,
+    keep: Path | None = None,
 ) -> Verdict:
-    """Judge a saver by one case; raises as ``run_conformance`` does."""
+    """Judge a saver by one case; raises as ``run_conformance`` does.
+
+    Args:
+        case: the case.
+        saver: its address or name.
+        save_limit: seconds after which a save counts as hanging.
+        crash_points: system calls at which a save is killed, if the case asks for it.
+        bench: what trains and reloads.
+        waivers: clauses that are known to be broken.
+        claims: what the saver claims.
+        progress: told how the run goes on.
+        listen: called with each line that a rank prints while it saves.
+        keep: a folder, new or empty, for copies of the output folder before and after the save.
+
+    Raises:
+        KeepError: no copies can be kept there.
+    """
     started = time.monotonic()
-    claim = find_claim(saver, Path.cwd())
+    check_waivers(waivers)
+    claim = _find(saver, claims)
+    progress = progress or Silent()
     with Judge(
-        claim.address, bench=bench, save_limit=save_limit, crash_points=crash_points
+        claim.address,
+        bench=bench,
+        save_limit=save_limit,
+        crash_points=crash_points,
+        progress=progress,
+        listen=listen,
+        keep=KeptOutput(keep) if keep else None,
     ) as judge:
-        records, paces = _run_planned(judge, (case,), Silent())
-    return _conclude(saver, claim, "replay", (case.mode,), records, paces, started, None, waivers)
+        records, paces, interrupted = _run_planned(judge, (case,), progress)
+    verdict = _conclude(
+        *(saver, claim, "replay", (case.mode,), records, paces, started, None, waivers),
+        interrupted=interrupted,
+    )
+    if interrupted:
+        raise RunInterruptedError(verdict)
+    return verdict
+
+
+def _find(saver: str, claims: Claim | None) -> Claim:
+    claim = find_claim(saver, Path.cwd()).claiming(claims)
+    check_address(claim.address, Path.cwd())
+    return claim
 
 
 def _run_planned(
     judge: Judge, planned: Sequence[Case], progress: Progress
-) -> tuple[tuple[CaseRecord, ...], tuple[Pace, ...]]:
+) -> tuple[tuple[CaseRecord, ...], tuple[Pace, ...], bool]:
     progress.plan(len(planned))
     pipeline = Pipeline(judge, progress)
-    return pipeline.run(planned), pipeline.paces
+    return pipeline.run(planned), pipeline.paces, pipeline.interrupted
 
 
 def _explore(
@@ -123,7 +198,7 @@ def _explore(
         return record
 
     progress.plan(0)
-    waived = {(waiver.clause, waiver.mode) for waiver in waivers}
+    waived = pairs_of(waivers)
     waived |= {(clause, mode.name) for clause in SPEC if claim.leaves_out(clause) for mode in modes}
     exploration = Exploration(judge_one, modes, waived)
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it
@@ -142,6 +217,8 @@ def _conclude(
     started: float,
     smallest: Case | None,
     waivers: Sequence[Waiver],
+    *,
+    interrupted: bool,
 ) -> Verdict:
     levels = {check.clause: SPEC[check.clause].level for check in checks.checks()}
     applies = {
@@ -149,7 +226,7 @@ def _conclude(
         for clause in levels
     }
     # A few cases do not tell whether a waiver is needed no more.
-    every = profile not in ("explore", "replay")
+    every = profile not in ("explore", "replay") and not interrupted
     run = [record.case for record in records if record.status == "run"]
     rows = tuple(
         Row(row.clause, row.mode, "not claimed") if claim.leaves_out(row.clause) else row
@@ -168,4 +245,13 @@ def _conclude(
         smallest=smallest,
         waiver_faults=faults,
         pairs=None if profile == "replay" else measure(modes, run),
+        failures=_learn(records),
+        interrupted=interrupted,
     )
+
+
+def _learn(records: Sequence[CaseRecord]) -> tuple[FailureCause, ...]:
+    """The causes for which saves failed."""
+    failures = [record.failure for record in records if record.failure is not None]
+    run = [record for record in records if record.status == "run" and record.failure is None]
+    return learn(failures, [case for record in run for case in record.case.saves()])

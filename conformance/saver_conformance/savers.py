@@ -7,14 +7,18 @@ A saver that cannot do everything says so in its own file, above its function::
 
 It is then addressed as ``my-saver``, and judged by what it claims. The arguments are literals:
 the judge reads them from the source, and what the file imports is imported by the ranks alone.
+A saver of any other folder says the same in a file, see ``claims_file.py``.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +67,12 @@ class Claim:
             if not any(mode.matches((pattern,)) for mode in MODES):
                 raise UnknownSaverError(f"{self.address}: no mode is called {pattern!r}")
 
+    def claiming(self, other: Claim | None) -> Claim:
+        """This saver with the claims of ``other``, if there are any."""
+        if other is None:
+            return self
+        return replace(self, modes=other.modes, without=other.without, only=other.only)
+
     def leaves_out(self, clause: str) -> bool:
         """Whether the saver has no part in ``clause``."""
         return any(fnmatchcase(clause, pattern) for pattern in self.without)
@@ -73,11 +83,25 @@ class Claim:
         return f"{self.name}  {self.address}" if self.name else self.address
 
     def fit(self, case: Case) -> Case:
-        """``case``, or the nearest one that the saver claims to handle."""
+        """``case``, or the nearest one that the saver claims to handle.
+
+        Earlier saves into its folder are the saver's too: those in modes that it does not claim
+        are left out, and the others are made to fit like any.
+        """
         adapter = case.adapter
         if adapter is not None:
             adapter = replace(adapter, **self._nearest(adapter))
-        return replace(case, **{**self._nearest(case), "adapter": adapter, "trainer": self.trainer})
+        values = {"after": self._fit_earlier(case), **self._nearest(case)}
+        if (values.get("occupied", "empty"), values.get("guests", "none")) != ("empty", "none"):
+            values["after"] = None  # what lies in the folder is the one or the other
+        return replace(case, **{**values, "adapter": adapter, "trainer": self.trainer})
+
+    def _fit_earlier(self, case: Case) -> Case | None:
+        """The last save before ``case`` in a mode that the saver claims, made to fit."""
+        earlier = case.after
+        while earlier is not None and not earlier.mode.matches(self.modes):
+            earlier = earlier.after
+        return None if earlier is None else self.fit(earlier)
 
     def _nearest(self, data: Case | Adapter) -> dict[str, Any]:
         names = {item.name for item in fields(data)}
@@ -127,6 +151,30 @@ def find_claim(saver: str, folder: Path) -> Claim:
         f"{saver!r} is no saver; write package.module:function"
         + (f", or one of the names {names}" if names else "")
     )
+
+
+def check_address(address: str, folder: Path) -> None:
+    """Look for the package of ``address`` without importing it.
+
+    Args:
+        address: ``package.module:function``.
+        folder: the folder from which savers are imported, besides where Python looks.
+
+    Raises:
+        UnknownSaverError: there certainly is none.
+    """
+    package = address.partition(":")[0].partition(".")[0]
+    if package in sys.modules or PathFinder.find_spec(package, [str(folder)]):
+        return
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return
+    if found is None:
+        raise UnknownSaverError(
+            f"the saver {address} cannot be imported: there is no module {package!r} in {folder} "
+            "or where Python looks; run it where the saver is importable, or set PYTHONPATH"
+        )
 
 
 def claimed_modes(claim: Claim, modes: Sequence[Mode]) -> tuple[Mode, ...]:

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from saver_conformance.case import Case, Mode
-from saver_conformance.report import Cause, case_file, group_by_cause, replay_command
-from saver_conformance.shown import printable
-from saver_conformance.spec import AREAS, SPEC
+from saver_conformance.page.conclusion import (
+    WORDS,
+    WORST_FIRST,
+    Shown,
+    in_area,
+    in_mode_and_area,
+    of_clause,
+    sentence,
+)
+from saver_conformance.page.plain import (
+    INDENT,
+    clause_ranges,
+    evidence_parts,
+    failure_heading,
+    failure_lines,
+    told_failures,
+    unchanged_text,
+    unchecked,
+)
+from saver_conformance.page.result import Cause, Evidence, Result
+from saver_conformance.report import to_result
+from saver_conformance.shown import count, excerpt, printable
 from saver_conformance.stopwatch import STEPS
 from saver_conformance.verdict import (
     BROKEN,
@@ -24,8 +47,6 @@ from saver_conformance.verdict import (
     HARNESS_FAILED,
     INCONCLUSIVE,
     CaseRecord,
-    Row,
-    Status,
     Verdict,
 )
 
@@ -35,47 +56,59 @@ LATER_LINES = 6
 """The same, from the second clause on."""
 SHOWN_CAUSES = 8
 """Clauses that are told in full; a saver that breaks many breaks most for one reason."""
+SHOWN_FAILURES = 8
+"""Failures of whole saves that are told."""
+FEWEST_COLUMNS = 20
+"""Columns that text gets, however narrow the terminal is."""
 PLAIN_WIDTH = 120
-"""Columns of the output when it does not go to a terminal."""
+"""Columns of the output when it does not go to a terminal and COLUMNS says nothing."""
 
-_WORDS: dict[int, str] = {
-    CONFORMS: "[bold green]conforms[/]: every claimed MUST holds, and was checked in every planned "
-    "case",
-    BROKEN: "[bold red]does not conform[/]: a MUST is broken, or a waiver is wrong",
-    INCONCLUSIVE: "[bold yellow]inconclusive[/]: not everything that is claimed was checked",
-    HARNESS_FAILED: "[bold yellow]the harness failed[/]: nobody is accused",
+_STYLES: dict[Shown, str] = {
+    "fail": "bold red",
+    "error": "bold yellow",
+    "unavailable": "yellow",
+    "deviation": "cyan",
+    "waived": "cyan",
+    "pass": "green",
+    "not tried": "dim",
+    "not claimed": "dim",
+    "no demand": "dim",
 }
-_WORST_FIRST: tuple[Status, ...] = (
-    "fail",
-    "error",
-    "unavailable",
-    "deviation",
-    "waived",
-    "not claimed",
-    "pass",
-)
-_STYLES: dict[Status, str] = {
-    "fail": "[bold red]FAIL[/]",
-    "error": "[bold yellow]error[/]",
-    "unavailable": "[yellow]n/a[/]",
-    "deviation": "[cyan]deviates[/]",
-    "waived": "[cyan]waived[/]",
-    "not claimed": "[dim]-[/]",
-    "pass": "[green]pass[/]",
+_SHORT: dict[Shown, str] = {
+    "unavailable": "unch.",
+    "deviation": "dev.",
+    "waived": "wvd.",
+    "not tried": "n.t.",
+    "not claimed": "n.c.",
+    "no demand": "-",
+}
+"""Words of the table where there is no room for those of the pages; told below it."""
+_BROKEN: tuple[Shown, ...] = ("fail", "deviation")
+_EMPTY: tuple[Shown, ...] = ("no demand", "not tried", "not claimed")
+"""Statuses of an area that gets no column."""
+_VERDICT_STYLES = {
+    CONFORMS: "bold green",
+    BROKEN: "bold red",
+    INCONCLUSIVE: "bold yellow",
+    HARNESS_FAILED: "bold yellow",
 }
 
 
 def make_console() -> Console:
-    """A console on stdout; as wide as a report needs where there is no terminal."""
+    """A console on stdout; as wide as a report needs where nobody says how wide it is."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return console
+    return Console(highlight=False, width=PLAIN_WIDTH)
 
 
 class LiveProgress:
     """A bar on a terminal; elsewhere a line when a mode begins and one for each failure."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, profile: str = "run", saver: str = "") -> None:
+        """Show on ``console`` how ``profile`` goes on, of the saver with this name."""
         self._console = console
+        self._what = f"{profile} of {saver}" if saver else profile
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -92,6 +125,7 @@ class LiveProgress:
         self._told: set[tuple[Mode, str]] = set()
 
     def __enter__(self) -> Self:
+        self._console.print(self._what, markup=False)  # at once: planning takes seconds
         self._bar.start()
         return self
 
@@ -99,8 +133,10 @@ class LiveProgress:
         self._bar.stop()
 
     def plan(self, cases: int) -> None:
-        """Show how many cases are planned."""
+        """Show how many cases are planned, before the first rank is started."""
         self._planned = cases
+        number = count(cases, "case") if cases else "cases without end"
+        self._console.print(f"{number}, starting ranks")
         self._bar.update(self._task, total=cases or None)
 
     def train(self, case: Case) -> None:
@@ -123,80 +159,264 @@ class LiveProgress:
         ]
         self._told.update((record.case.mode, clause) for clause in broken)
         if broken:
-            self._console.print(f"  {record.case.mode}: {', '.join(broken)}")
+            failure = record.failure
+            how = (failure.exception or failure.kind) if failure else ""
+            place = f" at {failure.place}" if failure and failure.place else ""
+            told = f" ({how}{place})" if how else ""
+            self._console.print(f"  {record.case.mode}: {', '.join(broken)}{escape(told)}")
         elif record.status == "error":
             self._console.print(f"  {record.case.mode}: the harness failed")
 
+    def note(self, text: str) -> None:
+        """Print what the run waits for."""
+        self._console.print(f"  {printable(text)}", markup=False)
 
-def print_verdict(console: Console, verdict: Verdict, report: Path | None = None) -> None:
-    """Print the table, what was not checked, the findings by cause, and the verdict."""
-    console.print(_make_table(verdict))
-    _print_pace(console, verdict)
-    _print_pairs(console, verdict)
-    _print_not_tried(console, verdict)
-    _print_not_run(console, verdict)
-    causes: Sequence[Cause] = group_by_cause(
-        [row for row in verdict.rows if row.status != "waived"]
+
+def print_verdict(
+    console: Console, verdict: Verdict, report: Path | None = None, *, verbose: bool = False
+) -> None:
+    """Print the table, what failed, what was not checked, and the verdict with its reason.
+
+    Args:
+        console: where to.
+        verdict: what to print.
+        report: the folder of the report, if there is to be one.
+        verbose: whether the suite's own speed and coverage are printed too.
+    """
+    result = to_result(verdict)
+    _print_table(console, result, _cases_by_mode(verdict))
+    findings = _Findings(console, result, report)
+    findings.print_unchanged()
+    findings.print_failures()
+    findings.print_causes()
+    _print_unchecked(console, result)
+    _print_not_run(console, result)
+    _print_waivers(console, result)
+    _print_not_tried(console, result)
+    if verbose:
+        _print_pace(console, verdict)
+        _print_pairs(console, verdict)
+    _print_conclusion(console, result)
+
+
+def _cases_by_mode(verdict: Verdict) -> dict[str, str]:
+    """How many of the planned cases of each mode were run."""
+    told = {}
+    for mode in verdict.modes:
+        records = [record for record in verdict.records if record.case.mode == mode]
+        run = sum(record.status == "run" for record in records)
+        told[mode.name] = f"{run}/{len(records)}"
+    return told
+
+
+def _print_table(console: Console, result: Result, cases: Mapping[str, str]) -> None:
+    """Print modes by areas in the widest form that there is room for; modes are never cut."""
+    areas = [area for area in result.areas if in_area(result, area) not in _EMPTY]
+    statuses = {
+        mode: [in_mode_and_area(result, mode, area) for area in areas] for mode in result.modes
+    }
+    title = escape(f"{result.saver}, {result.profile}")
+    wide = Table(title=title, title_justify="left")
+    narrow = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for table, words in ((wide, WORDS), (narrow, {**WORDS, **_SHORT})):
+        table.add_column("mode", no_wrap=True)
+        for area in areas:
+            table.add_column(area, no_wrap=True, justify="center" if table is wide else "left")
+        table.add_column("cases", no_wrap=True, justify="right")
+        for mode, found in statuses.items():
+            table.add_row(mode, *(Text(words[item], _STYLES[item]) for item in found), cases[mode])
+    narrow.padding = (0, 1, 0, 0)
+    if _fits(console, wide):
+        console.print(wide)
+    elif _fits(console, narrow):
+        console.print(narrow)
+        used = {status for found in statuses.values() for status in found}
+        if legend := [f"{_SHORT[item]} {WORDS[item]}" for item in _SHORT if item in used]:
+            console.print(", ".join(legend), style="dim")
+    else:
+        console.print(title)
+        for mode, found in statuses.items():
+            parts = [f"{WORDS[item]} {area}" for item, area in zip(found, areas, strict=True)]
+            console.print(f"[bold]{mode}[/] {cases[mode]}: {', '.join(parts)}")
+
+
+def _fits(console: Console, table: Table) -> bool:
+    """Whether nothing of ``table`` has to be cut."""
+    unlimited = console.options.update(max_width=1000)
+    return Measurement.get(console, unlimited, table).maximum <= console.width
+
+
+class _Findings:
+    """Prints what is broken; the words of a case stand at the first finding that needs them."""
+
+    def __init__(self, console: Console, result: Result, report: Path | None) -> None:
+        self._console = console
+        self._result = result
+        self._report = report
+        self._failures = told_failures(result)
+        self._explained: set[str] = set()
+
+    def print_unchanged(self) -> None:
+        """Say first that the save did nothing: all else that is broken follows from it."""
+        if self._result.unchanged is None:
+            return
+        self._console.print(f"\n[bold red]{unchanged_text(self._result)}[/]")
+        self._print_command(self._result.unchanged.replay)
+
+    def print_failures(self) -> None:
+        """Print each exception, hang and death once."""
+        for failure in self._failures[:SHOWN_FAILURES]:
+            self._console.print(f"\n[bold red]{failure_heading(failure)}[/]")
+            for line in failure_lines(self._result, failure):
+                _print_wrapped(self._console, line, "  ", "    ")
+            if failure.example is not None:
+                self._print_evidence(failure.example, FOUND_LINES)
+        if rest := self._failures[SHOWN_FAILURES:]:
+            self._print_rest(count(len(rest), "other failure"))
+
+    def print_causes(self) -> None:
+        """Print the other clauses that are broken, each by its simplest case."""
+        told = {clause for failure in self._failures for clause in failure.clauses}
+        causes = [
+            (cause, status)
+            for clause, cause in self._result.causes.items()
+            if (status := of_clause(self._result, self._result.clauses[clause])) in _BROKEN
+            and clause not in told
+        ]
+        causes.sort(key=lambda item: WORST_FIRST.index(item[1]))
+        for number, (cause, _) in enumerate(causes[:SHOWN_CAUSES]):
+            self._print_cause(cause, LATER_LINES if number else FOUND_LINES)
+        if rest := causes[SHOWN_CAUSES:]:
+            self._print_rest(clause_ranges(cause.clause for cause, _ in rest))
+
+    def _print_cause(self, cause: Cause, lines: int) -> None:
+        clause = self._result.clauses[cause.clause]
+        self._console.print(f"\n[bold]{clause.id}[/] ({clause.level}) {escape(clause.text)}")
+        self._print_evidence(cause.example, lines)
+        if cause.findings > 1:
+            found = f"{count(cause.findings, 'finding')} in {count(cause.cases, 'case')}"
+            _print_labelled(self._console, "in all:", f"{found} of {', '.join(cause.modes)}")
+
+    def _print_evidence(self, evidence: Evidence, lines: int) -> None:
+        for label, text in evidence_parts(evidence):
+            if label == "replay":
+                self._print_command(text)
+            elif label == "case":
+                _print_labelled(self._console, "case:", "\n".join(self._explain(evidence.case)))
+            else:
+                _print_labelled(self._console, f"{label}:", excerpt(text, lines))
+
+    def _explain(self, values: Sequence[str]) -> list[str]:
+        """The values of a case, with their words where these have not been printed yet."""
+        fresh = [value for value in values if value not in self._explained]
+        self._explained.update(fresh)
+        known = [value.partition(":")[0] for value in values if value not in fresh]
+        return [*fresh, *([", ".join(known)] if known else [])]
+
+    def _print_command(self, command: str) -> None:
+        """Print a command as one line, however long: it is there to be copied."""
+        text = f"  {'replay:':{INDENT}}{command}"
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def _print_rest(self, what: str) -> None:
+        where = f"see {self._report}" if self._report else "--report DIR tells how"
+        self._console.print(f"\nalso broken, {where}: {what}", markup=False)
+
+
+def _print_labelled(console: Console, label: str, text: str) -> None:
+    """Print ``text`` behind its label, what does not fit below where it begins."""
+    for line in text.splitlines() or [""]:
+        _print_wrapped(console, line, f"  {label:{INDENT}}", " " * (2 + INDENT))
+        label = ""
+
+
+def _print_wrapped(console: Console, line: str, first: str, later: str) -> None:
+    """Print ``line`` with a beginning for its first line and for those that it goes on in."""
+    width = max(console.width, len(later) + FEWEST_COLUMNS)
+    shown = textwrap.fill(
+        line,
+        width,
+        initial_indent=first,
+        subsequent_indent=later,
+        break_on_hyphens=False,
     )
-    causes = sorted(causes, key=lambda cause: verdict.levels[cause.clause] != "MUST")
-    for number, cause in enumerate(causes[:SHOWN_CAUSES]):
-        lines = LATER_LINES if number else FOUND_LINES
-        _print_cause(console, cause, verdict, report, lines)
-    if rest := [cause.clause for cause in causes[SHOWN_CAUSES:]]:
-        console.print(f"\nalso broken, see the report: {', '.join(rest)}")
-    _print_waivers(console, verdict)
+    console.print(shown or first, markup=False, soft_wrap=True)
+
+
+def _print_unchecked(console: Console, result: Result) -> None:
+    for item in unchecked(result):
+        what = f"{clause_ranges(item.clauses)} in {', '.join(item.modes)}"
+        console.print(f"\n[yellow]unchecked[/]: {what}")
+        _print_labelled(console, "because:", excerpt(item.reason, LATER_LINES))
+
+
+def _print_not_run(console: Console, result: Result) -> None:
+    for item in result.not_run:
+        modes = ", ".join(item.modes)
+        console.print(f"\n[yellow]{count(item.cases, 'case')} not run[/], {item.status} ({modes})")
+        _print_labelled(console, "because:", item.reason)
+        if item.status == "error":
+            console.print(f"  {'replay:':{INDENT}}{item.replay}", markup=False, soft_wrap=True)
+
+
+def _print_waivers(console: Console, result: Result) -> None:
+    hidden: dict[tuple[str, str], list[str]] = {}
+    for row in result.rows:
+        if row.status == "waived" and row.findings:
+            found = count(row.findings, "finding")
+            text = f"\n{row.clause} in {row.mode} is waived: {row.reason}; {found}"
+            console.print(text, markup=False)
+        elif row.status == "waived":
+            hidden.setdefault((row.mode, row.reason), []).append(row.clause)
+    for (mode, reason), clauses in hidden.items():
+        number = count(len(clauses), "clause")
+        console.print(f"\n{number} in {mode} waived: {reason}", markup=False)
+    for fault in result.waiver_faults:
+        console.print(f"\n[bold red]wrong waiver[/]: {escape(fault)}")
+
+
+def _print_not_tried(console: Console, result: Result) -> None:
+    """Name the MUSTs of the claimed modes for which the profile plans no case."""
+    untried = [
+        clause.id
+        for clause in result.clauses.values()
+        if clause.level == "MUST" and of_clause(result, clause) == "not tried"
+    ]
+    if untried and result.profile != "replay":  # one case tries little
+        number = count(len(untried), "MUST")
+        told = clause_ranges(untried)
+        console.print(f"\nnot tried in profile {result.profile}: {number} ({told})", markup=False)
+
+
+def _print_conclusion(console: Console, result: Result) -> None:
+    statuses = [row.status for row in result.rows]
     counts = ", ".join(
-        f"{number} {status}" for status in _WORST_FIRST if (number := verdict.count(status))
+        f"{statuses.count(item)} {WORDS[item]}" for item in WORST_FIRST if item in statuses
     )
-    console.print()
     console.print(
-        f"{verdict.executed} of {verdict.expected} cases in {verdict.seconds:.0f} s; "
+        f"\n{result.executed} of {count(result.expected, 'case')} in {result.seconds:.0f} s; "
         f"clauses by mode: {counts or 'none'}"
     )
-    waived = f"; [cyan]{number} waived[/]" if (number := verdict.count("waived")) else ""
-    console.print(f"{escape(verdict.saver)} {_WORDS[verdict.exit_code]}{waived}")
-
-
-def _make_table(verdict: Verdict) -> Table:
-    table = Table(title=f"{escape(verdict.saver)}, {verdict.profile}", title_justify="left")
-    table.add_column("mode")
-    areas = [area for area in AREAS if any(row.area == area for row in verdict.rows)]
-    for area in areas:
-        table.add_column(area, justify="center")
-    table.add_column("cases", justify="right")
-    table.add_column("time", justify="right")
-    for mode in verdict.modes:
-        rows = [row for row in verdict.rows if row.mode == mode]
-        records = [record for record in verdict.records if record.case.mode == mode]
-        run = [record for record in records if record.status == "run"]
-        table.add_row(
-            mode.name,
-            *(_cell([row for row in rows if row.area == area]) for area in areas),
-            f"{len(run)}/{len(records)}",
-            f"{sum(record.seconds for record in run):.1f} s",
-        )
-    return table
-
-
-def _cell(rows: Sequence[Row]) -> str:
-    for status in _WORST_FIRST:
-        if any(row.status == status for row in rows):
-            return _STYLES[status]
-    return _STYLES["not claimed"]
+    if result.interrupted:
+        console.print("[bold yellow]interrupted[/]: not every planned case was run")
+    verdict, _, reason = sentence(result).partition(":")
+    style = _VERDICT_STYLES[result.exit_code]
+    console.print(f"{escape(result.saver)} [{style}]{verdict}[/]:{escape(reason)}")
 
 
 def _print_pace(console: Console, verdict: Verdict) -> None:
-    if verdict.paces:
-        paces = ", ".join(f"{pace.engine} {pace.per_minute:.0f}" for pace in verdict.paces)
-        console.print(f"cases trained, saved, read back and reloaded a minute: {paces}")
-        steps = [step for step in STEPS if any(step in pace.steps for pace in verdict.paces)]
-        if steps:
-            table = Table(title="seconds by step, those of two cases at once counted twice")
-            for head in ("", *steps):
-                table.add_column(head, justify="right")
-            for pace in verdict.paces:
-                table.add_row(pace.engine, *(f"{pace.steps.get(step, 0):.1f}" for step in steps))
-            console.print(table)
+    if not verdict.paces:
+        return
+    paces = ", ".join(f"{pace.engine} {pace.per_minute:.0f}" for pace in verdict.paces)
+    console.print(f"\ncases trained, saved, read back and reloaded a minute: {paces}")
+    steps = [step for step in STEPS if any(step in pace.steps for pace in verdict.paces)]
+    if steps:
+        table = Table(title="seconds by step, those of two cases at once counted twice")
+        for head in ("", *steps):
+            table.add_column(head, justify="right")
+        for pace in verdict.paces:
+            table.add_row(pace.engine, *(f"{pace.steps.get(step, 0):.1f}" for step in steps))
+        console.print(table)
 
 
 def _print_pairs(console: Console, verdict: Verdict) -> None:
@@ -206,87 +426,6 @@ def _print_pairs(console: Console, verdict: Verdict) -> None:
     console.print(f"pairs of values of the axes covered: {pairs.covered} of {pairs.possible}")
     if pairs.unreachable:
         total = sum(pairs.unreachable.values())
-        console.print(f"not reachable, and not counted: {_count(total, 'pair')}")
+        console.print(f"not reachable, and not counted: {count(total, 'pair')}")
         for reason, number in pairs.unreachable.items():
             console.print(f"  {number}: {reason}", markup=False)
-
-
-def _print_not_tried(console: Console, verdict: Verdict) -> None:
-    """Name the MUSTs of the claimed modes for which the profile plans no case."""
-    tried = {row.clause for row in verdict.rows if row.mode in verdict.modes}
-    untried = [
-        clause
-        for clause, level in verdict.levels.items()
-        if level == "MUST" and clause not in tried
-        if any(mode.matches(SPEC[clause].modes) for mode in verdict.modes)
-    ]
-    if untried:
-        number = _count(len(untried), "MUST")
-        console.print(f"not tried in profile {verdict.profile}: {number} ({', '.join(untried)})")
-
-
-def _print_not_run(console: Console, verdict: Verdict) -> None:
-    reasons: dict[str, list[CaseRecord]] = {}
-    for record in verdict.records:
-        if record.status != "run":
-            reasons.setdefault(record.reason, []).append(record)
-    for reason, records in reasons.items():
-        modes = ", ".join(dict.fromkeys(record.case.mode.name for record in records))
-        console.print(f"\n[yellow]{_count(len(records), 'case')} not run[/] ({modes}):")
-        console.print(_shorten(reason), markup=False)
-        if records[0].status == "error":
-            console.print(replay_command(records[0].case, verdict.saver), markup=False)
-
-
-def _print_waivers(console: Console, verdict: Verdict) -> None:
-    for row in verdict.rows:
-        if row.status == "waived":
-            console.print(
-                f"\n{row.clause} in {row.mode} is waived: {row.reason}; "
-                f"{_count(len(row.findings), 'finding')}",
-                markup=False,
-            )
-    for fault in verdict.waiver_faults:
-        console.print(f"\n[bold red]wrong waiver[/]: {escape(fault)}")
-
-
-def _print_cause(
-    console: Console, cause: Cause, verdict: Verdict, report: Path | None, lines_shown: int
-) -> None:
-    clause, example = SPEC[cause.clause], cause.example
-    console.print(f"\n[bold]{clause.id}[/] ({clause.level}) {escape(clause.text)}")
-    where = {
-        "mode": example.case.mode.name,
-        "rank": example.rank,
-        "file": example.file,
-        "tensor": example.tensor,
-        "dtype": example.dtype,
-        "shape": None if example.shape is None else list(example.shape),
-        "offset": example.offset,
-        "differing bytes": example.differing,
-    }
-    lines = [f"{name}: {value}" for name, value in where.items() if value is not None]
-    console.print("  " + printable(", ".join(lines)), markup=False)
-    console.print(f"  expected: {_shorten(example.expected, lines_shown)}", markup=False)
-    console.print(f"  found:    {_shorten(example.found, lines_shown)}", markup=False)
-    file = case_file(report, example.case) if report else None
-    # One line, however long: it is there to be copied.
-    command = replay_command(example.case, verdict.saver, file)
-    console.print(f"  replay:   {command}", markup=False, soft_wrap=True)
-    if cause.findings > 1:
-        modes = ", ".join(mode.name for mode in cause.modes)
-        count = f"{_count(cause.findings, 'finding')} in {_count(cause.cases, 'case')}"
-        console.print(f"  in all: {count} of {modes}")
-
-
-def _shorten(text: str, shown: int = FOUND_LINES) -> str:
-    """``text`` with the middle left out when it is long; the ends of a traceback say most."""
-    lines = [printable(line) for line in text.splitlines()]
-    if len(lines) <= shown:
-        return "\n    ".join(lines)
-    half = shown // 2
-    return "\n    ".join([*lines[:half], f"... {len(lines) - 2 * half} lines ...", *lines[-half:]])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

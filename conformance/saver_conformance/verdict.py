@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from saver_conformance.case import MODES, Case, Mode
+from saver_conformance.causes import FailureCause
 from saver_conformance.coverage import Coverage
+from saver_conformance.failures import FailedSave
 from saver_conformance.finding import Finding
 from saver_conformance.spec import Level
 
 Status = Literal["pass", "fail", "deviation", "not claimed", "unavailable", "waived", "error"]
+
+UNCHECKED = "not checked: "
+"""How the reason begins for which a clause was not checked in a case that was run."""
 
 CONFORMS, BROKEN, INCONCLUSIVE, HARNESS_FAILED = 0, 1, 2, 3
 """Exit codes; the documentation of ``Verdict.exit_code`` says when."""
@@ -29,12 +34,16 @@ class CaseRecord:
         case: the case.
         clauses: ids of the clauses that demand something in it.
         status: ``run``: trained, saved and checked; ``unavailable``: a library is missing;
-            ``error``: the harness failed; ``skipped``: its mode was given up before, because the
-            saver kept ruining its ranks.
+            ``error``: the harness failed; ``skipped``: the saver hung or died in cases like it, or
+            the run was interrupted before.
         reason: why it was not run; empty when it was.
         ran: findings by clause, of every check that was made.
         blocked: reason by clause, of every check that a defect prevented.
         seconds: time from the start of training to the last check.
+        failure: how the save ended where not every rank returned.
+        stopped_by: ids of the clauses that are broken by what kept the case from being checked
+            whole, or from being run; empty when something else did.
+        unchanged: whether the save returned and left the output folder as it was.
     """
 
     case: Case
@@ -44,6 +53,9 @@ class CaseRecord:
     ran: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    failure: FailedSave | None = None
+    stopped_by: tuple[str, ...] = ()
+    unchanged: bool = False
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -63,6 +75,8 @@ class Row:
         planned: number of cases in which it should have been checked.
         findings: where it is broken.
         reason: why it was not checked everywhere; empty when it was.
+        stopped_by: ids of the clauses that are broken wherever it was not checked, and are the
+            reason for that; empty when something else is.
     """
 
     clause: str
@@ -72,6 +86,7 @@ class Row:
     planned: int = 0
     findings: tuple[Finding, ...] = ()
     reason: str = ""
+    stopped_by: tuple[str, ...] = ()
 
     @property
     def area(self) -> str:
@@ -120,6 +135,8 @@ class Verdict:
         smallest: the case that ``explore`` shrank a broken MUST to.
         waiver_faults: waivers that match nothing, or that nothing needs.
         pairs: which pairs of values of the axes were tried; None for a replay.
+        failures: why saves raised, hung or died, by cause.
+        interrupted: whether it was ended before every planned case was run.
     """
 
     saver: str
@@ -133,6 +150,8 @@ class Verdict:
     smallest: Case | None = None
     waiver_faults: tuple[str, ...] = ()
     pairs: Coverage | None = None
+    failures: tuple[FailureCause, ...] = ()
+    interrupted: bool = False
 
     @property
     def executed(self) -> int:
@@ -157,7 +176,8 @@ class Verdict:
     def exit_code(self) -> int:
         """The verdict as a process's exit code.
 
-        0: every claimed MUST was checked in every planned case and holds or is waived.
+        0: every claimed MUST was checked in every planned case and holds or is waived, or could
+           not be checked because of one that is waived.
         1: a MUST is broken, or a waiver is wrong.
         2: inconclusive: something claimed was not run or not checked, or nothing was.
         3: the harness failed.
@@ -169,11 +189,21 @@ class Verdict:
         if any(record.status == "error" for record in self.records):
             return HARNESS_FAILED
         every_mode_ran = {row.mode for row in claimed if row.cases} == set(self.modes)
-        if not claimed or not every_mode_ran or self.executed < self.expected:
+        # Waived raises excuse what they hide, but not a run in which nothing was saved at all.
+        saved = any(item.status == "run" and item.failure is None for item in self.records)
+        if not saved or not every_mode_ran or any(map(self._is_missing, self.records)):
             return INCONCLUSIVE
         if any(row.status not in ("pass", "waived") for row in claimed):
             return INCONCLUSIVE
         return CONFORMS
+
+    def _is_missing(self, record: CaseRecord) -> bool:
+        """Whether the case was not run, for another reason than a waived clause."""
+        if record.status == "run":
+            return False
+        mode = record.case.mode
+        waived = {row.clause for row in self.rows if (row.mode, row.status) == (mode, "waived")}
+        return not (record.stopped_by and waived.issuperset(record.stopped_by))
 
 
 def aggregate(
@@ -218,10 +248,13 @@ def _row(clause: str, mode: Mode, level: Level, records: Sequence[CaseRecord]) -
         status = "unavailable"
     else:
         status = "pass"
-    return Row(clause, mode, status, len(checked), len(records), findings, reason)
+    stopped_by: tuple[str, ...] = ()
+    if all(record.stopped_by for record in missing):
+        stopped_by = tuple(sorted({clause for item in missing for clause in item.stopped_by}))
+    return Row(clause, mode, status, len(checked), len(records), findings, reason, stopped_by)
 
 
 def _why_not(clause: str, record: CaseRecord) -> str:
     if record.status == "run":
-        return f"not checked: {record.blocked.get(clause, 'no check was made')}"
+        return f"{UNCHECKED}{record.blocked.get(clause, 'no check was made')}"
     return record.reason

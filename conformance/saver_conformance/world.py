@@ -22,29 +22,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from saver_conformance import interrupts
 from saver_conformance.case import Case, Mode
 from saver_conformance.harness import HarnessFailedError
+from saver_conformance.listening import Listener, following
 from saver_conformance.observation import RankOutcome
 from saver_conformance.rank import Answer, RankStart
+from saver_conformance.time_limit import PERIOD, TimeLimit
+from saver_conformance.traceback_text import of_crash, place_in, without_suite
 
-START_LIMIT = 180.0
+START_LIMIT = 300.0
 """Seconds for all ranks to start, import their framework and join the process group."""
-PREPARE_LIMIT = 180.0
-"""Seconds to build and train one case; DeepSpeed compiles an operator on its first use."""
+PREPARE_LIMIT = 300.0
+"""Seconds to build and train one case."""
 SAVE_LIMIT = 30.0
 """Seconds after which a saver that has not returned is reported as hanging."""
-COMPARE_LIMIT = 30.0
+COMPARE_LIMIT = 120.0
 """Seconds to look at all that a save must leave as it is."""
-REHEARSAL_GRACE = 20.0
+REHEARSAL_GRACE = 60.0
 """Seconds for a rehearsed save besides the save itself."""
 CLOSE_LIMIT = 30.0
 """Seconds to free what a case holds; a world that needs longer is replaced."""
+MEET_LIMIT = 10.0
+"""Seconds for ranks to show that they still hear each other, once a saver has raised."""
 GRACE = 5.0
 """Seconds that the other ranks get once one has failed: it may have left them waiting."""
 STACKS_LIMIT = 2.0
 """Seconds that a hanging rank gets to write down its stacks."""
 LOG_TAIL = 2000
-"""Characters of a rank's output that go with a finding."""
+"""Characters of a rank's output, since the saver was called, that go with a finding."""
 
 _LAUNCHER = (
     "RANK",
@@ -95,6 +101,11 @@ class _Process:
     log: Path
     stacks: Path
     buffer: bytes = field(default=b"")
+    log_begin: int = 0
+
+    def mark_log(self) -> None:
+        """Leave out of the log what stands there now."""
+        self.log_begin = self.log.stat().st_size
 
     def read_answer(self) -> Answer | None:
         """The next complete answer, or None; never waits."""
@@ -123,18 +134,20 @@ class _Process:
         text = self.stacks.read_bytes()[before:].decode(errors="replace").strip()
         return text or "(the rank wrote no stacks)"
 
-    def describe_end(self) -> str:
-        """How the process ended, with what it said last."""
+    def describe_end(self) -> Answer:
+        """How the process ended, with what it printed last."""
         code = self.popen.wait()
         end = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return "\n".join(part for part in (end, self._read_crash(), self.read_log()) if part)
-
-    def _read_crash(self) -> str:
-        return self.stacks.read_text(errors="replace").strip()
+        stacks = self.stacks.read_text(errors="replace")
+        log = self.read_log()
+        parts = (end, of_crash(stacks), f"it printed:\n{log}" if log else "")
+        return Answer("died", "\n".join(filter(None, parts)), place=place_in(stacks))
 
     def read_log(self) -> str:
-        """The last lines that the rank printed."""
-        return self.log.read_text(errors="replace")[-LOG_TAIL:].strip()
+        """The last lines that the rank has printed since its log was marked."""
+        with self.log.open("rb") as log:
+            log.seek(self.log_begin)
+            return log.read().decode(errors="replace")[-LOG_TAIL:].strip()
 
 
 class World:
@@ -143,16 +156,24 @@ class World:
     Use it as a context manager, or call ``stop``; either leaves neither a process nor a file.
     """
 
-    def __init__(self, key: WorldKey, *, episode: str, process_group: bool = True) -> None:
+    def __init__(
+        self,
+        key: WorldKey,
+        *,
+        episode: str,
+        process_group: bool = True,
+        scratch: Path | None = None,
+    ) -> None:
         """Start the processes; ``join`` waits for them.
 
         Args:
             key: how many ranks, and for which family of engines.
             episode: module that has ``prepare(case, folder)``.
             process_group: whether worlds of several ranks join a process group.
+            scratch: where its folder is made; None is the folder for temporary files.
         """
         self.key = key
-        self.folder = Path(tempfile.mkdtemp(prefix="saver-conformance-world-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="saver-conformance-world-", dir=scratch))
         self._processes: list[_Process] = []
         group = _choose_backend(key) if process_group and key.size > 1 else ""
         port = _find_free_port()
@@ -196,15 +217,25 @@ class World:
         request = {"do": "prepare", "case": case.to_json(), "folder": str(folder)}
         return self._ask(request, PREPARE_LIMIT)
 
-    def save(self, saver: str, limit: float = SAVE_LIMIT) -> tuple[RankOutcome, ...]:
-        """Call the loaded saver on all ranks at once, and say how it ended on each."""
-        answers = self._ask({"do": "save", "saver": saver}, limit)
+    def save(
+        self, saver: str, limit: float = SAVE_LIMIT, listen: Listener | None = None
+    ) -> tuple[RankOutcome, ...]:
+        """Call the loaded saver on all ranks at once, and say how it ended on each.
+
+        What the ranks print meanwhile is passed on to ``listen``.
+        """
+        for process in self._processes:
+            process.mark_log()
+        logs = {process.rank: (process.log, process.log_begin) for process in self._processes}
+        with following(logs, listen):
+            answers = self._ask({"do": "save", "saver": saver}, limit)
         return tuple(
             RankOutcome(
                 rank,
                 "raised" if answer.status == "unavailable" else answer.status,
                 answer.detail,
                 answer.seconds,
+                answer.place,
             )
             for rank, answer in enumerate(answers)
         )
@@ -230,6 +261,11 @@ class World:
             "grace": grace,
         }
         return self._ask(request, limit + REHEARSAL_GRACE)
+
+    def meet(self) -> bool:
+        """Whether the ranks still hear each other, none a collective ahead of another."""
+        answers = self._ask({"do": "meet"}, MEET_LIMIT)
+        return all(answer.status == "returned" for answer in answers)
 
     def close(self) -> bool:
         """Free what the case holds; False when the world is of no more use."""
@@ -290,24 +326,28 @@ class World:
             with contextlib.suppress(BrokenPipeError):  # it died; seen below
                 os.write(process.requests, line)
         started = time.monotonic()
-        deadline, waiting_since = started + limit, f"did not return within {limit:g} s"
+        time_limit, waiting_since = TimeLimit(limit), f"did not return within {limit:g} s"
         answers: dict[int, Answer] = {}
         while len(answers) < len(self._processes):
+            interrupts.check()
             pending = [item for item in self._processes if item.rank not in answers]
-            for process, answer in _collect(pending, deadline - time.monotonic()):
+            for process, answer in _collect(pending, min(time_limit.left(), PERIOD)):
                 answers[process.rank] = answer
-                hurried = time.monotonic() + GRACE
-                if answer.status != "returned" and hurried < deadline:
-                    deadline = hurried
+                if answer.status != "returned" and time_limit.shorten(GRACE):
                     waiting_since = (
                         f"still waiting {GRACE:g} s after rank {process.rank} {answer.status}"
                     )
-            if time.monotonic() >= deadline:
+            if time_limit.left() <= 0:
                 break
         for process in self._processes:
             if process.rank not in answers:
-                detail = f"{waiting_since}\n{process.write_stacks()}"
-                answers[process.rank] = Answer("hung", detail, time.monotonic() - started)
+                stacks = process.write_stacks()
+                answers[process.rank] = Answer(
+                    "hung",
+                    f"{waiting_since}\n{without_suite(stacks)}",
+                    time.monotonic() - started,
+                    place_in(stacks),
+                )
         return tuple(answers[process.rank] for process in self._processes)
 
 
@@ -331,7 +371,7 @@ def _collect(pending: Sequence[_Process], timeout: float) -> list[tuple[_Process
         if answer := process.read_answer():
             collected.append((process, answer))
         elif ended:
-            collected.append((process, Answer("died", process.describe_end())))
+            collected.append((process, process.describe_end()))
     return collected
 
 

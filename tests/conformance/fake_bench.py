@@ -20,7 +20,7 @@ def prepare(case: Case, folder: Path) -> SimpleNamespace:
     out = folder / "out"
     out.mkdir(parents=True, exist_ok=True)
     return SimpleNamespace(
-        cfg=SimpleNamespace(output_dir=str(out)),
+        cfg=SimpleNamespace(output_dir=str(out), architecture=case.architecture),
         trainer=None,
         model=None,
         look=dict,

@@ -80,3 +80,62 @@ def sums_over_the_group(cfg: Any, trainer: Any, model: Any) -> None:
     total = torch.tensor([_rank() + 1])
     dist.all_reduce(total)
     assert total.item() == 3
+
+
+_calls = 0
+
+
+def _count_calls() -> int:
+    """How many calls this process has seen, this one included."""
+    global _calls
+    _calls += 1
+    return _calls
+
+
+def raises_at_first_and_otherwise_later(cfg: Any, trainer: Any, model: Any) -> None:
+    if _count_calls() == 1:
+        raise ValueError("agreed")
+    raise RuntimeError("only what an earlier raise left behind")
+
+
+def raises_at_first_and_leaves_a_file_later(cfg: Any, trainer: Any, model: Any) -> None:
+    if _count_calls() == 1:
+        raise ValueError("agreed")
+    if _rank() == 0:
+        Path(cfg.output_dir, "model.safetensors.tmp").touch()
+
+
+def raises_at_first_and_hangs_later(cfg: Any, trainer: Any, model: Any) -> None:
+    if _count_calls() == 1:
+        raise ValueError("agreed")
+    time.sleep(600)
+
+
+def raises_in_case_2(cfg: Any, trainer: Any, model: Any) -> None:
+    if "case-2" in cfg.output_dir:
+        raise ValueError("agreed")
+
+
+def leaves_the_group(cfg: Any, trainer: Any, model: Any) -> None:
+    import torch.distributed as dist
+
+    dist.destroy_process_group()
+    raise ValueError("agreed")
+
+
+def collects_on_rank_1_and_raises(cfg: Any, trainer: Any, model: Any) -> None:
+    import torch
+    import torch.distributed as dist
+
+    if _rank() == 1:
+        dist.all_reduce(torch.tensor([1]), async_op=True)
+    raise ValueError("agreed")
+
+
+def sleeps_from_case_9_on(cfg: Any, trainer: Any, model: Any) -> None:
+    if int(Path(cfg.output_dir).parent.name.removeprefix("case-")) >= 9:
+        time.sleep(600)
+
+
+def fills_the_disk(cfg: Any, trainer: Any, model: Any) -> None:
+    raise OSError(28, "No space left on device", cfg.output_dir)

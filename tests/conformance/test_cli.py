@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from saver_conformance import cli
+from saver_conformance import cli, pipeline
+from saver_conformance.axis_text import AXES
 from saver_conformance.case import MODES, Case, Mode
 from saver_conformance.harness import HarnessFailedError
 from saver_conformance.spec import SPEC
 from saver_conformance.verdict import CaseRecord, Verdict, aggregate
 
 ROOT = Path(__file__).parents[2]
+LONG = 300
+"""Seconds; more than anything here takes on the busiest machine."""
 
 
 def call(*arguments: str) -> int:
@@ -146,15 +154,17 @@ def test_modes_are_named_by_patterns() -> None:
 
 
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from saver_conformance import cli, judge
 fake = "tests.conformance.fake_bench"
-judge.Bench.__init__.__defaults__ = (fake, fake, fake, False)
+judge.Bench.__init__.__defaults__ = (fake, fake, fake, False, "")
 cli.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-c", DRIVER, "run", "--modes", "full-ddp", "--saver"]
     run = subprocess.Popen(
@@ -165,18 +175,95 @@ def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Pat
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("saver-conformance-*/case-2")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(0.5)
+    wait_for(lambda: any(tmp_path.glob("saver-conformance-*/case-2")))
     assert len(find_processes(tmp_path)) >= 3
     os.killpg(run.pid, number)
-    shown, errors = run.communicate(timeout=30)
+    shown, errors = run.communicate(timeout=LONG)
     assert run.returncode == cli.INTERRUPTED
     assert errors.decode().strip() == "saver-conformance: interrupted; no verdict"
     assert b"Traceback" not in shown
-    assert find_processes(tmp_path) == []
-    assert [path for path in tmp_path.iterdir() if path.name.startswith("saver-conf")] == []
+    wait_for(lambda: not find_processes(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
+def test_several_interrupts_are_as_quiet_as_one(pause: float, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DRIVER, "run", "--modes", "full-ddp", "--saver"]
+    run = subprocess.Popen(
+        [*command, "tests.conformance.fake_savers:sleeps_on_rank_1"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    wait_for(lambda: any(tmp_path.glob("saver-conformance-*/case-2")))
+    for _ in range(3):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGINT)
+        time.sleep(pause)
+    _, errors = run.communicate(timeout=LONG)
+    assert run.returncode == cli.INTERRUPTED
+    assert errors.decode().strip() == "saver-conformance: interrupted; no verdict"
+    wait_for(lambda: not find_processes(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_that_closes_ends_the_run_as_a_signal_does(tmp_path: Path) -> None:
+    master, terminal = pty.openpty()
+    code = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + DRIVER
+    command = [sys.executable, "-c", code, "run", "--modes", "full-ddp", "--saver"]
+    run = subprocess.Popen(
+        [*command, "tests.conformance.fake_savers:sleeps_on_rank_1"],
+        env={**os.environ, "TMPDIR": str(tmp_path), "TERM": "xterm"},
+        cwd=ROOT,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    wait_for(lambda: any(tmp_path.glob("saver-conformance-*/case-2")))
+    os.close(master)
+    assert run.wait(timeout=LONG) == cli.INTERRUPTED
+    wait_for(lambda: not find_processes(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_keeps_what_was_found(tmp_path: Path) -> None:
+    report, temporary = tmp_path / "report", tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-c", DRIVER, "run", "--modes", "full-ddp", "--save-limit", "600"]
+    command += ["--report", str(report)]
+    command += ["--saver", "tests.conformance.fake_savers:sleeps_from_case_9_on"]
+    run = subprocess.Popen(
+        command,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    wait_for(lambda: any(temporary.glob("saver-conformance-*/case-9")))
+    os.killpg(run.pid, signal.SIGINT)
+    shown, errors = run.communicate(timeout=LONG)
+    assert run.returncode == cli.INTERRUPTED
+    assert errors.decode().strip() == "saver-conformance: interrupted"
+    assert b"FILES-001" in shown
+    assert b"not every planned case was run" in shown
+    plain = json.loads((report / "report.json").read_text())
+    assert plain["interrupted"]
+    assert 0 < plain["totals"]["executed"] < plain["totals"]["expected"]
+    assert {item["reason"] for item in plain["not_run"]} == {pipeline.INTERRUPTED}
+    assert list(temporary.iterdir()) == []
+
+
+def wait_for(happens: Callable[[], bool]) -> None:
+    """Wait until something happens, however busy the machine is."""
+    deadline = time.monotonic() + LONG
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def find_processes(temporary: Path) -> list[int]:
@@ -201,3 +288,68 @@ def test_the_judge_needs_no_framework_to_answer_questions() -> None:
         [sys.executable, "-c", "import json\n" + code], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize("name", ["handover", "HEAD", "guests", "names"])
+def test_explaining_an_axis(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("explain", name) == 0
+    shown = capsys.readouterr().out
+    axis = AXES[name.lower()]
+    for text in (name.lower(), axis.text, *axis.values.values()):
+        assert text in shown
+    assert shown.count("(default)") == 1
+
+
+def test_the_axes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("list", "axes") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(AXES)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert re.fullmatch(r"saver-conformance \d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def test_the_smallest_case_is_left_nowhere_unasked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case(Mode("full", "single"), head="contrary")
+    verdict = replace(make_verdict(case), smallest=case)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "run_conformance", lambda *_, **__: verdict)
+    call("run", "--profile", "explore")
+    assert list(tmp_path.iterdir()) == []
+    assert '{"mode": "full-single", "head": "contrary"}' in capsys.readouterr().out
+    call("run", "--profile", "explore", "--report", "rep")
+    assert Case.from_json((tmp_path / "rep" / "smallest-case.json").read_text()) == case
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"mode": "full-single", "architecture": "gpt"}', "architecture: expected one of llama"),
+        ('{"mode": "full-single", "seed": "x"}', "seed: expected a whole number"),
+        ('{"mode": "lora-single", "adapter": {"rank": 4}}', "unknown keys in an adapter: rank"),
+        ('{"mode": "full-ddp", "after": {"mode": "full-ddp", "dtype": 1}}', "dtype: expected one"),
+    ],
+)
+def test_a_value_that_no_case_has_is_told_in_one_line(
+    content: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "case.json"
+    path.write_text(content)
+    assert call("replay", str(path)) == 3
+    shown = capsys.readouterr().err
+    assert told in shown
+    assert len(shown.strip().splitlines()) == 1
+
+
+def test_a_folder_for_copies_has_to_be_new(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    case = tmp_path / "case.json"
+    case.write_text('{"mode": "full-single"}')
+    assert call("replay", str(case), "--keep", str(tmp_path)) == 3
+    assert "is not empty" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "mine"

@@ -93,7 +93,7 @@ def test_all_front_ends_give_the_same_verdict(
             name = f"{clause}[full-single]"
             assert any(line.startswith(word) and name in line for line in shown), name
     text = result.stdout.str()
-    assert "replay: saver-conformance replay -" in text
+    assert "| saver-conformance replay - --saver tests.conformance.fake_savers:save" in text
     assert "runtest" not in text  # no traceback of the suite's own code
 
 
@@ -113,9 +113,63 @@ def _others() -> int:
     return -1 + sum(SINGLE.matches(SPEC[check.clause].modes) for check in checks())
 
 
-def test_an_unknown_saver_fails_every_test(project: pytest.Pytester) -> None:
+def test_a_saver_that_cannot_be_imported_fails_every_test(project: pytest.Pytester) -> None:
+    project.makepyfile(broken_saver="raise KeyError('HOME_OF_MODELS')")
     result = project.runpytest_subprocess(
-        "--saver", "no_such_module:save", "--saver-modes", "full-single", "-k", "META-001"
+        "--saver", "broken_saver:save", "--saver-modes", "full-single", "-k", "META-001"
     )
     result.assert_outcomes(failed=1, deselected=_others() + 1)
-    result.stdout.fnmatch_lines(["no verdict: *no_such_module*"])
+    result.stdout.fnmatch_lines(["no verdict: *'broken_saver' is not importable: KeyError:*"])
+    result.stdout.fnmatch_lines(["*broken_saver.py*, line 1*"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--saver", SAVER, "--saver-modes", "full-singel"), "no mode is called 'full-singel'"),
+        (("--saver", "nope"), "'nope' is no saver"),
+        (("--saver", "no_such_module:save"), "there is no module 'no_such_module'"),
+        (("--saver", SAVER, "--saver-waivers", "none.toml"), "none.toml cannot be read"),
+        (("--saver", SAVER, "--saver-claims", "none.toml"), "none.toml cannot be read"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(
+    project: pytest.Pytester, options: tuple[str, ...], told: str
+) -> None:
+    result = project.runpytest_subprocess(*options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert told in result.stderr.str()
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+def test_what_is_collected_is_counted(project: pytest.Pytester) -> None:
+    options = ("--collect-only", "--saver", SAVER, "--saver-modes", "full-single")
+    number = sum(SINGLE.matches(SPEC[check.clause].modes) for check in checks())
+    shown = project.runpytest_subprocess(*options).stdout
+    shown.fnmatch_lines([f"collected {number + 1} items"])
+    musts = sum(
+        SINGLE.matches(SPEC[check.clause].modes) and SPEC[check.clause].level == "MUST"
+        for check in checks()
+    )
+    shown = project.runpytest_subprocess(*options, "-m", "must").stdout
+    left_out = number + 1 - musts
+    shown.fnmatch_lines(
+        [f"collected {number + 1} items / {left_out} deselected / {musts} selected"]
+    )
+
+
+def test_claims_leave_clauses_out(project: pytest.Pytester) -> None:
+    claims = project.path / "claims.toml"
+    claims.write_text('without = ["META-*"]\n')
+    result = run_pytest(project, "-k", "META-001 or RANKS-001", "--saver-claims", str(claims))
+    result.assert_outcomes(passed=1, skipped=1, deselected=_others())
+    result.stdout.fnmatch_lines(["*the saver does not claim it*"])
+
+
+def test_an_unchecked_clause_says_the_exception(project: pytest.Pytester) -> None:
+    saver = "tests.conformance.fake_savers:raises_everywhere"
+    result = project.runpytest_subprocess(
+        *("-p", "no:cacheprovider", "--saver", saver, "--saver-modes", "full-single"),
+        *("--saver-profile", "smoke", "-k", "META-001"),
+    )
+    result.stdout.fnmatch_lines(["*unchecked: rank 0 raised: ValueError: agreed*"])

@@ -90,6 +90,40 @@ def test_a_case_is_fitted_to_the_claim_and_otherwise_kept():
     assert claim.fit(fitted) == fitted
 
 
+def saves_of(case):
+    return [case] if case.after is None else [case, *saves_of(case.after)]
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        *SHIPPING,
+        Claim("a:b", modes=("lora-*", "qlora-*"), only={"names": [("default",)], "r": [4, 8]}),
+        Claim("a:b", modes=("full-*",), only={"tokenizer": ["plain"], "max_shard_size": [None]}),
+        Claim("a:b", only={"occupied": ["single"]}),
+        Claim("a:b", trainer="trl-sft"),
+    ],
+    ids=lambda claim: claim.name or str(claim.only),
+)
+def test_fit_makes_every_save_of_a_sequence_one_that_is_claimed(claim):
+    planned = [case for mode in claimed_modes(claim, MODES) for case in cases_of(mode, "gate")]
+    fitted = [claim.fit(case) for case in planned]
+    for save in (save for case in fitted for save in saves_of(case)):
+        assert save.mode.matches(claim.modes)
+        assert save.trainer == claim.trainer
+        for name, values in claim.only.items():
+            data = save if hasattr(save, name) else save.adapter
+            assert data is None or getattr(data, name) in values
+    assert [claim.fit(case) for case in fitted] == fitted
+
+
+def test_fit_keeps_what_is_claimed_of_a_sequence():
+    [sequence] = [case for case in cases_of(Mode("lora", "ddp"), "gate") if case.after]
+    assert len(saves_of(sequence)) == 3
+    assert Claim("a:b").fit(sequence) == sequence
+    assert len(saves_of(Claim("a:b", modes=("lora-*",)).fit(sequence))) == 2
+
+
 def test_the_decorator_leaves_the_function_as_it_is():
     def save(cfg, trainer, model): ...
 

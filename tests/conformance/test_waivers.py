@@ -42,7 +42,7 @@ def test_a_waived_must_is_no_failure_and_is_said(tmp_path):
     print_verdict(Console(file=text, width=200), verdict)
     shown = text.getvalue()
     assert "FILES-001 in full-single is waived: [known] (https://example.org/1)" in shown
-    assert shown.rstrip().endswith("; 1 waived")
+    assert shown.rstrip().endswith("; 1 clause waived")
     write_report(verdict, tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     [row] = [row for row in report["clauses"] if row["status"] == "waived"]

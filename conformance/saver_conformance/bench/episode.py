@@ -179,6 +179,12 @@ def _expectation(
             },
             chat_template=template,
             vocabulary=vocabulary,
+            in_memory={
+                hub: name
+                for name, tensor in owned.items()
+                for hub in to_hub(case.architecture, {name: tensor})
+                if hub != name
+            },
         )
     expected, *others = [
         _adapter_expectation(case, case.adapter, index, base, names, memory)

@@ -24,6 +24,7 @@ from saver_conformance.bench.oracle import DTYPE_NAMES, bits
 from saver_conformance.bench.tokenizer import make_tokenizer
 from saver_conformance.case import Adapter, Case
 from saver_conformance.differing import compare
+from saver_conformance.mapping_diff import describe_difference
 from saver_conformance.observation import Difference, Expectation, Reload, Tensor
 
 _VOLATILE = frozenset(
@@ -245,14 +246,15 @@ def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:
         tokenizer = AutoTokenizer.from_pretrained(output)
     except Exception as error:
         return f"AutoTokenizer.from_pretrained failed: {error}"
-    if tokenizer.get_vocab() != dict(expected.vocabulary):
-        return "the vocabulary differs"
+    if differs := describe_difference(expected.vocabulary, tokenizer.get_vocab(), "token"):
+        return f"the vocabulary differs: {differs}"
     if tokenizer.chat_template != expected.chat_template:
         return (
             f"expected chat template {expected.chat_template!r}, found {tokenizer.chat_template!r}"
         )
-    if tokenizer.special_tokens_map != reference.special_tokens_map:
-        return "the special tokens differ"
+    special = reference.special_tokens_map, tokenizer.special_tokens_map
+    if differs := describe_difference(*special, "special token"):
+        return f"the special tokens differ: {differs}"
     ids = reference("w1 w2 w3")["input_ids"]
     if tokenizer("w1 w2 w3")["input_ids"] != ids:
         return "the same text is encoded to other tokens"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,10 @@ from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
 from saver_conformance.deeds import conflicts
 from saver_conformance.finding import Finding
+from saver_conformance.observation import RankOutcome
+
+SHOWN_RANKS = 8
+"""Ranks that are told of beside one that did not return."""
 
 
 @check("RANKS-001")
@@ -75,11 +80,21 @@ def fails_on_all_ranks(e: Evidence) -> Iterator[Finding]:
 def _ended(
     e: Evidence, clause: str, status: Literal["hung", "raised", "died"], expected: str
 ) -> Iterator[Finding]:
-    for outcome in e.observation.outcomes:
+    outcomes = e.observation.outcomes
+    for outcome in outcomes:
         if outcome.status == status:
-            yield e.finding(
-                clause,
-                expected,
-                f"rank {outcome.rank} {status} after {outcome.seconds:.1f} s: {outcome.detail}",
-                rank=outcome.rank,
-            )
+            others = [item for item in outcomes if item.status != status]
+            told = [
+                f"rank {outcome.rank} {status} after {outcome.seconds:.1f} s: {outcome.end}",
+                *map(_briefly, others[:SHOWN_RANKS]),
+                *outcome.detail.splitlines()[1:],
+            ]
+            finding = e.finding(clause, expected, "\n".join(told), rank=outcome.rank)
+            yield replace(finding, ended=outcome.end, place=outcome.place or None)
+
+
+def _briefly(outcome: RankOutcome) -> str:
+    """What another rank did meanwhile."""
+    return f"rank {outcome.rank}: {outcome.status} after {outcome.seconds:.1f} s" + (
+        f": {outcome.end}" if outcome.end else ""
+    )

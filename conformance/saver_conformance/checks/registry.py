@@ -116,7 +116,7 @@ def run(observation: Observation) -> Results:
         if not item.applies_to(observation.case):
             continue
         if failed and SPEC[item.clause].area != "RANKS":
-            blocked[item.clause] = f"rank {failed[0].rank} {failed[0].status}"
+            blocked[item.clause] = str(failed[0])
             continue
         try:
             ran[item.clause] = tuple(

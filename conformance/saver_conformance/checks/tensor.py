@@ -12,6 +12,9 @@ from saver_conformance.checks.registry import check
 from saver_conformance.differing import compare, describe
 from saver_conformance.finding import Finding
 
+SHOWN_NAMES = 3
+"""Names on disk that are told for one in memory; experts have many."""
+
 
 def _is_tied(case: Case) -> bool:
     return case.reloads_tied
@@ -26,7 +29,7 @@ def nothing_missing(e: Evidence) -> Iterator[Finding]:
             yield e.finding(
                 "TENSOR-001",
                 describe(tensor),
-                f"missing from {', '.join(map(e.path_of, e.headers))}",
+                f"missing from {', '.join(map(e.path_of, e.headers))}{_name_in_memory(e, name)}",
                 tensor=name,
             )
 
@@ -43,7 +46,7 @@ def nothing_foreign(e: Evidence) -> Iterator[Finding]:
         yield e.finding(
             "TENSOR-002",
             "only tensors that belong in the save",
-            "a tensor that nobody asked for",
+            f"a tensor that nobody asked for{_name_on_disk(e, name)}",
             file=file,
             tensor=name,
         )
@@ -106,6 +109,27 @@ def tied_once(e: Evidence) -> Iterator[Finding]:
                 file=file,
                 tensor=name,
             )
+
+
+def _name_in_memory(e: Evidence, name: str) -> str:
+    """A hint where a tensor has another name in memory than the one that it is missed under."""
+    memory = e.expected.in_memory.get(name)
+    if memory is None:
+        return ""
+    there = ", and that is in the file" if memory in e.file_of else ""
+    return f"; in memory it is {memory}{there}: transformers converts names when it saves"
+
+
+def _name_on_disk(e: Evidence, name: str) -> str:
+    """A hint where a tensor is saved under the name that it has in memory alone."""
+    on_disk = [hub for hub, memory in e.expected.in_memory.items() if memory == name]
+    if not on_disk:
+        return ""
+    more = ", ..." if len(on_disk) > SHOWN_NAMES else ""
+    return (
+        "; it is a name in memory, which transformers converts when it saves, to "
+        f"{', '.join(on_disk[:SHOWN_NAMES])}{more}"
+    )
 
 
 def _wrapped(e: Evidence) -> dict[str, str]:

@@ -17,13 +17,22 @@ from saver_conformance.page.result import VERSION, parse
 __all__ = ["VERSION", "write_pages"]
 
 
-def write_pages(report: Mapping[str, Any], folder: Path) -> None:
-    """Write what people and CI read, made of the content of a ``report.json``, beside it."""
+PAGE_FILE = "index.html"
+"""The page for people."""
+
+
+def write_pages(report: Mapping[str, Any], folder: Path) -> Path:
+    """Write what people and CI read, made of the content of a ``report.json``, beside it.
+
+    Returns:
+        The path of the page for people.
+    """
     result = parse(report)
     for name, text in (
-        ("index.html", html.render_report(result)),
+        (PAGE_FILE, html.render_report(result)),
         ("junit.xml", junit.render(result)),
         ("summary.md", summary.render(result)),
         ("badge.json", badge.render(result)),
     ):
         (folder / name).write_text(text, encoding="utf-8")
+    return folder / PAGE_FILE

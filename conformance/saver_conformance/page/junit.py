@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
-from saver_conformance.page.conclusion import sentence
+from saver_conformance.page.conclusion import WORDS, sentence
+from saver_conformance.page.plain import evidence_text, failure_lines, told_failures
 from saver_conformance.page.result import Result, Row
 from saver_conformance.verdict import BROKEN, CONFORMS
 
@@ -41,10 +42,12 @@ def _test(result: Result, row: Row) -> ET.Element:
     if row.status == "fail":
         _add(test, "failure", clause.text, _tell(row))
     elif row.status in ("deviation", "waived", "not claimed"):
-        _add(test, "skipped", f"{row.status}: {clause.text} {row.reason}".strip(), _tell(row))
+        _add(
+            test, "skipped", f"{WORDS[row.status]}: {clause.text} {row.reason}".strip(), _tell(row)
+        )
     elif row.status in ("unavailable", "error"):
         tag = "error" if clause.level == "MUST" else "skipped"
-        _add(test, tag, f"{row.status}: {clause.text}", row.reason)
+        _add(test, tag, f"{WORDS[row.status]}: {clause.text}", row.reason)
     return test
 
 
@@ -53,7 +56,8 @@ def _verdict_test(result: Result) -> ET.Element:
     test = ET.Element("testcase", classname=result.saver, name="verdict")
     if result.exit_code != CONFORMS:
         tag = "failure" if result.exit_code == BROKEN else "error"
-        _add(test, tag, sentence(result), "\n".join(result.waiver_faults))
+        failures = ("\n".join(failure_lines(result, item)) for item in told_failures(result))
+        _add(test, tag, sentence(result), "\n\n".join((*failures, *result.waiver_faults)))
     return test
 
 
@@ -62,10 +66,4 @@ def _add(test: ET.Element, tag: str, message: str, text: str) -> None:
 
 
 def _tell(row: Row) -> str:
-    if row.evidence is None:
-        return ""
-    where = ", ".join(f"{name} {value}" for name, value in row.evidence.where)
-    return (
-        f"{where}\nexpected: {row.evidence.expected}\nfound: {row.evidence.found}\n"
-        f"replay: {row.evidence.replay}"
-    )
+    return "" if row.evidence is None else evidence_text(row.evidence)

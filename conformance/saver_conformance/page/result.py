@@ -10,10 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from saver_conformance.axis_text import unusual
 from saver_conformance.case import Mode
 from saver_conformance.disk.untrusted_json import UntrustedJsonError, parse_object
 from saver_conformance.shown import excerpt, printable
-from saver_conformance.verdict import Status
+from saver_conformance.verdict import UNCHECKED, Status
 
 VERSION = 1
 """Of the form of ``report.json``; a reader of version 1 finds what the schema says."""
@@ -67,12 +68,14 @@ class Evidence:
 
     Attributes:
         where: what is known of its place, as pairs of name and value.
+        case: the unusual values of its case, in words.
         expected: what should be there.
         found: what is there.
         replay: the command that shows it again.
     """
 
     where: tuple[tuple[str, str], ...]
+    case: tuple[str, ...]
     expected: str
     found: str
     replay: str
@@ -114,15 +117,59 @@ class Cause:
 
     Attributes:
         clause: the clause's id.
+        modes: the modes in which it is broken.
         cases: number of cases in which it is broken.
         findings: number of findings.
         example: the finding of the simplest case of all modes.
     """
 
     clause: str
+    modes: tuple[str, ...]
     cases: int
     findings: int
     example: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Saves from which not every rank returned, with one exception at one place.
+
+    Attributes:
+        kind: ``raised``, ``hung`` or ``died``.
+        place: the saver's own innermost frame; empty when none is known.
+        messages: how ranks ended, in one line each, the most frequent first.
+        when: with which values of the axes it happens, in words.
+        ends: the reasons of clauses that were not checked because of it.
+        clauses: ids of the clauses about ranks that are broken by it.
+        modes: the modes in which it happened.
+        cases: number of cases in which it happened.
+        example: the finding of the simplest case; None when there is none.
+    """
+
+    kind: str
+    place: str
+    messages: tuple[str, ...]
+    when: tuple[str, ...]
+    ends: frozenset[str]
+    clauses: tuple[str, ...]
+    modes: tuple[str, ...]
+    cases: int
+    example: Evidence | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Failing cases in which the save changed no file.
+
+    Attributes:
+        modes: their modes.
+        cases: their number.
+        replay: the command that runs the simplest of them again.
+    """
+
+    modes: tuple[str, ...]
+    cases: int
+    replay: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +181,14 @@ class NotRun:
         reason: why.
         modes: the modes of the cases.
         cases: their number.
+        replay: the command that runs the first of them.
     """
 
     status: str
     reason: str
     modes: tuple[str, ...]
     cases: int
+    replay: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +211,9 @@ class Result:
         clauses: by id, in the order of the spec.
         rows: by clause and claimed mode, in that order; ``not claimed`` where the saver has no
             part in the clause.
+        failures: saves from which not every rank returned; they leave much unchecked.
+        unchanged: the cases in which the save did nothing; None when there is none.
+        interrupted: whether it was ended before every planned case was run.
         causes: by clause, the simplest first.
         waiver_faults: what is wrong with the waivers.
         not_run: the cases that were not run.
@@ -181,6 +233,9 @@ class Result:
     pairs: str
     clauses: Mapping[str, Clause]
     rows: tuple[Row, ...]
+    failures: tuple[Failure, ...]
+    unchanged: Unchanged | None
+    interrupted: bool
     causes: Mapping[str, Cause]
     waiver_faults: tuple[str, ...]
     not_run: tuple[NotRun, ...]
@@ -272,6 +327,10 @@ def parse(report: Mapping[str, Any]) -> Result:
         rows=tuple(
             _parse_row(item) for item in report["clauses"] if item["mode"] in report["modes"]
         ),
+        # Reports of the first days do not have what is asked for with ``get``.
+        failures=tuple(_parse_failures(report.get("failures", ()))),
+        unchanged=_parse_unchanged(report.get("unchanged")),
+        interrupted=report.get("interrupted", False),
         causes={item["clause"]: _parse_cause(item) for item in report["causes"]},
         waiver_faults=tuple(printable(fault) for fault in report["waiver_faults"]),
         not_run=tuple(_parse_not_run(report["not_run"])),
@@ -322,9 +381,44 @@ def _parse_row(plain: Mapping[str, Any]) -> Row:
     )
 
 
+def _parse_failures(plain: Iterable[Mapping[str, Any]]) -> Iterator[Failure]:
+    """Failures with one exception at one place as one, whatever the axes' values are."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for item in plain:
+        key = (item["kind"], item["exception"], item["place"])
+        groups.setdefault(key, []).append(item)
+    for (kind, exception, place), same in groups.items():
+        examples = [item["example"] for item in same if item.get("example")]
+        messages = [text for item in same for text in item.get("messages", ())]
+        ends = {end for item in same for end in item.get("ends", ())}
+        yield Failure(
+            # A rank that waits for one that raised is not what went wrong.
+            kind="raised" if exception and kind == "hung" else kind,
+            place=printable(place),
+            messages=_distinct(_shorten(text, 1) for text in messages or [exception or kind]),
+            when=_distinct(printable(item["when"]) for item in same if item.get("when")),
+            ends=frozenset(_shorten(f"{UNCHECKED}{end}", SHOWN_REASON_LINES) for end in ends),
+            clauses=_distinct(clause for item in same for clause in item["clauses"]),
+            modes=_distinct(mode for item in same for mode in item["modes"]),
+            cases=sum(item["cases"] for item in same),
+            example=_parse_evidence(examples[0]) if examples else None,
+        )
+
+
+def _parse_unchanged(plain: Mapping[str, Any] | None) -> Unchanged | None:
+    if plain is None:
+        return None
+    return Unchanged(tuple(plain["modes"]), plain["cases"], printable(plain["replay"]))
+
+
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
+
+
 def _parse_cause(plain: Mapping[str, Any]) -> Cause:
     return Cause(
         clause=plain["clause"],
+        modes=tuple(plain["modes"]),
         cases=plain["cases"],
         findings=plain["findings"],
         example=_parse_evidence(plain["example"]),
@@ -345,6 +439,7 @@ def _parse_evidence(plain: Mapping[str, Any]) -> Evidence:
     }
     return Evidence(
         where=tuple((name, printable(str(at))) for name, at in place.items() if at is not None),
+        case=tuple(map(printable, unusual(plain["case"]))),
         expected=_shorten(plain["expected"]),
         found=_shorten(plain["found"]),
         replay=printable(plain["replay"]),
@@ -352,12 +447,13 @@ def _parse_evidence(plain: Mapping[str, Any]) -> Evidence:
 
 
 def _parse_not_run(records: Iterable[Mapping[str, Any]]) -> Iterator[NotRun]:
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    by_reason: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for record in records:
         key = record["status"], _shorten(record["reason"])
-        by_reason.setdefault(key, []).append(record["case"]["mode"])
-    for (status, reason), modes in by_reason.items():
-        yield NotRun(status, reason, tuple(dict.fromkeys(modes)), len(modes))
+        by_reason.setdefault(key, []).append(record)
+    for (status, reason), same in by_reason.items():
+        modes = tuple(dict.fromkeys(record["case"]["mode"] for record in same))
+        yield NotRun(status, reason, modes, len(same), printable(same[0].get("replay", "")))
 
 
 def _shorten(text: str, lines: int = SHOWN_LINES) -> str:

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 from saver_conformance.page.conclusion import WORDS, in_mode_and_area, sentence
 from saver_conformance.page.markdown import block, code, table
-from saver_conformance.page.result import Cause, Result
+from saver_conformance.page.plain import (
+    clause_ranges,
+    evidence_text,
+    failure_heading,
+    failure_lines,
+    told_failures,
+    unchanged_text,
+    unchecked,
+)
+from saver_conformance.page.result import Cause, Failure, Result
 from saver_conformance.shown import count
 
 SHOWN_CAUSES = 8
@@ -24,11 +33,21 @@ def _parts(result: Result) -> Iterator[str]:
         ["mode", *result.areas],
         ([mode, *(_cell(result, mode, area) for area in result.areas)] for mode in result.modes),
     )
-    causes = [result.causes[clause] for clause in result.causes if clause in set(result.broken())]
+    if text := unchanged_text(result):
+        yield text
+    failures = told_failures(result)
+    for failure in failures[:SHOWN_CAUSES]:
+        yield from _tell_failure(result, failure)
+    told = {clause for item in failures for clause in item.clauses}
+    broken = set(result.broken()) - told
+    causes = [result.causes[clause] for clause in result.causes if clause in broken]
     for cause in causes[:SHOWN_CAUSES]:
         yield from _tell(result, cause)
     if rest := causes[SHOWN_CAUSES:]:
         yield f"Also broken, see the report: {', '.join(cause.clause for cause in rest)}"
+    for reason in unchecked(result):
+        where = f"{clause_ranges(reason.clauses)} in {', '.join(reason.modes)}"
+        yield f"Unchecked: {where}, because of {code(reason.reason)}"
     for fault in result.waiver_faults:
         yield f"Wrong waiver: {code(fault)}"
     for item in result.not_run:
@@ -51,10 +70,13 @@ def _tell(result: Result, cause: Cause) -> Iterator[str]:
     modes = [row.mode for row in result.rows if row.clause == clause.id and row.status == "fail"]
     yield f"### {clause.id} ({clause.level}) {clause.title}"
     yield clause.text
-    where = ", ".join(f"{name}: {value}" for name, value in example.where)
-    yield block(
-        f"{where}\nexpected: {example.expected}\nfound:    {example.found}\n"
-        f"replay:   {example.replay}"
-    )
+    yield block(evidence_text(example))
     found = f"{count(cause.findings, 'finding')} in {count(cause.cases, 'case')}"
     yield f"{found} of {', '.join(modes)}"
+
+
+def _tell_failure(result: Result, failure: Failure) -> Iterator[str]:
+    yield f"### {failure_heading(failure)}"
+    yield block("\n".join(failure_lines(result, failure)))
+    if failure.example is not None:
+        yield block(evidence_text(failure.example))

@@ -23,6 +23,12 @@ from saver_conformance.page.conclusion import (
     of_clause,
     why,
 )
+from saver_conformance.page.plain import (
+    failure_heading,
+    failure_lines,
+    told_failures,
+    unchanged_text,
+)
 from saver_conformance.page.result import Clause, Evidence, Result, Row
 from saver_conformance.shown import count
 
@@ -153,6 +159,21 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedSaves:
+    """Saves from which not every rank returned.
+
+    Attributes:
+        heading: what became of them.
+        text: how, where, how often, and when.
+        evidence: the finding of the simplest case; None when there is none.
+    """
+
+    heading: str
+    text: str
+    evidence: Evidence | None
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """A saver and all that is known of it.
 
@@ -162,6 +183,8 @@ class Subject:
         result: the run.
         verdict: in one or two words.
         why: the verdict's reason.
+        unchanged: in how many cases the save did nothing, as a sentence; empty when in none.
+        failures: saves from which not every rank returned; they come first.
         areas: panels, the worst first.
         modes: panels of the claimed modes, the worst first.
         matrix: modes by areas.
@@ -172,6 +195,8 @@ class Subject:
     result: Result
     verdict: str
     why: str
+    unchanged: str
+    failures: tuple[FailedSaves, ...]
     areas: tuple[Panel, ...]
     modes: tuple[Panel, ...]
     matrix: Matrix
@@ -204,6 +229,11 @@ def view_subject(result: Result, key: str, name: str = "") -> Subject:
         result=result,
         verdict=VERDICTS[result.exit_code],
         why=why(result),
+        unchanged=unchanged_text(result),
+        failures=tuple(
+            FailedSaves(failure_heading(item), "\n".join(failure_lines(result, item)), item.example)
+            for item in told_failures(result)
+        ),
         areas=_worst_first(_area_panel(result, key, area) for area in result.areas),
         modes=_worst_first(_mode_panel(result, key, mode) for mode in result.modes),
         matrix=_modes_by_areas(result, key),

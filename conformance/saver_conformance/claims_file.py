@@ -1,0 +1,93 @@
+"""What a saver claims to handle, in a TOML file: ``--claims FILE.toml``.
+
+For a saver that is addressed as ``package.module:function``, the same as ``@claims`` says above
+one in ``fixtures``::
+
+    modes = ["full-*", "lora-ddp"]      # others are not tried
+    without = ["META-007", "CRASH-*"]   # clauses that it has no part in
+
+    [only]                              # values of axes; the first stands in for all others
+    max_shard_size = ["default"]        # it never splits weights
+    architecture = ["llama", "qwen2"]   # see: saver-conformance list axes
+
+A key that is left out claims everything. TOML has no null: ``"default"`` stands for it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from saver_conformance.case import Adapter, Case, check_value
+from saver_conformance.judge import UnknownSaverError
+from saver_conformance.savers import Claim
+from saver_conformance.shown import shown
+
+_LISTS = ("modes", "without")
+_KEYS = (*_LISTS, "only")
+_NULL = "default"
+_NOT_AXES = ("mode", "adapter", "after", "trainer")
+"""Fields whose values a claim cannot choose this way; modes have a key of their own."""
+
+
+class ClaimsFileError(Exception):
+    """A file of claims does not have the form that this module describes."""
+
+
+def read_claims(path: Path) -> Claim:
+    """The claims of the file at ``path``, which stands where the saver's address will.
+
+    Raises:
+        ClaimsFileError: it cannot be read, or claims something that there is not.
+    """
+    try:
+        plain = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ClaimsFileError(f"{path} cannot be read: {error}") from error
+    if unknown := sorted(set(plain) - set(_KEYS)):
+        raise ClaimsFileError(
+            f"{path}: unknown keys {', '.join(unknown)}; expected {', '.join(_KEYS)}"
+        )
+    lists: dict[str, Any] = {
+        key: _read_list(path, key, plain[key]) for key in _LISTS if key in plain
+    }
+    try:
+        return Claim(str(path), **lists, only=_read_only(path, plain.get("only", {})))
+    except UnknownSaverError as error:
+        raise ClaimsFileError(str(error)) from error
+
+
+def _read_list(path: Path, key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        raise ClaimsFileError(f"{path}: {key}: expected a list of names, found {shown(value)}")
+    return tuple(value)
+
+
+def _read_only(path: Path, only: Any) -> dict[str, tuple[Any, ...]]:
+    if not isinstance(only, Mapping):
+        raise ClaimsFileError(f"{path}: expected a table [only], found {shown(only)}")
+    claimed = {}
+    for name, values in only.items():
+        if not isinstance(values, list) or not values:
+            raise ClaimsFileError(
+                f"{path}: only.{name}: expected a list of values, found {shown(values)}"
+            )
+        kind = Case if name in Case.__dataclass_fields__ else Adapter
+        if name not in kind.__dataclass_fields__ or name in _NOT_AXES:
+            raise ClaimsFileError(
+                f"{path}: only.{name}: there is no such axis; see: saver-conformance list axes"
+            )
+        plain = [None if value == _NULL and _has_null(kind, name) else value for value in values]
+        for value in plain:
+            try:
+                check_value(kind, name, value)
+            except ValueError as error:
+                raise ClaimsFileError(f"{path}: only.{error}") from error
+        claimed[name] = tuple(tuple(v) if isinstance(v, list) else v for v in plain)
+    return claimed
+
+
+def _has_null(kind: type[Case | Adapter], name: str) -> bool:
+    return kind.__dataclass_fields__[name].default is None

@@ -1,0 +1,81 @@
+"""The table of the terminal: readable at every width, and no mode is ever cut."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from tests.conformance.made_verdicts import CLAIMED, make_record, make_verdict
+
+from saver_conformance import terminal
+from saver_conformance.case import MODES, Case
+from saver_conformance.spec import AREAS
+from saver_conformance.terminal import LiveProgress, make_console, print_verdict
+from saver_conformance.verdict import Verdict
+
+
+def every_status() -> Verdict:
+    """All modes and all areas, with everything that a field can say."""
+    single, zero3, lora = CLAIMED
+    records = [
+        make_record(single, broken=("FILES-005", "FILES-010", "FORMAT-007")),
+        make_record(zero3, broken=("FORMAT-010",), unchecked=("TENSOR-001", "RELOAD-004")),
+        make_record(lora, status="error"),
+    ]
+    return make_verdict("framework.integrations.saving:save_trained_model", records, modes=MODES)
+
+
+def table_of(verdict: Verdict, width: int) -> str:
+    """What stands before the first finding."""
+    text = io.StringIO()
+    print_verdict(Console(file=text, width=width, highlight=False), verdict)
+    return text.getvalue().partition("\n\n")[0]
+
+
+@pytest.mark.parametrize("width", [200, 120, 105, 100, 90, 80, 60, 40])
+def test_modes_are_never_cut(width: int) -> None:
+    shown = table_of(every_status(), width)
+    for mode in MODES:
+        assert any(mode.name in line.replace("│", " ").split() for line in shown.splitlines())
+    assert "…" not in shown
+
+
+@pytest.mark.parametrize("width", [200, 120, 100, 80])
+def test_a_table_fits_and_has_every_area(width: int) -> None:
+    lines = table_of(every_status(), width).splitlines()
+    assert all(len(line.rstrip()) <= width for line in lines)
+    head = next(line for line in lines if "mode" in line.replace("┃", " ").split())
+    shown = [area for area in AREAS if area in head]
+    assert shown == [area for area in AREAS if area != "CRASH"]  # which no case tries
+
+
+@pytest.mark.parametrize("width", [100, 80])
+def test_short_words_are_explained(width: int) -> None:
+    shown = table_of(every_status(), width)
+    if "unch." in shown:
+        assert "unch. unchecked" in shown
+        assert "n.t." not in shown or "n.t. not tried" in shown
+
+
+def test_words_are_those_of_the_pages() -> None:
+    shown = table_of(every_status(), 200)
+    for word in ("FAIL", "deviates", "unchecked", "error", "pass"):
+        assert word in shown
+    assert "n/a" not in shown
+
+
+def test_the_width_follows_the_terminal_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert make_console().width == terminal.PLAIN_WIDTH
+    monkeypatch.setenv("COLUMNS", "80")
+    assert make_console().width == 80
+
+
+def test_the_first_words_come_before_anything_is_planned() -> None:
+    text = io.StringIO()
+    with LiveProgress(Console(file=text, width=200), "gate", "pkg:save") as progress:
+        assert text.getvalue() == "gate of pkg:save\n"
+        progress.plan(984)
+        assert text.getvalue().endswith("984 cases, starting ranks\n")
+        progress.train(Case(MODES[0]))
