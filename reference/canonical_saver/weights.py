@@ -63,10 +63,7 @@ def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weight
         sets = [full.model_weights(model, tensors, engines)]
     else:
         sources = dict(experts.numbered(model, tensors.items()))
-        if merge:
-            sets = [merging.weights(model, sources)]
-        else:
-            sets = adapter.sets(model, sources, engines)
+        sets = [merging.weights(model, sources)] if merge else adapter.sets(model, sources, engines)
     for weights in sets:
         names = [entry.name for entry in weights.entries]
         if not names or len(set(names)) != len(names):
