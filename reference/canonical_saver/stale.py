@@ -228,7 +228,7 @@ def _names(place: Path) -> set[str]:
     try:
         with os.scandir(place) as entries:
             return {entry.name for entry in entries if not entry.is_dir()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return set()
 
 
