@@ -240,8 +240,8 @@ def _error(lost: Sequence[Judged], count: int) -> str:
         f"{text}. If every rank holds experts, layers or parts of tensors of its own (expert, "
         "pipeline or tensor parallelism without DTensor), put the model together before the save. "
         "If these are copies that drifted apart, hand over the model with the wrapper of DDP or "
-        "DeepSpeed that trains it, or set check_replicas=False (in cfg: save_check_replicas), which saves "
-        f"those of rank {one.writer}"
+        "DeepSpeed that trains it, or save those of "
+        f"rank {one.writer} by check_replicas=False (in cfg: save_check_replicas)"
     )
 
 
