@@ -77,6 +77,8 @@ class Engines:
             return source
         (run,) = source.runs
         replica = Replica("whole", run, buffer, synchronized)
+        if run.data.is_meta:
+            replica = None  # a rank that only knows the shape, for another one that has the bytes
         runs: tuple[Run, ...] = source.runs if self._rank == 0 else ()
         return replace(source, runs=runs, replica=replica)
 
