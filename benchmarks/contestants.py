@@ -5,7 +5,8 @@ each writing its share of the same number of bytes to a file of its own in large
 same ones, which the processor then has at hand. ``one_file`` is closer to what a saver must do: one
 file for all, whose blocks are reserved, since a model is few files and the kernel lets one process
 at a time write into a file; and each byte from its own place in memory. The others are what people
-call today. A contestant is left out of an engine whose models it cannot save.
+call today. ``unchecked`` is ours without its comparison of replicas, where there are any. A
+contestant is left out of an engine whose models it cannot save.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ def reference(trained: Trained, folder: Path) -> None:
     from canonical_saver import save_model
 
     save_model(trained.wrapped, folder)
+
+
+def unchecked(trained: Trained, folder: Path) -> None:
+    """The same without comparing what all ranks are said to hold before rank 0 writes it."""
+    from canonical_saver import save_model
+
+    save_model(trained.wrapped, folder, check_replicas=False)
 
 
 def limit(trained: Trained, folder: Path) -> None:
@@ -179,10 +187,19 @@ NAMES = {
     "consolidating": "DCP, consolidated",
     "save_16bit_model": "save_16bit_model",
     "save_pretrained": "save_pretrained",
+    "unchecked": "canonical_saver, check_replicas=False",
 }
 """As on the page."""
 
-OURS: dict[str, Contestant] = {"reference": reference, "limit": limit, "one_file": one_file}
+OURS: dict[str, Contestant] = {
+    "reference": reference,
+    "unchecked": unchecked,
+    "limit": limit,
+    "one_file": one_file,
+}
+COPIES = frozenset({"ddp", "zero2"})
+"""Engines of which every rank holds the whole model, which costs a comparison."""
+
 PEERS: dict[str, dict[str, Contestant]] = {
     "single": {"save_pretrained": save_pretrained},
     "ddp": {"save_pretrained": save_pretrained},

@@ -101,15 +101,15 @@ def _without_flushing() -> Iterator[None]:
 
 @contextmanager
 def _timed_phases() -> Iterator[dict[str, float]]:
-    from canonical_saver.ranks import Ranks
+    from canonical_saver.ranks import Exchange, Ranks
 
     plain, found = Ranks.phase, dict[str, float]()
 
     @contextmanager
-    def phase(ranks: Ranks, name: str) -> Iterator[None]:
+    def phase(ranks: Ranks, name: str) -> Iterator[Exchange]:
         begun = time.perf_counter()
-        with plain(ranks, name):
-            yield
+        with plain(ranks, name) as exchange:
+            yield exchange
         found[name] = found.get(name, 0.0) + time.perf_counter() - begun
 
     with patch.object(Ranks, "phase", phase):

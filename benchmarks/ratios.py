@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-FLUSHING = frozenset({"reference", "limit", "one_file"})
+FLUSHING = frozenset({"reference", "unchecked", "limit", "one_file"})
 """Contestants that flush to disk themselves, so that each policy is measured apart."""
 
 TOLERANCE = 1.10

@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from benchmarks import engines, models
 from benchmarks.cells import Cell
-from benchmarks.contestants import OURS, PEERS, Contestant
+from benchmarks.contestants import COPIES, OURS, PEERS, Contestant
 from benchmarks.measure import measure
 from benchmarks.ranks import barrier, rank_0_says
 from benchmarks.ready import bind
@@ -101,7 +101,9 @@ def turns(cell: Cell, number: int) -> list[tuple[str, Contestant, bool]]:
 
     Whoever came first in all rounds would always meet what the last one left of memory and disk.
     """
-    ours = {name: save for name, save in OURS.items() if cell.explained or name != "one_file"}
+    left_out = set() if cell.explained else {"one_file"}
+    left_out |= set() if cell.engine in COPIES else {"unchecked"}
+    ours = {name: save for name, save in OURS.items() if name not in left_out}
     found = [(name, save, durable) for durable in (True, False) for name, save in ours.items()]
     if number < cell.peers:
         found += [(name, save, False) for name, save in PEERS[cell.engine].items()]

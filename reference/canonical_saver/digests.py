@@ -31,68 +31,91 @@ _WORD = 8
 def digests(runs: Sequence[Run]) -> list[int]:
     """Digest the elements of each run, waiting once for each device.
 
-    Extra memory is three pieces of ``BLOCK`` words (on an accelerator ``DEVICE_BLOCKS`` times as
+    Extra memory is two pieces of ``BLOCK`` words (on an accelerator ``DEVICE_BLOCKS`` times as
     many), and 8 bytes for each block of the largest run.
 
     Returns:
         Signed 64-bit numbers; 0 for a run without elements.
     """
-    found = [_digest(run) for run in runs]
-    values = [0] * len(found)
-    devices = dict.fromkeys(word.device for word in found if word is not None)
-    for device in devices:
-        numbers = [n for n, word in enumerate(found) if word is not None and word.device == device]
-        words = torch.cat([word for n in numbers if (word := found[n]) is not None])
-        for number, value in zip(numbers, words.tolist(), strict=True):
+    values = [0] * len(runs)
+    by_device: dict[torch.device, list[int]] = {}
+    for number, run in enumerate(runs):
+        if run.length:
+            by_device.setdefault(run.data.device, []).append(number)
+    for device, numbers in by_device.items():
+        digester = _Digester(device)
+        found = torch.empty(len(numbers), dtype=torch.int64, device=device)
+        for place, number in enumerate(numbers):
+            digester.digest(runs[number], found[place : place + 1])
+        for number, value in zip(numbers, found.tolist(), strict=True):
             values[number] = value
     return values
 
 
-def _digest(run: Run) -> torch.Tensor | None:
-    """The digest as a tensor of one word where the run lies; None without elements."""
-    sums = [_block_sums(words) for words in _words(run)]
-    if not sums:
-        return None
-    words = torch.cat(sums) if len(sums) > 1 else sums[0]
-    while len(words) > 1:
-        words = torch.cat([_block_sums(piece) for piece in torch.split(words, _piece(words.device))])
-    return words
+class _Digester:
+    """Digests what lies on one device, always in the same memory.
 
+    New memory for each piece, with a result kept behind each, would leave holes that together are
+    as large as what is digested.
 
-def _words(run: Run) -> Iterator[torch.Tensor]:
-    """Yield pieces of a run as 64-bit words, the last word filled up with zeros."""
-    step = _piece(run.data.device) * _WORD // run.data.element_size()
-    for start in range(0, run.length, step):
-        piece = elements(run, start, min(step, run.length - start))
-        missing = -piece.numel() % _WORD
-        if missing:
-            piece = torch.nn.functional.pad(piece, (0, missing))
-        elif piece.storage_offset() % _WORD or piece.data_ptr() % _WORD:
-            piece = piece.clone()  # words can only be read where words may begin
-        yield piece.view(torch.int64)
+    Args:
+        device: the device.
+    """
 
+    def __init__(self, device: torch.device) -> None:
+        blocks = torch.get_num_threads() if device.type == "cpu" else DEVICE_BLOCKS
+        self._piece = blocks * BLOCK
+        self._factors = _factors(device)
+        self._product, self._upper = torch.empty(2, self._piece, dtype=torch.int64, device=device)
 
-def _piece(device: torch.device) -> int:
-    """How many words are digested at a time; it changes no digest."""
-    return BLOCK * (torch.get_num_threads() if device.type == "cpu" else DEVICE_BLOCKS)
+    def digest(self, run: Run, found: torch.Tensor) -> None:
+        """Digest a run that has elements.
 
+        Args:
+            run: the run.
+            found: where the digest goes, of shape ``[1]``.
+        """
+        size = run.length * run.data.element_size()
+        blocks = -(-size // (BLOCK * _WORD))
+        sums = found if blocks == 1 else torch.empty(blocks, dtype=found.dtype, device=found.device)
+        self._sum_blocks(self._words(run), sums)
+        while blocks > 1:
+            blocks = -(-blocks // BLOCK)
+            words, sums = sums, found if blocks == 1 else torch.empty_like(sums[:blocks])
+            self._sum_blocks(iter(torch.split(words, self._piece)), sums)
 
-def _block_sums(words: torch.Tensor) -> torch.Tensor:
-    """Sum each block of words into one; the last block may be shorter."""
-    factors = _factors(words.device)
-    whole = len(words) // BLOCK * BLOCK
-    sums = []
-    if whole:
-        sums.append(_folded(words[:whole].view(-1, BLOCK), factors).sum(1))
-    if whole < len(words):
-        sums.append(_folded(words[whole:], factors[: len(words) - whole]).sum(0, keepdim=True))
-    return torch.cat(sums) if len(sums) > 1 else sums[0]
+    def _words(self, run: Run) -> Iterator[torch.Tensor]:
+        """Yield pieces of a run as 64-bit words, the last word filled up with zeros."""
+        step = self._piece * _WORD // run.data.element_size()
+        for start in range(0, run.length, step):
+            piece = elements(run, start, min(step, run.length - start))
+            missing = -piece.numel() % _WORD
+            if missing:
+                piece = torch.nn.functional.pad(piece, (0, missing))
+            elif piece.storage_offset() % _WORD or piece.data_ptr() % _WORD:
+                piece = piece.clone()  # words can only be read where words may begin
+            yield piece.view(torch.int64)
 
+    def _sum_blocks(self, pieces: Iterator[torch.Tensor], sums: torch.Tensor) -> None:
+        """Sum each block of words into one; all pieces but the last are full."""
+        done = 0
+        for words in pieces:
+            whole = len(words) // BLOCK
+            if whole:
+                full = words[: whole * BLOCK].view(whole, BLOCK)
+                torch.sum(self._mixed(full), 1, out=sums[done : done + whole])
+            if whole * BLOCK < len(words):
+                rest = words[whole * BLOCK :].view(1, -1)
+                torch.sum(self._mixed(rest), 1, out=sums[done + whole : done + whole + 1])
+            done += whole
 
-def _folded(words: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    product = words * factors
-    product ^= product >> 32
-    return product
+    def _mixed(self, words: torch.Tensor) -> torch.Tensor:
+        """Multiply words by their factors, and fold the upper halves into the lower."""
+        product = self._product[: words.numel()].view(words.shape)
+        upper = self._upper[: words.numel()].view(words.shape)
+        torch.mul(words, self._factors[: words.shape[1]], out=product)
+        torch.bitwise_right_shift(product, 32, out=upper)
+        return product.bitwise_xor_(upper)
 
 
 @lru_cache(maxsize=8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,6 +16,20 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import ActivationWrapper
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+
+@lru_cache(maxsize=4096)
+def is_a(kind: type, name: str) -> bool:
+    """Whether a class is one of DeepSpeed's, or derived from it, which is never imported here.
+
+    Args:
+        kind: the class.
+        name: the name of DeepSpeed's class.
+    """
+    return any(
+        base.__name__ == name and base.__module__.partition(".")[0] == "deepspeed"
+        for base in kind.__mro__
+    )
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -73,7 +76,7 @@ def test_digest_depends_on_no_strides_offsets_threads_or_pieces(
     assert digests([Run(0, len(data), shifted, 3)]) == [expected]
     square = data[: 2 * BLOCK].view(torch.int16).view(256, -1)
     assert digest(square.t().contiguous().t()) == digest(square)
-    monkeypatch.setattr(digests_module, "_piece", lambda _: 5 * BLOCK)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     assert digest(data.view(torch.int16)) == expected
 
 
@@ -95,3 +98,30 @@ def test_digest_draws_no_random_numbers() -> None:
     before = torch.get_rng_state()
     digest(torch.ones(3))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+MEMORY = """
+import re
+import torch
+from canonical_saver.digests import BLOCK, digests
+from canonical_saver.sources import whole
+
+def kilobytes(key):
+    return int(re.search(rf"{key}:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+torch.set_num_threads(1)
+sizes = [BLOCK * 8 + 1] * 50 + [200_000_000]
+runs = [whole(torch.ones(n, dtype=torch.int8)).runs[0] for n in sizes]
+digests(runs[:1])
+open("/proc/self/clear_refs", "w").write("5")
+before = kilobytes("VmRSS")
+digests(runs)
+print(kilobytes("VmHWM") - before)
+"""
+
+
+def test_digests_need_little_memory() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True, timeout=300
+    )
+    assert int(done.stdout) < 8 * 1024

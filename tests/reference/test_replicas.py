@@ -123,6 +123,12 @@ def nan_payloads(folder: str) -> Outcome:
     return save(model, folder)
 
 
+def shapes_alone_on_rank_one(folder: str) -> Outcome:
+    """Rank 0 has the model, rank 1 a copy without data."""
+    model = nn.Linear(2, 3, device="meta" if dist.get_rank() else "cpu")
+    return save(model, folder)
+
+
 ON_TWO: tuple[Callable[[str], Outcome], ...] = (
     plain_experts,
     plain_experts_unchecked,
@@ -135,6 +141,7 @@ ON_TWO: tuple[Callable[[str], Outcome], ...] = (
     adapters_trained_apart,
     parts_below_ddp,
     nan_payloads,
+    shapes_alone_on_rank_one,
 )
 
 
@@ -175,6 +182,7 @@ def test_replicas_that_differ_on_two_ranks(tmp_path: Path) -> None:
     assert "(37, 32)" in error
     assert "tensor parallelism" in error
 
+    assert found["shapes_alone_on_rank_one"] == ("", ())
     for name in ("plain_experts_unchecked", "unchecked_by_cfg"):
         assert found[name] == ("", ())
         assert load_file(tmp_path / name / "model.safetensors")["expert.weight"].unique() == 1

@@ -148,7 +148,9 @@ class Engines:
         if not source.replicated or not source.runs:
             return source
         (run,) = source.runs
-        replica = Replica("whole", run, buffer, id(held) in self._synchronized)
+        replica: Replica | None = Replica("whole", run, buffer, id(held) in self._synchronized)
+        if run.data.is_meta and run.load is None:
+            replica = None  # a rank that only knows the shape, for another one that has the bytes
         runs: tuple[Run, ...] = source.runs if self._rank == 0 else ()
         return replace(source, runs=runs, replica=replica)
 

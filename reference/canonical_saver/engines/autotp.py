@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from canonical_saver.errors import WeightsError
+from canonical_saver.modules import is_a
 from canonical_saver.sources import Replica, Run, Source, whole
 
 _DESCRIPTION = "ds_autotp_universal_checkpoint_meta"
@@ -24,9 +25,10 @@ _DESCRIPTION = "ds_autotp_universal_checkpoint_meta"
 
 def applies(module: nn.Module) -> bool:
     """Whether a module is a layer of which other ranks hold other parts."""
-    group = getattr(module, "mp_group", None)
-    layer = any(kind.__name__ == "TensorParallel_Layer" for kind in type(module).__mro__)
-    return layer and group is not None and dist.get_world_size(group) > 1
+    if not is_a(type(module), "TensorParallel_Layer"):
+        return False
+    group: Any = module.mp_group
+    return group is not None and dist.get_world_size(group) > 1
 
 
 def source(module: Any, name: str, parameter: torch.Tensor) -> Source:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.modules import named_modules
+from canonical_saver.modules import is_a, named_modules
 from canonical_saver.sources import Source
 
 
@@ -64,15 +64,14 @@ def numbered(model: nn.Module, named: Iterable[tuple[str, Source]]) -> Iterator[
 
 def _layers(model: nn.Module) -> Iterator[_Layer]:
     for name, module in named_modules(model):
-        kinds = {kind.__name__ for kind in type(module).__mro__}
-        if "AutoEPMoELayer" in kinds and getattr(module, "ep_size", 1) > 1:
+        if is_a(type(module), "AutoEPMoELayer") and getattr(module, "ep_size", 1) > 1:
             raise WeightsError(
                 f"'{name}': expected whole layers of experts, found experts that DeepSpeed's "
                 "AutoEP spread over the ranks, which is not supported; save a checkpoint by "
                 "DeepSpeed and convert it"
             )
         layer: Any = module
-        if "MOELayer" not in kinds or layer.ep_size == 1:
+        if not is_a(type(module), "MOELayer") or layer.ep_size == 1:
             continue
         if layer.ep_group is None:
             raise WeightsError(

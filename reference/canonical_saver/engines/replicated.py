@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from canonical_saver.modules import is_a
+
 
 def synchronized(roots: tuple[nn.Module, ...]) -> frozenset[int]:
     """The ids of all parameters and buffers that an engine made equal on all ranks.
@@ -26,7 +28,7 @@ def synchronized(roots: tuple[nn.Module, ...]) -> frozenset[int]:
         for module in root.modules():
             if isinstance(module, DistributedDataParallel):
                 found.update(id(tensor) for tensor in _of_ddp(module))
-            elif any(kind.__name__ == "DeepSpeedEngine" for kind in type(module).__mro__):
+            elif is_a(type(module), "DeepSpeedEngine"):
                 found.update(id(tensor) for tensor in _of_deepspeed(module))
     return frozenset(found)
 
