@@ -243,7 +243,13 @@ class Judge:
                 return again
             self._discard(key)
             self.make_ready(case)
-        saved = self._save_once(left, case)
+        try:
+            saved = self._save_once(left, case)
+        except (HarnessFailedError, OSError):
+            if not (lack := why_no_room(self._scratch)):
+                raise
+            self._discard(key)
+            return CaseRecord(case, checks.applicable(case), "error", lack)
         if isinstance(saved, Saved) and saved.failure is not None:
             self._confirmed.add((case.mode, saved.failure.name))
         return saved
@@ -252,7 +258,7 @@ class Judge:
         """As ``_save_once``, on ranks on which the saver has raised; None when that may show."""
         try:
             saved = self._save_once(left, case)
-        except HarnessFailedError:
+        except (HarnessFailedError, OSError):
             return None
         if isinstance(saved, CaseRecord):
             return None
@@ -440,6 +446,8 @@ class Judge:
         if all(answer.status == "unavailable" for answer in answers):
             return CaseRecord(case, clauses, "unavailable", answers[0].detail)
         self._discard(key)
+        if lack := why_no_room(self._scratch):
+            return CaseRecord(case, clauses, "error", lack)
         detail = "\n".join(
             f"rank {rank} {answer.status}\n{answer.detail}"
             for rank, answer in enumerate(answers)

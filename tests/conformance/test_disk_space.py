@@ -69,6 +69,16 @@ def test_a_save_onto_a_full_disk_is_the_harness_failing(
     assert verdict.records[0].reason == "the disk of /x is full"
 
 
+def test_a_case_that_cannot_be_trained_on_a_full_disk_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(judge, "why_no_room", lambda _: "the disk of /x is full")
+    case = Case(Mode("full", "ddp"), world_size=2, seed=500)
+    verdict = replay(case, "tests.conformance.fake_savers:save", bench=BENCH)
+    assert verdict.exit_code == HARNESS_FAILED
+    assert verdict.records[0].reason == "the disk of /x is full"
+
+
 def test_a_saver_that_says_so_while_there_is_room_is_wrong() -> None:
     verdict = run("fills_the_disk")
     assert verdict.exit_code == BROKEN

@@ -151,6 +151,26 @@ def test_build_extension_waits_for_compilers_that_outlived_their_parent(tmp_path
     assert f"processes {compiler.pid}" in notes[0]
 
 
+def test_build_extension_says_when_what_is_there_is_compiled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "slow"
+    folder.mkdir()
+    (folder / "slow.so").touch()
+    monkeypatch.setattr(operators, "WATCH", 0.01)
+    notes: list[str] = []
+
+    def compile_anew() -> None:
+        wait = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        compiler = subprocess.Popen(wait, cwd=folder, stdin=subprocess.PIPE)
+        while not notes:
+            time.sleep(0.05)
+        compiler.communicate(b"")
+
+    build_extension(folder, "slow", compile_anew, notes.append)
+    assert notes == ["compiling DeepSpeed's operator slow anew (this takes minutes)"]
+
+
 def test_build_extension_lets_one_process_build_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "slow"
     first = subprocess.Popen([sys.executable, "-c", SLOW_BUILD, folder], stderr=subprocess.DEVNULL)

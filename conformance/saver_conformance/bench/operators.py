@@ -13,6 +13,7 @@ import fcntl
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -32,6 +33,8 @@ QUIET = 600.0
 """Seconds without a change in the folder after which a lock is given up on a file system that does
 not tell whether anybody has the file open."""
 POLL = 0.1
+WATCH = 0.5
+"""Seconds between two looks for compilers."""
 
 _NO_LEASES = (errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM)
 
@@ -50,9 +53,8 @@ def build_extension(folder: Path, name: str, build: Callable[[], object], note: 
     with _alone(folder, name, note):
         wait_for_compilers(folder, note)
         clear_lock(folder / LOCK, note)
-        if not (folder / f"{name}.so").exists():
-            note(f"compiling DeepSpeed's operator {name} (once; this takes minutes)")
-        build()
+        with _tell_of_compilers(folder, name, note):
+            build()
 
 
 def clear_lock(lock: Path, note: Note) -> None:
@@ -100,6 +102,31 @@ def find_processes_in(folder: Path) -> Iterator[int]:
         with contextlib.suppress(OSError):
             if (entry / "cwd").readlink() == folder.resolve() and int(entry.name) != os.getpid():
                 yield int(entry.name)
+
+
+@contextlib.contextmanager
+def _tell_of_compilers(folder: Path, name: str, note: Note) -> Iterator[None]:
+    """Say that ``name`` is compiled: at once where it is missing, else when compilers run.
+
+    What is there may have been compiled for another Python or torch.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH):
+            if any(find_processes_in(folder)):
+                note(f"compiling DeepSpeed's operator {name} anew (this takes minutes)")
+                return
+
+    watching = threading.Thread(target=watch, daemon=True)
+    if (folder / f"{name}.so").exists():
+        watching.start()
+    else:
+        note(f"compiling DeepSpeed's operator {name} (once; this takes minutes)")
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def _is_open_elsewhere(lock: Path) -> bool:
