@@ -55,7 +55,9 @@ def _digest(run: Run) -> torch.Tensor | None:
         return None
     words = torch.cat(sums) if len(sums) > 1 else sums[0]
     while len(words) > 1:
-        words = torch.cat([_block_sums(piece) for piece in torch.split(words, _piece(words.device))])
+        words = torch.cat(
+            [_block_sums(piece) for piece in torch.split(words, _piece(words.device))]
+        )
     return words
 
 
