@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from benchmarks.contestants import Contestant
@@ -101,16 +102,15 @@ def _without_flushing() -> Iterator[None]:
 
 @contextmanager
 def _timed_phases() -> Iterator[dict[str, float]]:
-    from canonical_saver.ranks import Exchange, Ranks
+    from canonical_saver.collectives import Ranks
 
-    plain, found = Ranks.phase, dict[str, float]()
+    plain, found = Ranks.step, dict[str, float]()
 
-    @contextmanager
-    def phase(ranks: Ranks, name: str) -> Iterator[Exchange]:
+    def step(ranks: Ranks, name: str, *parts: Any) -> Any:
         begun = time.perf_counter()
-        with plain(ranks, name) as exchange:
-            yield exchange
+        result = plain(ranks, name, *parts)
         found[name] = found.get(name, 0.0) + time.perf_counter() - begun
+        return result
 
-    with patch.object(Ranks, "phase", phase):
+    with patch.object(Ranks, "step", step):
         yield found

@@ -4,15 +4,91 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from canonical_saver.collectives import Ranks
 from canonical_saver.entries import Weights
 from canonical_saver.errors import RequestError, VerifyError
 from canonical_saver.layout import File
-from canonical_saver.ranks import Ranks
+from canonical_saver.replicas import Replicas, Summary, differing_parts
+from canonical_saver.transfers import prove_tiling
 
 Described = dict[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of each tensor by its name."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A rank's plan, as the others have to know it.
+
+    Attributes:
+        options: what was asked for, by the names of the options.
+        fingerprint: digest of the layout.
+        replicas: digests of what other ranks are said to hold as well.
+        ranges: what the rank writes, int64 of shape ``[ranges, 3]``.
+    """
+
+    options: Mapping[str, Any]
+    fingerprint: str
+    replicas: Summary
+    ranges: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """What the ranks' plans do not have in common.
+
+    Attributes:
+        layouts: whether they would write to other places.
+        parts: the parts of tensors of which some ranks hold other bytes than others.
+    """
+
+    layouts: bool
+    parts: list[str]
+
+
+def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
+    """Compare the plans of all ranks, and prove that together they write each byte once.
+
+    Args:
+        files: the layout of rank 0.
+        everyone: for each rank its plan.
+
+    Raises:
+        RequestError: the ranks were asked for different things.
+        VerifyError: bytes are missing, or written twice.
+    """
+    check_options([one.options for one in everyone])
+    if len({one.fingerprint for one in everyone}) > 1:
+        return Unlike(layouts=True, parts=[])
+    prove_tiling(files, [one.ranges for one in everyone])
+    return Unlike(layouts=False, parts=differing_parts([one.replicas for one in everyone]))
+
+
+def settle(
+    unlike: Unlike, sets: Sequence[Weights], replicas: Replicas, model: Any, ranks: Ranks
+) -> list[str]:
+    """Find out what it means that plans differ; collective, and nothing to do if none does.
+
+    Args:
+        unlike: what differs, the same on every rank.
+        sets: what this rank is to save.
+        replicas: what it holds that others are said to hold as well.
+        model: the unwrapped model.
+        ranks: the ranks of the save.
+
+    Returns:
+        Warnings about copies that drifted apart.
+
+    Raises:
+        VerifyError: the same on every rank; names the first tensor that differs.
+    """
+    if unlike.layouts:
+        raise _layouts_differ(sets, ranks)
+    return replicas.compare(unlike.parts, model, ranks) if unlike.parts else []
 
 
 def check_options(everyone: Sequence[Mapping[str, Any]]) -> None:
@@ -43,27 +119,14 @@ def fingerprint(sets: Sequence[Weights], files: Sequence[File]) -> str:
     return hashed.hexdigest()
 
 
-def check_layouts(fingerprints: Sequence[str], sets: Sequence[Weights], ranks: Ranks) -> None:
-    """Check that all ranks will write to the same places; collective where they will not.
-
-    Args:
-        fingerprints: those of all ranks.
-        sets: what this rank is to save.
-        ranks: the ranks of the save.
-
-    Raises:
-        VerifyError: the same on every rank; names the first tensor that differs.
-    """
-    if len(set(fingerprints)) == 1:
-        return
+def _layouts_differ(sets: Sequence[Weights], ranks: Ranks) -> VerifyError:
+    """Say how the layouts of the ranks differ; collective."""
     mine = _described(sets)
-    theirs = ranks.share(mine if ranks.rank == 0 else None)
-    texts = ranks.gather(difference(theirs, mine, ranks.rank))
-    found = [text for text in texts if text]
-    raise VerifyError(
-        found[0]
-        if found
-        else "the ranks hold the same tensors in another order; expected one order"
+    theirs = ranks.on_first("compare layouts", lambda: mine)
+    texts = ranks.exchange("compare layouts", lambda: difference(theirs, mine, ranks.rank))
+    found = next((text for text in texts if text), "")
+    return VerifyError(
+        found or "the ranks hold the same tensors in another order; expected one order"
     )
 
 

@@ -29,12 +29,13 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from canonical_saver.collectives import Ranks
 from canonical_saver.entries import Entry, Weights, direct
-from canonical_saver.errors import WeightsError
+from canonical_saver.errors import WeightsError, WriteError
 from canonical_saver.layout import stored_dtype
 from canonical_saver.overflow import overflowed
-from canonical_saver.ranks import Ranks
 from canonical_saver.sources import Run, read
+from canonical_saver.write import Writer
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,30 @@ def _entries(weights: Weights) -> tuple[Entry, ...]:
                 "computed, which the dcp format cannot hold; save as safetensors"
             )
     return weights.entries
+
+
+def write_all(writer: Writer) -> None:
+    """Write a checkpoint for each set of weights; collective.
+
+    Raises:
+        SaveError: the same on every rank, when it failed on any.
+    """
+    if not all(writer.sees):
+        blind = [rank for rank, sees in enumerate(writer.sees) if not sees]
+        raise WriteError(
+            "expected one file system for all ranks, as the dcp format needs it, found that ranks "
+            f"{blind} do not see {writer.prepared.asked.output_dir} of rank 0; save as safetensors"
+        )
+    dtype = writer.prepared.asked.dtype
+
+    def work() -> None:
+        with writer.room:
+            for one in writer.prepared.sets:
+                writer.overflows.counts += write(
+                    writer.folder / one.folder, one, dtype, writer.ranks
+                )
+
+    writer.ranks.step("write", work)
 
 
 def write(folder: Path, weights: Weights, dtype: torch.dtype | None, ranks: Ranks) -> Counter[str]:

@@ -7,6 +7,7 @@ with all data left out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from canonical_saver import layout
+from canonical_saver.disk import put, reserve
 from canonical_saver.entries import Weights
-from canonical_saver.layout import File, Placed
+from canonical_saver.layout import File
 from canonical_saver.request import Request
 
 Archive = tuple[int, dict[str, int]]
@@ -35,8 +37,9 @@ def lay_out(sets: Sequence[Weights], asked: Request) -> list[File]:
     """Lay out all weight files of a save.
 
     Returns:
-        The files; those of the ``torch`` format have no header and no offsets yet, and ``dcp`` has
-        none that could be known before.
+        The files. Those of the ``torch`` format have no header, and offsets as if nothing lay
+        between tensors, until :func:`place` has those of the archive; ``dcp`` has none that could
+        be known before.
     """
     files: list[File] = []
     if asked.format == "dcp":
@@ -51,17 +54,42 @@ def lay_out(sets: Sequence[Weights], asked: Request) -> list[File]:
         for name, entries in zip(names, shards, strict=True):
             path = f"{weights.folder}/{name}" if weights.folder else name
             if asked.format == "torch":
-                placed = (
-                    Placed(entry, layout.stored_dtype(entry, asked.dtype), 0) for entry in entries
-                )
-                files.append(File(path, b"", tuple(placed), 0))
+                files.append(layout.plain_file(path, entries, asked.dtype))
             else:
                 files.append(layout.safetensors_file(path, entries, asked.dtype))
     return files
 
 
-def create_archives(folder: Path, files: Sequence[File]) -> list[Archive]:
-    """Make the archives of the ``torch`` format with room for the data; for rank 0."""
+def create(
+    folder: Path, sets: Sequence[Weights], files: Sequence[File], asked: Request
+) -> list[Archive]:
+    """Make each file at its final size, with all but its tensors, and the indexes; for rank 0.
+
+    Returns:
+        Where the tensors lie, as :func:`place` needs it.
+    """
+    archives = []
+    if asked.format == "torch":
+        archives = _create_archives(folder, files)
+    else:
+        for file in files:
+            _create(folder / file.name, file)
+    _write_indexes(folder, sets, files, asked)
+    return archives
+
+
+def _create(path: Path, file: File) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        reserve(handle, file.size)
+        put(handle, [memoryview(file.header)], 0)
+    finally:
+        os.close(handle)
+
+
+def _create_archives(folder: Path, files: Sequence[File]) -> list[Archive]:
+    """Make the archives of the ``torch`` format with room for the data."""
     made = []
     for file in files:
         path = folder / file.name
@@ -78,8 +106,13 @@ def create_archives(folder: Path, files: Sequence[File]) -> list[Archive]:
     return made
 
 
-def place(files: Sequence[File], archives: Sequence[Archive]) -> list[File]:
-    """Give the files of the ``torch`` format their sizes, and their tensors their offsets."""
+def place(files: list[File], archives: Sequence[Archive]) -> list[File]:
+    """Give the files of the ``torch`` format their sizes, and their tensors their offsets.
+
+    Files of other formats are returned as they are: their layout is final.
+    """
+    if not archives:
+        return files
     placed = []
     for file, (size, offsets) in zip(files, archives, strict=True):
         tensors = [replace(p, offset=offsets[p.entry.name]) for p in file.tensors]
@@ -88,10 +121,10 @@ def place(files: Sequence[File], archives: Sequence[Archive]) -> list[File]:
     return placed
 
 
-def write_indexes(
+def _write_indexes(
     folder: Path, sets: Sequence[Weights], files: Sequence[File], asked: Request
 ) -> None:
-    """Write the index of each set of several shards; for rank 0."""
+    """Write the index of each set of several shards."""
     for weights in sets:
         stem, ending = _stem(weights, asked)
         start = f"{weights.folder}/{stem}-" if weights.folder else f"{stem}-"

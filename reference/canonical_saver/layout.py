@@ -112,6 +112,16 @@ def safetensors_header(tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]
     return len(text).to_bytes(8, "little") + text
 
 
+def plain_file(name: str, entries: Sequence[Entry], dtype: torch.dtype | None) -> File:
+    """Lay out one file of nothing but tensors, in their order."""
+    placed: list[Placed] = []
+    position = 0
+    for entry in entries:
+        placed.append(Placed(entry, stored_dtype(entry, dtype), position))
+        position += placed[-1].size
+    return File(name, b"", tuple(placed), position)
+
+
 def safetensors_file(name: str, entries: Sequence[Entry], dtype: torch.dtype | None) -> File:
     """Lay out one file.
 

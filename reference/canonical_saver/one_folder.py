@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from canonical_saver.collectives import Ranks
 from canonical_saver.errors import RequestError
+from canonical_saver.hosts import host_id
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,13 @@ class View:
         path: the folder, as this rank was asked for it.
         target: the same without links.
         sees: whether it is that of rank 0, and can be written to.
+        host: the host that this rank is on.
     """
 
     path: str
     target: str
     sees: bool
+    host: str = ""
 
 
 def look(output_dir: Path, probe: str, token: str) -> View:
@@ -38,7 +42,32 @@ def look(output_dir: Path, probe: str, token: str) -> View:
         sees = path.read_text() == token and os.access(path, os.W_OK)
     except (OSError, ValueError):
         sees = False
-    return View(str(output_dir), os.path.realpath(output_dir), sees)
+    return View(str(output_dir), os.path.realpath(output_dir), sees, host_id())
+
+
+def look_together(output_dir: Path, staging: str, token: str, ranks: Ranks) -> list[View]:
+    """Find out which ranks see the staging folder of rank 0; collective.
+
+    Args:
+        output_dir: the output folder, as this rank was asked for it.
+        staging: the staging folder, relative to it.
+        token: what the probe in it holds.
+        ranks: the ranks of the save.
+
+    Returns:
+        The view of each rank.
+
+    Raises:
+        RequestError: a rank was asked for another folder than rank 0.
+    """
+
+    def agreed(_: View, views: list[View]) -> list[View]:
+        check(views)
+        return views
+
+    return ranks.step(
+        "look", lambda: look(output_dir, f"{staging}/probe", token), lambda view: view, agreed
+    )[1]
 
 
 def check(views: Sequence[View]) -> None:

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 
 from canonical_saver import config_shapes, drift
+from canonical_saver.collectives import Ranks
 from canonical_saver.digests import digests
 from canonical_saver.entries import Weights
 from canonical_saver.errors import VerifyError
-from canonical_saver.ranks import Ranks
 from canonical_saver.sources import Source
 
 MOST_SAMPLED = 1000
@@ -116,13 +116,11 @@ class Replicas:
             hashes.setdefault(replica.part, hashlib.sha256()).update(line)
         return {part: made.digest() for part, made in hashes.items()}
 
-    def compare(self, everyone: Sequence[Summary], model: Any, ranks: Ranks) -> list[str]:
-        """Find out whether all ranks hold what they are said to hold; collective.
-
-        Nothing is exchanged where all summaries agree.
+    def compare(self, parts: Sequence[str], model: Any, ranks: Ranks) -> list[str]:
+        """Find out what it means that ranks do not hold what they are said to hold; collective.
 
         Args:
-            everyone: the summaries of all ranks.
+            parts: the parts whose summaries differ, see :func:`differing_parts`.
             model: the unwrapped model.
             ranks: the ranks of the save.
 
@@ -132,29 +130,31 @@ class Replicas:
         Raises:
             VerifyError: the same on every rank; ranks may hold something of their own.
         """
-        parts = _differing_parts(everyone)
-        if not parts:
-            return []
-        with ranks.phase("compare replicas") as exchange:
-            exchange.mine = self._table(parts)
-        differences = _differences(exchange.everyone)
+        tables = ranks.exchange("compare replicas", lambda: self._table(parts))
+        differences = _differences(tables)
         if not differences:
             return []
         sampled = differences[:: -(-len(differences) // MOST_SAMPLED)]
-        with ranks.phase("compare replicas") as exchange:
-            samples = {
-                one.number: drift.sample(self._held[one.number].run)
-                for one in sampled
-                if one.number in self._held
-            }
-            names = [self._tensors[one.number][0] for one in differences]
-            shapes = config_shapes.expected(model, names) if ranks.rank == 0 else {}
-            exchange.mine = (samples, shapes)
-        judged = self._judge(differences, exchange.everyone)
+        names = [self._tensors[one.number][0] for one in differences]
+        told = ranks.exchange(
+            "compare replicas",
+            lambda: (
+                self._samples(sampled),
+                config_shapes.expected(model, names) if ranks.rank == 0 else {},
+            ),
+        )
+        judged = self._judge(differences, told)
         lost = [one for one in judged if not one.drifted]
         if lost:
             raise VerifyError(_error(lost, len(self._tensors)))
         return _warnings(judged)
+
+    def _samples(self, differences: Sequence[Difference]) -> dict[int, torch.Tensor | None]:
+        return {
+            one.number: drift.sample(self._held[one.number].run)
+            for one in differences
+            if one.number in self._held
+        }
 
     def _table(self, parts: Sequence[str]) -> torch.Tensor:
         """The digests of some parts: int64 of shape ``[tensors, 4]``.
@@ -198,7 +198,12 @@ def _tensors(sets: Sequence[Weights]) -> list[tuple[str, Source]]:
     return list(found.values())
 
 
-def _differing_parts(everyone: Sequence[Summary]) -> list[str]:
+def differing_parts(everyone: Sequence[Summary]) -> list[str]:
+    """Name the parts of tensors of which some ranks hold other bytes than others.
+
+    Args:
+        everyone: the summaries of all ranks.
+    """
     first: Summary = {}
     for summary in everyone:
         first = summary | first

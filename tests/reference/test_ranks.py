@@ -16,6 +16,7 @@ from tests.reference.engines_under_test import wrap
 
 from canonical_saver import Progress, SaveError, one_folder, save_model
 from canonical_saver import engines as engines_module
+from canonical_saver.collectives import MESSAGE, Ranks
 
 
 def error_of(*arguments: Any, **options: Any) -> str:
@@ -53,7 +54,7 @@ def test_an_error_on_one_is_an_error_on_all(tmp_path: Path) -> None:
 
 OUTLIVE = """
 import os, sys, torch, torch.distributed as dist
-from canonical_saver.ranks import Ranks
+from canonical_saver.collectives import Ranks
 
 sys.setswitchinterval(100)
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -71,6 +72,47 @@ def test_a_model_may_outlive_the_process_group() -> None:
     subprocess.run([sys.executable, "-c", OUTLIVE], check=True, timeout=120)
 
 
+COLLECTIVES = ("all_gather", "barrier", "broadcast", "gather", "reduce", "scatter", "send", "recv")
+
+
+def count_collectives(rank: int, folder: str) -> int:
+    """Save once; returns how many messages and collectives it took of this rank."""
+    model, calls = wrap("fsdp2", models.llama()), 0
+
+    def counted(function: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return function(*arguments, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in COLLECTIVES:
+            patch.setattr(dist, name, counted(getattr(dist, name)))
+        save_model(model, f"{folder}/m")
+    return calls
+
+
+def test_plain_save_takes_few_collectives(tmp_path: Path) -> None:
+    found = worlds.run(2, count_collectives, str(tmp_path))
+    assert all(0 < count <= 8 for count in found), found
+
+
+def tell_much(rank: int) -> list[int]:
+    """Exchange messages of which some are longer than fit into one."""
+    ranks = Ranks.current()
+    sizes = [0, 3 * MESSAGE, MESSAGE - 100]
+    told = ranks.exchange("tell", lambda: bytes([rank]) * sizes[rank])
+    assert told == [bytes([rank]) * size for rank, size in enumerate(sizes)]
+    return [len(text) for text in ranks.gather("x" * sizes[rank])]
+
+
+def test_messages_may_be_longer_than_the_first_exchange() -> None:
+    for found in worlds.run(3, tell_much):
+        assert found == [0, 3 * MESSAGE, MESSAGE - 100]
+
+
 def save_on_two_disks(rank: int, folder: str) -> None:
     look = one_folder.look
     with pytest.MonkeyPatch.context() as patch:
@@ -80,7 +122,7 @@ def save_on_two_disks(rank: int, folder: str) -> None:
             if rank == 1:
                 failing.setattr("canonical_saver.pinned.elements", lambda *_: 1 / 0)
             error = error_of(wrap("fsdp2", models.llama()), f"{folder}/failed")
-        assert "rank 1 failed in phase 'stream'" in error
+        assert "rank 1 failed in phase 'relay'" in error
         for engine in ("ddp", "fsdp2", "zero3"):
             told: list[Progress] = []
             model = wrap(engine, models.mixtral())

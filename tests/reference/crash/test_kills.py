@@ -18,8 +18,8 @@ from tests.reference.crash.scenarios import NEW_SINGLE, OLD_SHARDED, SCENARIOS, 
 from tests.reference.crash.syscalls import Disturbance, Watch, run, why_unavailable
 
 from canonical_saver import recover, save_model
+from canonical_saver.collectives import Ranks
 from canonical_saver.publish import RECORD, STAGING
-from canonical_saver.ranks import Ranks
 
 WHY = why_unavailable()
 pytestmark = pytest.mark.skipif(bool(WHY), reason=WHY)

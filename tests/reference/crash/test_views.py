@@ -122,6 +122,6 @@ def test_the_rank_that_receives_dies_hangs_or_meets_a_full_disk(tmp_path: Path) 
         assert (first.status, second.status) == (status, "refused"), (first, second)
         assert second.seconds < timeout + GRACE
         if effect == "ENOSPC":
-            assert "rank 0 failed in phase 'stream'" in first.detail
+            assert "rank 0 failed in phase 'relay'" in first.detail
             assert second.detail == first.detail
             assert snapshot(shared / "model") == {}
