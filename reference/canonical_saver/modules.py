@@ -18,14 +18,19 @@ from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 
-@lru_cache(maxsize=4096)
-def is_a(kind: type, name: str) -> bool:
-    """Whether a class is one of DeepSpeed's, or derived from it, which is never imported here.
+def is_a(module: nn.Module, name: str) -> bool:
+    """Whether a module is of a class of DeepSpeed's, which is never imported here.
 
     Args:
-        kind: the class.
-        name: the name of DeepSpeed's class.
+        module: the module.
+        name: the name of the class.
     """
+    kind: Any = type(module)
+    return _derives(kind, name)
+
+
+@lru_cache(maxsize=4096)
+def _derives(kind: Any, name: str) -> bool:
     return any(
         base.__name__ == name and base.__module__.partition(".")[0] == "deepspeed"
         for base in kind.__mro__

@@ -25,7 +25,7 @@ _DESCRIPTION = "ds_autotp_universal_checkpoint_meta"
 
 def applies(module: nn.Module) -> bool:
     """Whether a module is a layer of which other ranks hold other parts."""
-    if not is_a(type(module), "TensorParallel_Layer"):
+    if not is_a(module, "TensorParallel_Layer"):
         return False
     group: Any = module.mp_group
     return group is not None and dist.get_world_size(group) > 1

@@ -64,14 +64,14 @@ def numbered(model: nn.Module, named: Iterable[tuple[str, Source]]) -> Iterator[
 
 def _layers(model: nn.Module) -> Iterator[_Layer]:
     for name, module in named_modules(model):
-        if is_a(type(module), "AutoEPMoELayer") and getattr(module, "ep_size", 1) > 1:
+        if is_a(module, "AutoEPMoELayer") and getattr(module, "ep_size", 1) > 1:
             raise WeightsError(
                 f"'{name}': expected whole layers of experts, found experts that DeepSpeed's "
                 "AutoEP spread over the ranks, which is not supported; save a checkpoint by "
                 "DeepSpeed and convert it"
             )
         layer: Any = module
-        if not is_a(type(module), "MOELayer") or layer.ep_size == 1:
+        if not is_a(module, "MOELayer") or layer.ep_size == 1:
             continue
         if layer.ep_group is None:
             raise WeightsError(

@@ -28,7 +28,7 @@ def synchronized(roots: tuple[nn.Module, ...]) -> frozenset[int]:
         for module in root.modules():
             if isinstance(module, DistributedDataParallel):
                 found.update(id(tensor) for tensor in _of_ddp(module))
-            elif is_a(type(module), "DeepSpeedEngine"):
+            elif is_a(module, "DeepSpeedEngine"):
                 found.update(id(tensor) for tensor in _of_deepspeed(module))
     return frozenset(found)
 
