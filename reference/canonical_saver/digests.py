@@ -111,11 +111,12 @@ class _Digester:
 
     def _mixed(self, words: torch.Tensor) -> torch.Tensor:
         """Multiply words by their factors, and fold the upper halves into the lower."""
-        product = self._product[: words.numel()].view(words.shape)
+        product: torch.Tensor = self._product[: words.numel()].view(words.shape)
         upper = self._upper[: words.numel()].view(words.shape)
         torch.mul(words, self._factors[: words.shape[1]], out=product)
         torch.bitwise_right_shift(product, 32, out=upper)
-        return product.bitwise_xor_(upper)
+        product ^= upper
+        return product
 
 
 @lru_cache(maxsize=8)

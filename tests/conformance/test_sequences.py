@@ -19,6 +19,7 @@ from saver_conformance.strategies import cases, make_case
 
 REFERENCE = "canonical_saver:save_trained_model"
 STALE = "fixtures.mutants.unusual:keeps_its_own_earlier_shards"
+STALE_ADAPTER = "fixtures.mutants.files:keeps_old_adapter"
 SINGLE = {method: Mode(method, "single") for method in METHODS}
 
 
@@ -88,7 +89,7 @@ def test_every_save_of_a_sequence_is_right(shared_judge):
 
 
 def test_a_saver_that_trips_over_its_own_save_is_caught(shared_judge):
-    shared_judge.turn_to(STALE)
+    shared_judge.turn_to(STALE_ADAPTER)
     with pytest.raises(AssertionError, match="FILES-005"):
         run_machine(shared_judge, examples=6, steps=4)
 
