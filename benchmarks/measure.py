@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,13 +104,19 @@ def _without_flushing() -> Iterator[None]:
 def _timed_phases() -> Iterator[dict[str, float]]:
     from canonical_saver.collectives import Ranks
 
-    plain, found = Ranks.step, dict[str, float]()
+    found: dict[str, float] = {}
 
-    def step(ranks: Ranks, name: str, *parts: Any) -> Any:
-        begun = time.perf_counter()
-        result = plain(ranks, name, *parts)
-        found[name] = found.get(name, 0.0) + time.perf_counter() - begun
-        return result
+    def timed(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(ranks: Ranks, name: str, *parts: Any) -> Any:
+            begun = time.perf_counter()
+            result = plain(ranks, name, *parts)
+            found[name] = found.get(name, 0.0) + time.perf_counter() - begun
+            return result
 
-    with patch.object(Ranks, "step", step):
+        return call
+
+    with (
+        patch.object(Ranks, "step", timed(Ranks.step)),
+        patch.object(Ranks, "on_first", timed(Ranks.on_first)),
+    ):
         yield found

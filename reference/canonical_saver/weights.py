@@ -6,13 +6,13 @@ is all that PEFT would reload. Only names, shapes and places are handled here; n
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
-from peft import PeftMixedModel, PeftModel
 from torch import nn
 
-from canonical_saver import adapter, full, injected, merging
+from canonical_saver import full
 from canonical_saver.engines import Engines, experts
 from canonical_saver.entries import Weights
 from canonical_saver.errors import WeightsError
@@ -27,6 +27,12 @@ def find_model(roots: tuple[nn.Module, ...]) -> Any:
     then the PEFT model is the one.
     """
     model: Any = unwrap(roots[0])
+    if not _uses_peft():
+        return model
+    from peft import PeftMixedModel, PeftModel
+
+    from canonical_saver import injected
+
     for root in roots[1:]:
         outer: Any = unwrap(root)
         if isinstance(outer, PeftModel | PeftMixedModel) and not is_peft(model):
@@ -38,7 +44,16 @@ def find_model(roots: tuple[nn.Module, ...]) -> Any:
 
 def is_peft(model: nn.Module) -> bool:
     """Whether a model carries PEFT adapters."""
+    if not _uses_peft():
+        return False
+    from peft import PeftModel
+
     return isinstance(model, PeftModel)
+
+
+def _uses_peft() -> bool:
+    """Whether this process uses PEFT, without which there are no adapters; it imports slowly."""
+    return "peft" in sys.modules
 
 
 def can_merge(model: Any) -> bool:
@@ -58,12 +73,10 @@ def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weight
         WeightsError: nothing to save, or a name is used twice.
     """
     tensors = dict(named_sources(model, engines))
-    if not is_peft(model):
-        injected.refuse_hidden(model)
-        sets = [full.model_weights(model, tensors, engines)]
+    if is_peft(model):
+        sets = _of_adapters(model, tensors, engines, merge=merge)
     else:
-        sources = dict(experts.numbered(model, tensors.items()))
-        sets = [merging.weights(model, sources)] if merge else adapter.sets(model, sources, engines)
+        sets = [_of_model(model, tensors, engines)]
     for weights in sets:
         names = [entry.name for entry in weights.entries]
         if not names or len(set(names)) != len(names):
@@ -72,6 +85,23 @@ def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weight
                 f"{len(names)} with {len(set(names))} names; is the model a trained one?"
             )
     return sets
+
+
+def _of_model(model: Any, tensors: dict[str, Source], engines: Engines) -> Weights:
+    if _uses_peft():
+        from canonical_saver import injected
+
+        injected.refuse_hidden(model)
+    return full.model_weights(model, tensors, engines)
+
+
+def _of_adapters(
+    model: Any, tensors: dict[str, Source], engines: Engines, *, merge: bool
+) -> list[Weights]:
+    from canonical_saver import adapter, merging
+
+    sources = dict(experts.numbered(model, tensors.items()))
+    return [merging.weights(model, sources)] if merge else adapter.sets(model, sources, engines)
 
 
 def named_sources(model: nn.Module, engines: Engines) -> Iterator[tuple[str, Source]]:

@@ -162,3 +162,15 @@ def test_command_line_tells_its_version(capsys: pytest.CaptureFixture[str]) -> N
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("canonical-saver ")
+
+
+def test_save_without_adapters_does_not_import_peft(tmp_path: Path) -> None:
+    code = (
+        "import sys, transformers\n"
+        "from canonical_saver import save_model\n"
+        "sizes = dict(vocab_size=7, hidden_size=8, intermediate_size=8, num_hidden_layers=1)\n"
+        "config = transformers.LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=2)\n"
+        f"save_model(transformers.LlamaForCausalLM(config), {str(tmp_path / 'm')!r})\n"
+        "print('peft' in sys.modules)"
+    )
+    assert run_python(code) == "False"
