@@ -120,7 +120,10 @@ class Ranks:
                 told = [message for message, _ in everyone]
                 result, _, cause = _attempt(lambda: on_first(value, told))
                 answer = (result, "", "")
-                failed = [(0, _failure(name, cause))] if cause else []
+                if isinstance(cause, SaveError):  # found by comparing ranks, and no fault of rank 0
+                    answer = (None, type(cause).__name__, str(cause))
+                elif cause:
+                    failed = [(0, _failure(name, cause))]
             if failed:
                 answer = (None, failed[0][1].kind, self._message(failed))
         return value, self._answered(answer, cause)
