@@ -8,6 +8,7 @@ here: :func:`check` where a run waits, and :func:`held` around what belongs toge
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,9 +26,16 @@ def listen() -> None:
     A signal that is ignored already (``nohup``) stays so.
     """
     _received.clear()
+    sys.unraisablehook = _hide_lost
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+
+
+def _hide_lost(lost: sys.UnraisableHookArgs) -> None:
+    """Print no traceback of an interrupt in a destructor or callback: :func:`check` raises it."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
 
 
 def ignore() -> None:

@@ -15,10 +15,12 @@ from saver_conformance import interrupts
 @pytest.fixture(autouse=True)
 def own_handlers():  # type: ignore[no-untyped-def]
     before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    hook = sys.unraisablehook
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+    sys.unraisablehook = hook
     interrupts._received.clear()
 
 
@@ -54,6 +56,28 @@ def test_check_finds_an_interrupt_that_python_swallowed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "found\n"
+
+
+def test_listen_hides_the_traceback_of_an_interrupt_that_python_swallowed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    class Interrupted:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("told")
+
+    interrupts.listen()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", interrupts._hide_lost)
+        Interrupted()
+        Broken()
+    printed = capfd.readouterr().err
+    assert "KeyboardInterrupt" not in printed
+    assert "told" in printed
+    assert interrupts.have_come()
 
 
 def test_held_puts_an_interrupt_off() -> None:
