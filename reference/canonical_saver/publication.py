@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -127,8 +127,11 @@ class Publication:
             if self._asked.checksums:
                 _write_checksums(folder)
             arrival = self._arrival()
-            old = stale.files(output_dir, arrival)
-            names = self._staging.commit([*old, *self._sidecars.outdated], self._mode)
+            # What could not be written is of a kind that this save brings, all the same.
+            outdated = self._sidecars.outdated
+            brought = replace(arrival, names=arrival.names.union(outdated))
+            old = stale.files(output_dir, brought)
+            names = self._staging.commit([*old, *outdated], self._mode)
         left = stale.others(output_dir, arrival)
         warnings = [*self._sidecars.warnings, *_of_left(left, output_dir, arrival)]
         if self._asked.dtype is not None:
