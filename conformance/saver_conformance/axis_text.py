@@ -136,6 +136,15 @@ _AXES: Mapping[str, Axis] = {
             "none": "nothing",
             "strangers": "files that belong to no save: notes.txt, runs/, checkpoint-1/",
             "readonly": "files that belong to no save, and every file there is write-protected",
+            "processor": "files of a processor, of a kind that this save does not bring",
+        },
+    ),
+    "generation": Axis(
+        "the model's settings of generation",
+        {
+            "sampling": "sampling is on, and its settings fit",
+            "contradictory": "sampling is off and its settings are kept, which transformers "
+            "refuses to save",
         },
     ),
     "trial": Axis(
