@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from tests.reference import models, worlds
-from tests.reference.crash.scenarios import new_tokenizer
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
