@@ -91,7 +91,7 @@ def test_every_save_of_a_sequence_is_right(shared_judge):
 def test_a_saver_that_trips_over_its_own_save_is_caught(shared_judge):
     shared_judge.turn_to(STALE_ADAPTER)
     with pytest.raises(AssertionError, match="FILES-005"):
-        run_machine(shared_judge, examples=6, steps=4)
+        run_machine(shared_judge, examples=30, steps=4)
 
 
 def test_the_saves_before_the_last_are_judged_with_it(shared_judge):
