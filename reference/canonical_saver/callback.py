@@ -27,6 +27,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         dtype: cast floating-point tensors to it.
         verify: ``layout`` or ``full``.
         checksums: write ``SHA256SUMS``.
+        check_replicas: compare what several ranks are said to hold before one of them writes it.
 
     Attributes:
         report: what the last save did; None before it.
@@ -45,6 +46,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         dtype: torch.dtype | str | None = None,
         verify: Verify = "layout",
         checksums: bool = False,
+        check_replicas: bool = True,
     ) -> None:
         self.trainer = trainer
         self.at_checkpoints = at_checkpoints
@@ -55,6 +57,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
             dtype=dtype,
             verify=verify,
             checksums=checksums,
+            check_replicas=check_replicas,
         )
         self._cfg = {CFG_KEYS.get(option, option): value for option, value in options.items()}
         if trainer is not None:
