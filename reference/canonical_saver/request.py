@@ -302,9 +302,7 @@ def _parse_folder(value: Any) -> Path:
     """Make an absolute path of what names a folder of this machine."""
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str) or not path or "\0" in path:
-        raise RequestError(
-            f"output_dir: expected the path of a folder, found {value!r}; set it in cfg"
-        )
+        raise RequestError(f"output_dir: expected the path of a folder, found {value!r}; name one")
     # A path object has made one slash of two.
     if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/" + ("/" if path is value else ""), path):
         raise RequestError(
