@@ -10,7 +10,7 @@ import torch.distributed as dist
 from transformers import LlamaConfig
 
 from benchmarks import models
-from saver_conformance.bench import enable_cpu
+from saver_conformance.workload import cpu_patches
 
 ZERO: dict[str, Any] = {
     "train_micro_batch_size_per_gpu": 1,
@@ -43,7 +43,7 @@ class Trained:
 def build(engine: str, wanted: LlamaConfig) -> Trained:
     """Build a model in an engine; collective, the process group is there."""
     if engine != "single":
-        enable_cpu.enable()
+        cpu_patches.enable()
     shapes = models.empty(wanted)
     size = sum(p.numel() * p.element_size() for p in shapes.parameters())
     model, wrapped = _ENGINES[engine](shapes, wanted)

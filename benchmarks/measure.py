@@ -91,11 +91,11 @@ def flush(folder: Path) -> None:
 
 @contextmanager
 def _without_flushing() -> Iterator[None]:
-    from canonical_saver import disk
+    from canonical_saver import file_io
 
     with (
         patch.object(os, "fsync", lambda _: None),
-        patch.object(disk, "_start_writeback", lambda *_: None),
+        patch.object(file_io, "_start_writeback", lambda *_: None),
     ):
         yield
 

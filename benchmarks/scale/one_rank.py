@@ -19,8 +19,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from benchmarks.kernel import peak_memory, reset_peak, resident_memory
 from benchmarks.scale import shapes
 from canonical_saver import formats, request, weights
-from canonical_saver.engines import Engines
-from canonical_saver.transfers import packed, prove_tiling, ranges, transfers
+from canonical_saver.weights.engines import Engines
+from canonical_saver.writing.write_items import packed, prove_tiling, ranges, transfers
 
 
 def join(rank: int, world_size: int) -> None:

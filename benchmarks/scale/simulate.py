@@ -13,10 +13,10 @@ from torch.distributed.tensor import Shard
 from benchmarks import models
 from benchmarks.cells import Cell
 from canonical_saver import formats, request, weights
-from canonical_saver.engines import Engines
-from canonical_saver.layout import File
-from canonical_saver.sources import Run, Source
-from canonical_saver.transfers import Goals, Transfer, packed, prove_tiling, ranges
+from canonical_saver.formats.layout import File
+from canonical_saver.weights.engines import Engines
+from canonical_saver.weights.tensors import Run, Source
+from canonical_saver.writing.write_items import Goals, Transfer, packed, prove_tiling, ranges
 
 Holder = Callable[[Source, int, int], list[Run]]
 """The runs of a source that one of several ranks holds: source, rank, number of ranks."""

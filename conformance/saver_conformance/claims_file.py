@@ -20,10 +20,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saver_conformance.case import Adapter, Case, check_value
-from saver_conformance.judge import UnknownSaverError
-from saver_conformance.savers import Claim
-from saver_conformance.shown import shown
+from saver_conformance.cases.case import Adapter, Case, check_value
+from saver_conformance.claims import Claim
+from saver_conformance.errors import ClaimsFileError, UnknownSaverError
+from saver_conformance.safe_text import shown
 
 _LISTS = ("modes", "without")
 _KEYS = (*_LISTS, "only")
@@ -32,8 +32,6 @@ _NOT_AXES = ("mode", "adapter", "after", "trainer")
 """Fields whose values a claim cannot choose this way; modes have a key of their own."""
 
 
-class ClaimsFileError(Exception):
-    """A file of claims does not have the form that this module describes."""
 
 
 def read_claims(path: Path) -> Claim:

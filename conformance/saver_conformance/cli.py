@@ -16,29 +16,36 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from saver_conformance import interrupts
-from saver_conformance.audit import audit
-from saver_conformance.audit_text import describe
-from saver_conformance.axis_text import AXES, explain
-from saver_conformance.case import MODES, Case, Mode
-from saver_conformance.claims_file import ClaimsFileError, read_claims
-from saver_conformance.crashing import CRASH_POINTS
-from saver_conformance.harness import HarnessFailedError
-from saver_conformance.judge import UnknownSaverError
-from saver_conformance.kept_output import AFTER, BEFORE, KeepError
-from saver_conformance.page import site
-from saver_conformance.page.result import ResultError, read_results
-from saver_conformance.report import write_report
-from saver_conformance.report_folder import SMALLEST_CASE_FILE, ReportFolderError, prepare
-from saver_conformance.runner import REFERENCE, RunInterruptedError, replay, run_conformance
-from saver_conformance.savers import Claim, list_savers
-from saver_conformance.shown import printable
+from saver_conformance.cases.axis_text import AXES, explain
+from saver_conformance.cases.case import MODES, Case, Mode, select_modes
+from saver_conformance.claims import Claim, list_savers
+from saver_conformance.claims_file import read_claims
+from saver_conformance.errors import (
+    ClaimsFileError,
+    HarnessFailedError,
+    KeepError,
+    ReportFolderError,
+    ResultError,
+    UnknownSaverError,
+    WaiverFileError,
+)
+from saver_conformance.execution.kept_output import AFTER, BEFORE
+from saver_conformance.folder_check.audit import audit
+from saver_conformance.folder_check.text import describe
+from saver_conformance.processes import interrupts
+from saver_conformance.processes.fault_injection import CRASH_POINTS
+from saver_conformance.processes.world import SAVE_LIMIT
+from saver_conformance.reports import site
+from saver_conformance.reports.environment import SUITE
+from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
+from saver_conformance.reports.report_json import write_report
+from saver_conformance.reports.result import read_results
+from saver_conformance.reports.terminal import LiveProgress, make_console, print_verdict
+from saver_conformance.run import REFERENCE, RunInterruptedError, replay, run_conformance
+from saver_conformance.safe_text import printable
 from saver_conformance.spec import SPEC, Clause
-from saver_conformance.surroundings import SUITE
-from saver_conformance.terminal import LiveProgress, make_console, print_verdict
-from saver_conformance.verdict import BROKEN, CONFORMS, HARNESS_FAILED, Verdict
-from saver_conformance.waivers import Waiver, WaiverFileError, read_waivers
-from saver_conformance.world import SAVE_LIMIT
+from saver_conformance.verdict.verdict import BROKEN, CONFORMS, HARNESS_FAILED, Verdict
+from saver_conformance.verdict.waivers import Waiver, read_waivers
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells count the first."""
@@ -89,22 +96,6 @@ def _complain(text: str) -> None:
         print(f"saver-conformance: {text}", file=sys.stderr)
 
 
-def select_modes(patterns: str) -> tuple[Mode, ...]:
-    """The modes that a list like ``full-ddp,lora-*`` names; ``all`` names all.
-
-    Raises:
-        argparse.ArgumentTypeError: a part of the list names none, or there is no part.
-    """
-    names = [part.strip() for part in patterns.split(",") if part.strip()]
-    parts = tuple("*" if name == "all" else name for name in names)
-    if not parts:
-        raise argparse.ArgumentTypeError("no mode is named")
-    for part in parts:
-        if not any(mode.matches((part,)) for mode in MODES):
-            raise argparse.ArgumentTypeError(
-                f"no mode is called {part!r}; see: saver-conformance list modes"
-            )
-    return tuple(mode for mode in MODES if mode.matches(parts))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -164,7 +155,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--modes",
-        type=select_modes,
+        type=_select_modes,
         default=MODES,
         help="claimed modes, separated by commas; patterns work: 'lora-*' (default: all)",
     )
@@ -427,6 +418,13 @@ def _find_folder(name: str) -> Path:
     if not Path(name).is_dir():
         raise argparse.ArgumentTypeError(f"{name!r} is no folder")
     return Path(name)
+
+
+def _select_modes(patterns: str) -> tuple[Mode, ...]:
+    try:
+        return select_modes(patterns)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _read_claims(name: str) -> Claim:

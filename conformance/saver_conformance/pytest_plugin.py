@@ -10,7 +10,6 @@ command line gives.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +18,18 @@ from typing import Any
 import pytest
 
 from saver_conformance import checks
-from saver_conformance.case import MODES, Mode
-from saver_conformance.claims_file import ClaimsFileError, read_claims
-from saver_conformance.cli import select_modes
-from saver_conformance.judge import UnknownSaverError
-from saver_conformance.page.conclusion import WORDS
-from saver_conformance.page.plain import evidence_text
-from saver_conformance.page.result import Clause, Result, Row
-from saver_conformance.report import to_result
-from saver_conformance.runner import run_conformance
-from saver_conformance.savers import Claim, check_address, find_claim
+from saver_conformance.cases.case import MODES, Mode, select_modes
+from saver_conformance.claims import Claim, check_address, find_claim
+from saver_conformance.claims_file import read_claims
+from saver_conformance.errors import ClaimsFileError, UnknownSaverError, WaiverFileError
+from saver_conformance.reports.plain_text import evidence_text
+from saver_conformance.reports.report_json import to_result
+from saver_conformance.reports.result import Clause, Result, Row
+from saver_conformance.reports.status import WORDS
+from saver_conformance.run import run_conformance
 from saver_conformance.spec import SPEC
-from saver_conformance.verdict import UNCHECKED, Verdict
-from saver_conformance.waivers import Waiver, WaiverFileError, read_waivers
+from saver_conformance.verdict.verdict import UNCHECKED, Verdict
+from saver_conformance.verdict.waivers import Waiver, read_waivers
 
 VERDICT = pytest.StashKey[Verdict]()
 """Where the configuration's stash has the verdict, once the suite has run."""
@@ -85,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
         try:
             config.stash[_SETTINGS] = _read_settings(config)
         except (
-            argparse.ArgumentTypeError,
+            ValueError,
             ClaimsFileError,
             UnknownSaverError,
             WaiverFileError,

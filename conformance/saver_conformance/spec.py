@@ -9,7 +9,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Literal
 
-from saver_conformance.case import Mode
+from saver_conformance.cases.case import Mode
 
 Level = Literal["MUST", "SHOULD", "MAY"]
 

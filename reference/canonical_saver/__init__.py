@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         WriteError,
     )
     from canonical_saver.progress import Progress
-    from canonical_saver.publish import recover
+    from canonical_saver.publishing.staging import recover
     from canonical_saver.save import PlannedFile, Report, plan, save_model, save_trained_model
 
 __all__ = [

@@ -47,14 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _recover(folder: Path) -> None:
-    from canonical_saver import stale
-    from canonical_saver.publish import STAGING, recover
+    from canonical_saver.publishing import stale_files
+    from canonical_saver.publishing.staging import STAGING, recover
 
     found = (folder / STAGING).exists()
     if recover(folder):
         print(f"{folder}: a save that was cut off is now finished")
         return
-    holds = stale.holds_model(folder)
+    holds = stale_files.holds_model(folder)
     none = "" if holds else f"; there is no model in {folder}"
     if found:
         unchanged = "; the model that was there before is unchanged" if holds else ""
@@ -67,9 +67,9 @@ def _plan(folder: Path, max_shard_size: str | None, dtype: str | None) -> None:
     import torch
     import transformers
 
-    from canonical_saver.casting import has_quantization
     from canonical_saver.errors import RequestError
     from canonical_saver.save import plan
+    from canonical_saver.weights.casting import has_quantization
 
     config = transformers.AutoConfig.from_pretrained(folder)
     name = next(iter(config.architectures or ()), "")

@@ -15,17 +15,18 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from canonical_saver import agreement, dcp, request
+from canonical_saver import request
 from canonical_saver.collectives import Ranks
-from canonical_saver.gather import convert
-from canonical_saver.one_folder import look_together
-from canonical_saver.preparation import Prepared, prepare
 from canonical_saver.progress import Tell, shown
-from canonical_saver.publication import Publication
-from canonical_saver.relay import relay
+from canonical_saver.publishing.publication import Publication
 from canonical_saver.request import Request
-from canonical_saver.transfers import ranges
-from canonical_saver.write import Writer
+from canonical_saver.writing import agreement, dcp
+from canonical_saver.writing.gather import convert
+from canonical_saver.writing.relay import relay
+from canonical_saver.writing.shared_folder import look_together
+from canonical_saver.writing.write_items import ranges
+from canonical_saver.writing.write_plan import Prepared, prepare
+from canonical_saver.writing.writer import Writer
 
 _log = logging.getLogger("canonical_saver")
 
@@ -114,7 +115,7 @@ def save_model(
         checksums: write ``SHA256SUMS``, to be checked by ``sha256sum -c``.
         check_replicas: compare digests of what several ranks are said to hold before one of them
             writes it, and refuse to lose what only another rank has; see
-            :mod:`canonical_saver.replicas` for the rule.
+            :mod:`canonical_saver.weights.replicas` for the rule.
         progress: a function that each rank calls with a :class:`Progress` after each piece that it
             writes; True or False for a bar on rank 0 or none; by default a bar on a terminal.
 

@@ -16,7 +16,7 @@ from benchmarks.cells import Cell
 from benchmarks.measure import measure
 from benchmarks.worlds import turns
 
-from canonical_saver import disk
+from canonical_saver import file_io
 
 RANK = """
 import json, os, sys
@@ -37,7 +37,7 @@ worlds._rank_main(Cell(**json.loads(sys.argv[1])), 0, shared, shared, 60.0)
 
 @pytest.mark.parametrize("durable", [True, False])
 def test_the_save_before_flushes_as_the_one_that_counts(durable: bool, tmp_path: Path) -> None:
-    real = (os.fsync, disk._start_writeback)
+    real = (os.fsync, file_io._start_writeback)
     seen = []
 
     def save(_: Any, folder: Path) -> None:
@@ -51,7 +51,7 @@ def test_the_save_before_flushes_as_the_one_that_counts(durable: bool, tmp_path:
 
 
 def _flushing() -> tuple[Any, Any]:
-    return os.fsync, disk._start_writeback
+    return os.fsync, file_io._start_writeback
 
 
 def test_a_rank_saves_on_one_core_and_its_first_save_is_discarded(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ import torch
 from benchmarks.scale.one_rank import join, shard
 from tests.benchmarks.test_scale import mixture
 from canonical_saver import formats, request, weights
-from canonical_saver.engines import Engines
-from canonical_saver.transfers import ranges, transfers
+from canonical_saver.weights.engines import Engines
+from canonical_saver.writing.write_items import ranges, transfers
 engine, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 join(rank, world)
 model = mixture()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance.judge import Judge
+from saver_conformance.execution.case_runner import Judge
 
 SAVE_LIMIT = 15.0
 """Seconds; enough for a tiny save on a busy machine, and what a mutant that sleeps costs."""

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from saver_conformance.bench import Unavailable
-from saver_conformance.case import Case
-from saver_conformance.observation import Expectation, Reload
+from saver_conformance.cases.case import Case
+from saver_conformance.errors import Unavailable
+from saver_conformance.observation.observation import Expectation, Reload
 
 
 def prepare(case: Case, folder: Path) -> SimpleNamespace:

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from saver_conformance import checks
-from saver_conformance.case import MODES, Case, Mode
-from saver_conformance.finding import Finding
-from saver_conformance.report import write_report
+from saver_conformance.cases.case import MODES, Case, Mode
+from saver_conformance.cases.strategies import make_case
+from saver_conformance.observation.finding import Finding
+from saver_conformance.reports.report_json import write_report
 from saver_conformance.spec import SPEC, clauses_for
-from saver_conformance.strategies import make_case
-from saver_conformance.verdict import CaseRecord, Pace, Row, Verdict, aggregate
-from saver_conformance.waivers import Waiver, apply
+from saver_conformance.verdict.verdict import CaseRecord, Pace, Row, Verdict, aggregate
+from saver_conformance.verdict.waivers import Waiver, apply
 
 CHECKED = tuple(check.clause for check in checks.checks())
 NOT_PLANNED = ("CRASH",)

@@ -10,9 +10,9 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from saver_conformance.audit import audit
-from saver_conformance.bench.tokenizer import make_tokenizer
+from saver_conformance.folder_check.audit import audit
 from saver_conformance.spec import SPEC
+from saver_conformance.workload.tokenizer import make_tokenizer
 
 SIZES = {
     "vocab_size": 64,

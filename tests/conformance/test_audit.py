@@ -15,12 +15,12 @@ from tests.fuzz import hostile_folder
 from tests.fuzz.hostile_folder import INDEX, SHARDS, judge, restore, save_well, spoil
 
 from saver_conformance import cli
-from saver_conformance.audit import KEPT_FINDINGS, audit
-from saver_conformance.audit_text import describe
-from saver_conformance.disk import untrusted_json
-from saver_conformance.disk.safetensors import write
+from saver_conformance.folder import untrusted_json
+from saver_conformance.folder.safetensors import write
 from saver_conformance.folder_check import folder_checks
-from saver_conformance.observation import Tensor
+from saver_conformance.folder_check.audit import KEPT_FINDINGS, audit
+from saver_conformance.folder_check.text import describe
+from saver_conformance.observation.observation import Tensor
 
 ONE = {"a": Tensor("U8", (1,), b"1")}
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from saver_conformance import strategies
-from saver_conformance.axis_text import AXES, explain, unusual
-from saver_conformance.case import MODES, Adapter, Case, Mode
-from saver_conformance.profiles import cases_of
+from saver_conformance.cases import strategies
+from saver_conformance.cases.axis_text import AXES, explain, unusual
+from saver_conformance.cases.case import MODES, Adapter, Case, Mode
+from saver_conformance.cases.profiles import cases_of
 
 LORA = Mode("lora", "ddp")
 

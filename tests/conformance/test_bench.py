@@ -8,21 +8,21 @@ import pytest
 import torch
 from hypothesis import given
 
-from saver_conformance.bench import episode, models, occupants, oracle, training
-from saver_conformance.bench.config import CFG_KEYS, Config, make_config
-from saver_conformance.bench.hub_names import (
+from saver_conformance.cases.case import CUSTOM_LAYERS, ENGINES, MODES, Adapter, Case, Mode
+from saver_conformance.cases.limits import why_no_odd_parameters, why_untrainable
+from saver_conformance.cases.profiles import cases_of
+from saver_conformance.cases.strategies import cases
+from saver_conformance.folder.layout import scan
+from saver_conformance.folder.safetensors import read_header
+from saver_conformance.workload import existing_files, models, oracle, prepare, training
+from saver_conformance.workload.config import CFG_KEYS, Config, make_config
+from saver_conformance.workload.hub_names import (
     adapter_folder,
     adapter_key,
     embedding_keys,
     to_hub,
 )
-from saver_conformance.bench.limits import why_no_odd_parameters, why_untrainable
-from saver_conformance.bench.tokenizer import make_tokenizer
-from saver_conformance.case import CUSTOM_LAYERS, ENGINES, MODES, Adapter, Case, Mode
-from saver_conformance.disk.directory import scan
-from saver_conformance.disk.safetensors import read_header
-from saver_conformance.profiles import cases_of
-from saver_conformance.strategies import cases
+from saver_conformance.workload.tokenizer import make_tokenizer
 
 ADAPTERS = [
     Adapter(),
@@ -182,7 +182,7 @@ def test_occupants_are_what_the_case_says(tmp_path, occupied, guests):
     case = Case(Mode("full", "single"), occupied=occupied, guests=guests)
     base, output = _base(tmp_path, case), tmp_path / "out"
     make_tokenizer(models.vocabulary_size(case), chat=True).save_pretrained(base)
-    occupants.occupy(case, output, base)
+    existing_files.occupy(case, output, base)
     entries = scan(output) if output.exists() else {}
     names = set(entries)
     assert ("model.safetensors" in names) == (occupied == "single")
@@ -210,7 +210,7 @@ def test_what_a_trainer_set_is_the_trained_configuration(tmp_path):
     names = oracle.read_names(model)
     memory = oracle.snapshot("single", model, names, frozenset(names.parameters + names.buffers))
     model.config.output_router_logits = True
-    expected = episode._expectation(case, tmp_path, model, names, memory, {})
+    expected = prepare._expectation(case, tmp_path, model, names, memory, {})
     assert expected.config["output_router_logits"] is True
     assert expected.config["num_local_experts"] == 4
 

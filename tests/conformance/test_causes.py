@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from saver_conformance.case import MODES, Case, Mode
-from saver_conformance.causes import FailureCause, explain, learn, why_skip
-from saver_conformance.failures import FailedSave
-from saver_conformance.profiles import cases_of
-from saver_conformance.strategies import make_case
+from saver_conformance.cases.case import MODES, Case, Mode
+from saver_conformance.cases.profiles import cases_of
+from saver_conformance.cases.strategies import make_case
+from saver_conformance.verdict.causes import FailureCause, explain, learn, why_skip
+from saver_conformance.verdict.failures import FailedSave
 
 DDP = Mode("full", "ddp")
 PLANNED = tuple(case for mode in MODES for case in cases_of(mode, "gate"))

@@ -23,10 +23,10 @@ from tests.conformance.saved_folders import (
 )
 
 import canonical_saver
-from saver_conformance.audit import audit
-from saver_conformance.audit_text import describe
-from saver_conformance.bench import custom
-from saver_conformance.case import CUSTOM_LAYERS
+from saver_conformance.cases.case import CUSTOM_LAYERS
+from saver_conformance.folder_check.audit import audit
+from saver_conformance.folder_check.text import describe
+from saver_conformance.workload import custom_model
 
 ROOT = Path(__file__).parents[2]
 INDEX = "model.safetensors.index.json"
@@ -283,8 +283,8 @@ def test_check_of_layers_that_are_called_like_wrappers_finds_no_defect(tmp_path)
 @pytest.mark.parametrize("mode", ["full-single", "lora-single"])
 def test_check_of_a_registered_class_takes_its_names_as_they_are(tmp_path, mode):
     # Its layers are called like parts of PEFT and of wrappers, and no code lies beside it.
-    config = custom.CustomConfig(vocab_size=64, hidden_size=32)
-    model = custom.CustomForCausalLM(config)
+    config = custom_model.CustomConfig(vocab_size=64, hidden_size=32)
+    model = custom_model.CustomForCausalLM(config)
     if mode == "lora-single":
         model = get_peft_model(model, LoraConfig(r=4, target_modules=list(CUSTOM_LAYERS)))
     model.save_pretrained(tmp_path)

@@ -14,7 +14,7 @@ from tests.conformance.saved_folders import (
     save_model,
 )
 
-from saver_conformance.audit import audit
+from saver_conformance.folder_check.audit import audit
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -14,15 +14,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from saver_conformance.bench.tokenizer import CHAT_TEMPLATE, make_tokenizer
-from saver_conformance.case import Adapter, Case, Mode
+from saver_conformance.cases.case import Adapter, Case, Mode
 from saver_conformance.checks import applicable, run
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.files import _difference
-from saver_conformance.differing import compare, first_difference
-from saver_conformance.disk.directory import scan
-from saver_conformance.disk.safetensors import read_header
-from saver_conformance.observation import (
+from saver_conformance.folder.layout import scan
+from saver_conformance.folder.safetensors import read_header
+from saver_conformance.observation.observation import (
     Difference,
     Expectation,
     Observation,
@@ -30,7 +28,9 @@ from saver_conformance.observation import (
     Reload,
     Tensor,
 )
+from saver_conformance.observation.tensor_diff import compare, first_difference
 from saver_conformance.spec import SPEC
+from saver_conformance.workload.tokenizer import CHAT_TEMPLATE, make_tokenizer
 
 FULL = Case(Mode("full", "single"))
 LORA = Case(Mode("lora", "single"), adapter=Adapter())

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from saver_conformance.page.result import read_result
+from saver_conformance.reports.result import read_result
 
 ROOT = Path(__file__).parents[2]
 FRAMEWORK = ROOT / "fixtures" / "framework"

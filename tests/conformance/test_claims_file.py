@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from saver_conformance import cli
-from saver_conformance.case import Adapter, Case, Mode
-from saver_conformance.claims_file import ClaimsFileError, read_claims
-from saver_conformance.judge import Bench, UnknownSaverError
-from saver_conformance.runner import run_conformance
-from saver_conformance.savers import Claim
-from saver_conformance.verdict import Verdict
+from saver_conformance.cases.case import Adapter, Case, Mode
+from saver_conformance.claims import Claim
+from saver_conformance.claims_file import read_claims
+from saver_conformance.errors import ClaimsFileError, UnknownSaverError
+from saver_conformance.execution.case_runner import Bench
+from saver_conformance.run import run_conformance
+from saver_conformance.verdict.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 FAKE = "tests.conformance.fake_bench"

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance import cli, pipeline
-from saver_conformance.axis_text import AXES
-from saver_conformance.case import MODES, Case, Mode
-from saver_conformance.harness import HarnessFailedError
+from saver_conformance import cli
+from saver_conformance.cases.axis_text import AXES
+from saver_conformance.cases.case import MODES, Case, Mode, select_modes
+from saver_conformance.errors import HarnessFailedError
+from saver_conformance.execution import pipeline
 from saver_conformance.spec import SPEC
-from saver_conformance.verdict import CaseRecord, Verdict, aggregate
+from saver_conformance.verdict.verdict import CaseRecord, Verdict, aggregate
 
 ROOT = Path(__file__).parents[2]
 LONG = 300
@@ -145,12 +146,12 @@ def test_explaining_a_clause(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_modes_are_named_by_patterns() -> None:
-    assert cli.select_modes("all") == MODES
-    assert cli.select_modes("lora-ddp, full-single") == (
+    assert select_modes("all") == MODES
+    assert select_modes("lora-ddp, full-single") == (
         Mode("full", "single"),
         Mode("lora", "ddp"),
     )
-    assert {mode.engine for mode in cli.select_modes("*-zero3")} == {"zero3"}
+    assert {mode.engine for mode in select_modes("*-zero3")} == {"zero3"}
 
 
 DRIVER = """

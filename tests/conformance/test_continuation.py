@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance.case import Case, Mode
-from saver_conformance.continuation import go_on
-from saver_conformance.disk.safetensors import write
-from saver_conformance.harness import HarnessFailedError
-from saver_conformance.observation import RankOutcome, Tensor
-from saver_conformance.rank import Answer
+from saver_conformance.cases.case import Case, Mode
+from saver_conformance.errors import HarnessFailedError
+from saver_conformance.folder.safetensors import write
+from saver_conformance.observation.observation import RankOutcome, Tensor
+from saver_conformance.processes.control_run import go_on
+from saver_conformance.processes.protocol import Answer
 
 CASE = Case(Mode("full", "single"), trial="twin")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance import tracing
-from saver_conformance.deeds import Deed, Tracers, conflicts, joined, read_deeds
+from saver_conformance.observation.file_operation import Deed, conflicts, joined
+from saver_conformance.processes import strace
+from saver_conformance.processes.file_trace import Tracers, read_deeds
 
 TRACE = """\
 7 openat(AT_FDCWD</out>, "config.json", O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC, 0666) = 3</out/config.json>
@@ -93,7 +94,7 @@ def test_only_what_meets_conflicts() -> None:
 
 
 def test_without_strace_the_reason_is_told(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tracing, "is_available", lambda: False)
+    monkeypatch.setattr(strace, "is_available", lambda: False)
     assert "apt-get install strace" in Tracers((1, 2), tmp_path).attach()
 
 
@@ -110,7 +111,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.skipif(not tracing.is_available(), reason=tracing.MISSING)
+@pytest.mark.skipif(not strace.is_available(), reason=strace.MISSING)
 def test_a_process_is_traced_while_tracers_are_attached(tmp_path):
     command = [sys.executable, "-c", WRITING, str(tmp_path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

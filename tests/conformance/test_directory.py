@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from saver_conformance.disk import directory
-from saver_conformance.disk.directory import (
+from saver_conformance.folder import layout
+from saver_conformance.folder.layout import (
     UnreadableJsonError,
     belongs_to_save,
     layout_of,
@@ -16,9 +16,9 @@ from saver_conformance.disk.directory import (
     scan,
     shard_names,
 )
-from saver_conformance.disk.regular import read_whole
-from saver_conformance.disk.safetensors import write
-from saver_conformance.observation import Tensor
+from saver_conformance.folder.regular_file import read_whole
+from saver_conformance.folder.safetensors import write
+from saver_conformance.observation.observation import Tensor
 
 ONE = {"a": Tensor("U8", (1,), b"1")}
 TWO = {"b": Tensor("U8", (1,), b"2")}
@@ -165,7 +165,7 @@ def test_so_many_bytes_of_headers_are_read_and_no_more(tmp_path, monkeypatch):
         write(tmp_path / f"model-0000{number + 1}-of-00003.safetensors", ONE)
     size = next(iter(read_weights(tmp_path).headers.values())).data_start
     for limit, count in ((size, 2), (size - 1, 1), (2 * size, 3)):
-        monkeypatch.setattr(directory, "_MAX_HEADERS_BYTES", limit)
+        monkeypatch.setattr(layout, "_MAX_HEADERS_BYTES", limit)
         found = read_weights(tmp_path)
         assert len(found.headers) == count
         assert len(found.problems) == 3 - count

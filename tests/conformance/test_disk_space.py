@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from saver_conformance import disk_space, judge
-from saver_conformance.case import Case, Mode
-from saver_conformance.disk_space import why_no_room, why_no_space
-from saver_conformance.judge import Bench
-from saver_conformance.runner import replay
-from saver_conformance.verdict import BROKEN, HARNESS_FAILED, Verdict
+from saver_conformance.cases.case import Case, Mode
+from saver_conformance.execution import case_runner, disk_space
+from saver_conformance.execution.case_runner import Bench
+from saver_conformance.execution.disk_space import why_no_room, why_no_space
+from saver_conformance.run import replay
+from saver_conformance.verdict.verdict import BROKEN, HARNESS_FAILED, Verdict
 
 FAKE = "tests.conformance.fake_bench"
 BENCH = Bench(FAKE, FAKE, FAKE, process_group=False, operators="")
@@ -62,7 +62,7 @@ def run(function: str) -> Verdict:
 def test_a_save_onto_a_full_disk_is_the_harness_failing(
     function: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judge, "why_no_room", lambda _: "the disk of /x is full")
+    monkeypatch.setattr(case_runner, "why_no_room", lambda _: "the disk of /x is full")
     verdict = run(function)
     assert verdict.exit_code == HARNESS_FAILED
     assert not verdict.findings
@@ -72,7 +72,7 @@ def test_a_save_onto_a_full_disk_is_the_harness_failing(
 def test_a_case_that_cannot_be_trained_on_a_full_disk_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(judge, "why_no_room", lambda _: "the disk of /x is full")
+    monkeypatch.setattr(case_runner, "why_no_room", lambda _: "the disk of /x is full")
     case = Case(Mode("full", "ddp"), world_size=2, seed=500)
     verdict = replay(case, "tests.conformance.fake_savers:save", bench=BENCH)
     assert verdict.exit_code == HARNESS_FAILED

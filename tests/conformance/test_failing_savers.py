@@ -7,15 +7,23 @@ from pathlib import Path
 import pytest
 from tests.conformance.made_verdicts import make_finding
 
-from saver_conformance import pipeline, world
-from saver_conformance.case import MODES, Case, Mode
-from saver_conformance.judge import Bench, Judge
-from saver_conformance.profiles import cases_of, in_order
-from saver_conformance.runner import run_conformance
-from saver_conformance.strategies import make_case
-from saver_conformance.verdict import BROKEN, CONFORMS, INCONCLUSIVE, CaseRecord, Verdict, aggregate
-from saver_conformance.waivers import Waiver, apply
-from saver_conformance.world import World
+from saver_conformance.cases.case import MODES, Case, Mode
+from saver_conformance.cases.profiles import cases_of, in_order
+from saver_conformance.cases.strategies import make_case
+from saver_conformance.execution import pipeline
+from saver_conformance.execution.case_runner import Bench, Judge
+from saver_conformance.processes import world
+from saver_conformance.processes.world import World
+from saver_conformance.run import run_conformance
+from saver_conformance.verdict.verdict import (
+    BROKEN,
+    CONFORMS,
+    INCONCLUSIVE,
+    CaseRecord,
+    Verdict,
+    aggregate,
+)
+from saver_conformance.verdict.waivers import Waiver, apply
 
 ROOT = Path(__file__).parents[2]
 FAKE = "tests.conformance.fake_bench"

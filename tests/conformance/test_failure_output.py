@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from saver_conformance import world
-from saver_conformance.case import Case, Mode
-from saver_conformance.judge import Bench
-from saver_conformance.page.plain import told_failures
-from saver_conformance.report import replay_command, to_result, write_report
-from saver_conformance.runner import replay, run_conformance
-from saver_conformance.terminal import print_verdict
-from saver_conformance.verdict import Verdict
+from saver_conformance.cases.case import Case, Mode
+from saver_conformance.execution.case_runner import Bench
+from saver_conformance.processes import world
+from saver_conformance.reports.plain_text import told_failures
+from saver_conformance.reports.report_json import replay_command, to_result, write_report
+from saver_conformance.reports.terminal import print_verdict
+from saver_conformance.run import replay, run_conformance
+from saver_conformance.verdict.verdict import Verdict
 
 FAKE = "tests.conformance.fake_bench"
 BENCH = Bench(FAKE, FAKE, FAKE, process_group=False, operators="")
@@ -149,7 +149,7 @@ def test_the_last_line_says_the_reason() -> None:
 def test_reasons_of_what_is_unchecked_are_told_grouped(reason: str) -> None:
     from tests.conformance.made_verdicts import CHECKED, make_verdict
 
-    from saver_conformance.verdict import CaseRecord
+    from saver_conformance.verdict.verdict import CaseRecord
 
     clauses = [clause for clause in CHECKED if clause.startswith("CRASH")]
     records = [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from saver_conformance.case import Case, Mode
-from saver_conformance.failures import failure_of
-from saver_conformance.observation import RankOutcome
+from saver_conformance.cases.case import Case, Mode
+from saver_conformance.observation.observation import RankOutcome
+from saver_conformance.verdict.failures import failure_of
 
 CASE = Case(Mode("full", "ddp"), world_size=2)
 

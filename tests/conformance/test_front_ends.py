@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from saver_conformance import cli, runner
-from saver_conformance.case import Mode
+from saver_conformance import cli, run
+from saver_conformance.cases.case import Mode
 from saver_conformance.spec import SPEC
 
 pytest_plugins = ["pytester"]
@@ -25,7 +25,7 @@ def judge_of_all_runs(shared_judge, monkeypatch):
         shared_judge.turn_to(saver)
         yield shared_judge
 
-    monkeypatch.setattr(runner, "Judge", lend)
+    monkeypatch.setattr(run, "Judge", lend)
 
 
 @pytest.mark.usefixtures("judge_of_all_runs")
@@ -38,7 +38,7 @@ def judge_of_all_runs(shared_judge, monkeypatch):
     ],
 )
 def test_all_front_ends_say_the_same(saver, code, broken, tmp_path, pytester):
-    verdict = runner.run_conformance(saver, modes=[Mode("full", "single")], profile="smoke")
+    verdict = run.run_conformance(saver, modes=[Mode("full", "single")], profile="smoke")
     statuses = {row.clause: row.status for row in verdict.rows if row.status != "not claimed"}
     assert verdict.exit_code == code
     assert {clause for clause, status in statuses.items() if status != "pass"} == broken

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from tests.conformance.saved_folders import defects, save_adapter, save_model
 
-from saver_conformance.audit import audit
-from saver_conformance.disk.hub_cache import blob_of
+from saver_conformance.folder.hub_cache import blob_of
+from saver_conformance.folder_check.audit import audit
 
 
 def to_snapshot(folder, cache):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from saver_conformance import interrupts
+from saver_conformance.processes import interrupts
 
 
 @pytest.fixture(autouse=True)

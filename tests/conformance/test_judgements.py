@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance.case import Case, Mode
-from saver_conformance.changes import Change
+from saver_conformance.cases.case import Case, Mode
 from saver_conformance.checks import run
 from saver_conformance.checks.purity import SHOWN
-from saver_conformance.deeds import Deed
-from saver_conformance.observation import (
+from saver_conformance.observation.file_operation import Deed
+from saver_conformance.observation.observation import (
     Crashes,
     Disturbance,
     Expectation,
     Observation,
     RankOutcome,
 )
+from saver_conformance.observation.process_diff import Change
 
 DDP = Mode("full", "ddp")
 MODELS = {"old": "a", "new": "b"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from saver_conformance.mapping_diff import describe_difference
+from saver_conformance.observation.mapping_diff import describe_difference
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance.bench import expectation
-from saver_conformance.case import Case, Mode
+from saver_conformance.cases.case import Case, Mode
 from saver_conformance.checks import run
-from saver_conformance.disk.directory import scan
-from saver_conformance.disk.safetensors import write
-from saver_conformance.observation import Expectation, Observation, RankOutcome, Tensor
+from saver_conformance.folder.layout import scan
+from saver_conformance.folder.safetensors import write
+from saver_conformance.observation.observation import Expectation, Observation, RankOutcome, Tensor
+from saver_conformance.workload import expectation
 
 CASE = Case(Mode("full", "single"), "mixtral")
 VALUE = Tensor("F32", (1,), b"\x00" * 4)

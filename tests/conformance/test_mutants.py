@@ -3,10 +3,9 @@
 import pytest
 from fixtures.mutants import all_mutants
 
-from saver_conformance import tracing
-from saver_conformance.case import Mode
-from saver_conformance.strategies import make_case
-from saver_conformance.world import WorldKey
+from saver_conformance.cases.case import Mode, WorldKey
+from saver_conformance.cases.strategies import make_case
+from saver_conformance.processes import strace
 
 
 def runs():
@@ -27,8 +26,8 @@ def runs():
 
 @pytest.mark.parametrize(("mutant", "case"), runs())
 def test_mutant(shared_judge, mutant, case):
-    if case.trial in ("crash", "trace") and not tracing.is_available():
-        pytest.skip(tracing.MISSING)
+    if case.trial in ("crash", "trace") and not strace.is_available():
+        pytest.skip(strace.MISSING)
     shared_judge.turn_to(mutant.address)
     record = shared_judge.judge(case)
     assert record.status == "run", record.reason

@@ -3,11 +3,10 @@
 import pytest
 from fixtures.oddities import all_oddities
 
-from saver_conformance import tracing
-from saver_conformance.case import Mode
+from saver_conformance.cases.case import Mode, WorldKey
+from saver_conformance.cases.strategies import make_case
+from saver_conformance.processes import strace
 from saver_conformance.spec import SPEC
-from saver_conformance.strategies import make_case
-from saver_conformance.world import WorldKey
 
 
 def runs():
@@ -28,8 +27,8 @@ def runs():
 
 @pytest.mark.parametrize(("oddity", "case"), runs())
 def test_oddity(shared_judge, oddity, case):
-    if case.trial in ("crash", "trace") and not tracing.is_available():
-        pytest.skip(tracing.MISSING)
+    if case.trial in ("crash", "trace") and not strace.is_available():
+        pytest.skip(strace.MISSING)
     shared_judge.turn_to(oddity.address)
     record = shared_judge.judge(case)
     assert record.status == "run", record.reason

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance import interrupts
-from saver_conformance.bench import operators
-from saver_conformance.bench.operators import build_extension, clear_lock, is_abandoned
-from saver_conformance.harness import HarnessFailedError
-from saver_conformance.operators import run_operators
+from saver_conformance.errors import HarnessFailedError
+from saver_conformance.processes import interrupts
+from saver_conformance.processes.operators import run_operators
+from saver_conformance.workload import compile_operators
+from saver_conformance.workload.compile_operators import build_extension, clear_lock, is_abandoned
 
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
 from torch.utils.file_baton import FileBaton
-from saver_conformance.bench.operators import build_extension
+from saver_conformance.workload.compile_operators import build_extension
 folder = Path(sys.argv[1])
 
 def build():
@@ -116,11 +116,11 @@ def test_is_abandoned_needs_quiet_where_the_kernel_gives_no_leases(
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr("fcntl.fcntl", refuse)
-    monkeypatch.setattr(operators, "RELEASE", 0)
+    monkeypatch.setattr(compile_operators, "RELEASE", 0)
     lock = tmp_path / "lock"
     lock.touch()
     assert not is_abandoned(lock)
-    long_ago = time.time() - 2 * operators.QUIET
+    long_ago = time.time() - 2 * compile_operators.QUIET
     os.utime(lock, (long_ago, long_ago))
     assert is_abandoned(lock)
 
@@ -157,7 +157,7 @@ def test_build_extension_says_when_what_is_there_is_compiled_anew(
     folder = tmp_path / "slow"
     folder.mkdir()
     (folder / "slow.so").touch()
-    monkeypatch.setattr(operators, "WATCH", 0.01)
+    monkeypatch.setattr(compile_operators, "WATCH", 0.01)
     notes: list[str] = []
 
     def compile_anew() -> None:

@@ -24,28 +24,22 @@ from tests.conformance.made_verdicts import (
 )
 
 from saver_conformance import cli
-from saver_conformance.case import Mode
-from saver_conformance.judge import Bench
-from saver_conformance.page.conclusion import WORDS, sentence
-from saver_conformance.page.html import render_site
-from saver_conformance.page.markdown import block, code
-from saver_conformance.page.result import (
-    Result,
-    ResultError,
-    find_reports,
-    read_result,
-    read_results,
-    schema,
-)
-from saver_conformance.page.site import TABLES
-from saver_conformance.page.view import (
+from saver_conformance.cases.case import Mode
+from saver_conformance.errors import ResultError
+from saver_conformance.execution.case_runner import Bench
+from saver_conformance.reports.html import render_site
+from saver_conformance.reports.markdown import block, code
+from saver_conformance.reports.report_json import write_report
+from saver_conformance.reports.result import Result, find_reports, read_result, read_results, schema
+from saver_conformance.reports.site import TABLES
+from saver_conformance.reports.status import WORDS, sentence
+from saver_conformance.reports.view import (
     savers_by_areas,
     savers_by_modes,
     view_subject,
     view_subjects,
 )
-from saver_conformance.report import write_report
-from saver_conformance.runner import run_conformance
+from saver_conformance.run import run_conformance
 from saver_conformance.spec import SPEC
 
 FAKE = "tests.conformance.fake_bench"

@@ -17,8 +17,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from tests.conformance.made_verdicts import write_reports
 
-from saver_conformance.page.result import read_results
-from saver_conformance.page.site import write
+from saver_conformance.reports.result import read_results
+from saver_conformance.reports.site import write
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance import cli, runner
-from saver_conformance.case import MODES, Mode
+from saver_conformance import cli, run
+from saver_conformance.cases.case import MODES, Mode
 from saver_conformance.checks import checks
-from saver_conformance.judge import Bench
+from saver_conformance.execution.case_runner import Bench
 from saver_conformance.spec import SPEC
-from saver_conformance.verdict import Verdict
+from saver_conformance.verdict.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 FAKE = "tests.conformance.fake_bench"
@@ -23,7 +23,7 @@ import functools
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from saver_conformance import pytest_plugin
-from saver_conformance.judge import Bench
+from saver_conformance.execution.case_runner import Bench
 from tests.conformance.test_pytest_plugin import BENCH
 pytest_plugin.run_conformance = functools.partial(pytest_plugin.run_conformance, bench=BENCH)
 pytest_plugins = ["saver_conformance.pytest_plugin"]
@@ -41,7 +41,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 
 def run_python() -> Verdict:
-    return runner.run_conformance(SAVER, modes=(SINGLE,), profile="smoke", bench=BENCH)
+    return run.run_conformance(SAVER, modes=(SINGLE,), profile="smoke", bench=BENCH)
 
 
 def run_pytest(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
@@ -75,7 +75,7 @@ def test_all_front_ends_give_the_same_verdict(
     assert len(set(expected.values())) > 1
 
     monkeypatch.setattr(
-        cli, "run_conformance", lambda *a, **k: runner.run_conformance(*a, bench=BENCH, **k)
+        cli, "run_conformance", lambda *a, **k: run.run_conformance(*a, bench=BENCH, **k)
     )
     with pytest.raises(SystemExit) as end:
         cli.main(["run", "--saver", SAVER, "--modes", "full-single", "--profile", "smoke"])

@@ -10,14 +10,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from saver_conformance.case import MODES, Adapter, Case, Mode
-from saver_conformance.explore import Exploration
-from saver_conformance.finding import Finding
-from saver_conformance.report import complexity, group_by_cause, replay_command, write_report
+from saver_conformance.cases.case import MODES, Adapter, Case, Mode
+from saver_conformance.cases.strategies import make_case
+from saver_conformance.execution.explore import Exploration
+from saver_conformance.observation.finding import Finding
+from saver_conformance.reports.report_json import (
+    complexity,
+    group_by_cause,
+    replay_command,
+    write_report,
+)
+from saver_conformance.reports.terminal import print_verdict
 from saver_conformance.spec import SPEC
-from saver_conformance.strategies import make_case
-from saver_conformance.terminal import print_verdict
-from saver_conformance.verdict import CaseRecord, Pace, Verdict, aggregate
+from saver_conformance.verdict.verdict import CaseRecord, Pace, Verdict, aggregate
 
 SINGLE, DDP, LORA = Mode("full", "single"), Mode("full", "ddp"), Mode("lora", "ddp")
 CASE = Case(SINGLE)

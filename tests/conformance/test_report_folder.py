@@ -11,10 +11,11 @@ import pytest
 from tests.conformance.made_verdicts import make_record, make_verdict
 
 from saver_conformance import cli
-from saver_conformance.case import Mode
-from saver_conformance.report import write_report
-from saver_conformance.report_folder import ReportFolderError, prepare
-from saver_conformance.verdict import Verdict
+from saver_conformance.cases.case import Mode
+from saver_conformance.errors import ReportFolderError
+from saver_conformance.reports.report_folder import prepare
+from saver_conformance.reports.report_json import write_report
+from saver_conformance.verdict.verdict import Verdict
 
 SINGLE = Mode("full", "single")
 

@@ -8,15 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance import world
-from saver_conformance.case import Case, Mode
-from saver_conformance.harness import HarnessFailedError
-from saver_conformance.judge import Bench, Judge, UnknownSaverError
-from saver_conformance.profiles import cases_of
-from saver_conformance.progress import Silent
-from saver_conformance.reloading import Reloader
-from saver_conformance.runner import replay, run_conformance
-from saver_conformance.verdict import BROKEN, HARNESS_FAILED, INCONCLUSIVE, CaseRecord, Verdict
+from saver_conformance.cases.case import Case, Mode
+from saver_conformance.cases.profiles import cases_of
+from saver_conformance.errors import HarnessFailedError, UnknownSaverError
+from saver_conformance.execution.case_runner import Bench, Judge
+from saver_conformance.execution.progress import Silent
+from saver_conformance.processes import world
+from saver_conformance.processes.reload_server import Reloader
+from saver_conformance.run import replay, run_conformance
+from saver_conformance.verdict.verdict import (
+    BROKEN,
+    HARNESS_FAILED,
+    INCONCLUSIVE,
+    CaseRecord,
+    Verdict,
+)
 
 ROOT = Path(__file__).parents[2]
 FAKE = "tests.conformance.fake_bench"
@@ -123,7 +129,7 @@ def test_a_case_that_cannot_be_trained_is_the_harness_failing() -> None:
 
 
 def test_a_reload_that_hangs_or_dies_is_a_failed_reload(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saver_conformance.reloading.RELOAD_LIMIT", 1.0)
+    monkeypatch.setattr("saver_conformance.processes.reload_server.RELOAD_LIMIT", 1.0)
     hung = [item for item in judge_one(600).findings if item.clause == "RELOAD-001"]
     assert "did not end within 1 s" in hung[0].found
     died = [item for item in judge_one(601).findings if item.clause == "RELOAD-001"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from saver_conformance.disk.safetensors import (
+from saver_conformance.folder.safetensors import (
     DTYPE_BITS,
     SafetensorsError,
     nbytes,
@@ -18,7 +18,7 @@ from saver_conformance.disk.safetensors import (
     read_tensor,
     write,
 )
-from saver_conformance.observation import Tensor
+from saver_conformance.observation.observation import Tensor
 
 
 def craft(path, header, data=b"", length=None):

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance.case import Mode
-from saver_conformance.judge import Bench, UnknownSaverError
-from saver_conformance.rank import SaverNotFoundError, find_saver
-from saver_conformance.runner import run_conformance
-from saver_conformance.savers import check_address
+from saver_conformance.cases.case import Mode
+from saver_conformance.claims import check_address
+from saver_conformance.errors import UnknownSaverError
+from saver_conformance.execution.case_runner import Bench
+from saver_conformance.processes.rank import SaverNotFoundError, find_saver
+from saver_conformance.run import run_conformance
 
 FAKE = "tests.conformance.fake_bench"
 ROOT = Path(__file__).parents[2]

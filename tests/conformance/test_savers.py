@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance.case import MODES, Adapter, Case, Mode
-from saver_conformance.judge import UnknownSaverError
-from saver_conformance.profiles import cases_of
-from saver_conformance.savers import Claim, claimed_modes, claims, find_claim, list_savers
+from saver_conformance.cases.case import MODES, Adapter, Case, Mode
+from saver_conformance.cases.profiles import cases_of
+from saver_conformance.claims import Claim, claimed_modes, claims, find_claim, list_savers
+from saver_conformance.errors import UnknownSaverError
 
 ROOT = Path(__file__).parents[2]
 SHIPPING = [claim for claim in list_savers(ROOT) if claim.address.startswith("fixtures.savers.")]

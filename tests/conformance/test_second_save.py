@@ -8,8 +8,8 @@ from fixtures.mutants.rewriting import change_tensors
 from tests.conformance.test_checks import FULL, observe, save_full
 
 from saver_conformance.checks import run
-from saver_conformance.disk.directory import scan
-from saver_conformance.observation import Difference, RankOutcome, Twin
+from saver_conformance.folder.layout import scan
+from saver_conformance.observation.observation import Difference, RankOutcome, Twin
 
 TWIN = replace(FULL, trial="twin")
 NORM = "model.norm.weight"

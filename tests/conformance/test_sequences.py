@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from saver_conformance.case import METHODS, Case, Mode
-from saver_conformance.judge import Saved
+from saver_conformance.cases.case import METHODS, Case, Mode
+from saver_conformance.cases.strategies import cases, make_case
+from saver_conformance.execution.case_runner import Saved
 from saver_conformance.spec import SPEC
-from saver_conformance.strategies import cases, make_case
 
 REFERENCE = "canonical_saver:save_trained_model"
 STALE = "fixtures.mutants.unusual:keeps_its_own_earlier_shards"

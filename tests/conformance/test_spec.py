@@ -7,10 +7,10 @@ import pytest
 from fixtures.clause_pages import PAGES, make_pages
 from fixtures.mutants import all_mutants
 
-from saver_conformance.case import MODES, Mode
+from saver_conformance.cases.case import MODES, Mode
+from saver_conformance.cases.strategies import make_case
 from saver_conformance.checks import applicable, checks
 from saver_conformance.spec import AREAS, SPEC, SpecError, clauses_for, parse
-from saver_conformance.strategies import make_case
 
 CLAUSE = """## FILES: files
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from saver_conformance.bench import Unavailable, stacks, trainers
-from saver_conformance.bench.tokenizer import make_tokenizer
-from saver_conformance.bench.training import RandomTokens
-from saver_conformance.case import Case, Mode
+from saver_conformance.cases.case import Case, Mode
+from saver_conformance.errors import Unavailable
+from saver_conformance.workload import trainers, version_compat
+from saver_conformance.workload.tokenizer import make_tokenizer
+from saver_conformance.workload.training import RandomTokens
 
 SINGLE = Mode("full", "single")
 
@@ -42,8 +43,8 @@ def test_a_batch_is_what_the_trainer_takes(trainer, keys):
 
 @pytest.mark.parametrize(("installed", "count"), [("0.18.9", 3), ("0.19.0", 0), ("1.0", 0)])
 def test_only_older_versions_are_adjusted(monkeypatch, installed, count):
-    monkeypatch.setattr(stacks, "version", lambda library: installed)
-    assert len(stacks.needed()) == count
+    monkeypatch.setattr(version_compat, "version", lambda library: installed)
+    assert len(version_compat.needed()) == count
 
 
 def test_parameters_that_are_gathered_together_are_awaited_one_by_one(monkeypatch):
@@ -57,14 +58,14 @@ def test_parameters_that_are_gathered_together_are_awaited_one_by_one(monkeypatc
         ),
     )
     for _ in range(2):  # the second call changes nothing
-        stacks._await_every_gather()
+        version_compat._await_every_gather()
     partition.Init._allgather_params_coalesced(None, ["a", "b"], quantize=True)
     assert calls == [(["a"], 0, True), (["b"], 0, True)]
 
 
 def test_a_library_that_is_not_there_needs_nothing(monkeypatch):
     def missing(library):
-        raise stacks.PackageNotFoundError(library)
+        raise version_compat.PackageNotFoundError(library)
 
-    monkeypatch.setattr(stacks, "version", missing)
-    assert stacks.needed() == ()
+    monkeypatch.setattr(version_compat, "version", missing)
+    assert version_compat.needed() == ()

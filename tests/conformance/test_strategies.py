@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saver_conformance.case import MODES, Adapter, Case, Mode
-from saver_conformance.class_names import causal_lm_class_names, one_for_each_letter
-from saver_conformance.coverage import NO_COMPLETION, measure
-from saver_conformance.pairwise import cover_pairs
-from saver_conformance.profiles import cases_of, in_order, pairs_of
-from saver_conformance.strategies import (
+from saver_conformance.cases.case import MODES, Adapter, Case, Mode, WorldKey
+from saver_conformance.cases.class_names import causal_lm_class_names, one_for_each_letter
+from saver_conformance.cases.coverage import NO_COMPLETION, measure
+from saver_conformance.cases.pairwise import cover_pairs
+from saver_conformance.cases.profiles import cases_of, in_order, pairs_of
+from saver_conformance.cases.strategies import (
     adapters,
     all_axes,
     axes_of,
@@ -22,7 +22,6 @@ from saver_conformance.strategies import (
     make_case,
     row_of,
 )
-from saver_conformance.world import WorldKey
 
 
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=4))

@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 from tests.conformance.made_verdicts import CLAIMED, make_record, make_verdict
 
-from saver_conformance import terminal
-from saver_conformance.case import MODES, Case
+from saver_conformance.cases.case import MODES, Case
+from saver_conformance.reports import terminal
+from saver_conformance.reports.terminal import LiveProgress, make_console, print_verdict
 from saver_conformance.spec import AREAS
-from saver_conformance.terminal import LiveProgress, make_console, print_verdict
-from saver_conformance.verdict import Verdict
+from saver_conformance.verdict.verdict import Verdict
 
 
 def every_status() -> Verdict:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance import time_limit
-from saver_conformance.time_limit import LONGEST, TimeLimit, read_load
+from saver_conformance.processes import time_limit
+from saver_conformance.processes.time_limit import LONGEST, TimeLimit, read_load
 
 
 class Clock:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance import traceback_text
-from saver_conformance.traceback_text import (
+from saver_conformance.processes import traceback_text
+from saver_conformance.processes.traceback_text import (
     describe_exception,
     headline,
     of_crash,

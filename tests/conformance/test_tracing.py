@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance import crashing, tracing
-from saver_conformance.changes import ABSENT, Change, changes
-from saver_conformance.rehearsal import Rehearsal, rehearse
-from saver_conformance.tracing import Call, options, read_calls, spread, was_injected
+from saver_conformance.observation.process_diff import ABSENT, Change, changes
+from saver_conformance.processes import fault_injection, strace
+from saver_conformance.processes.forked_save import Rehearsal, rehearse
+from saver_conformance.processes.strace import Call, options, read_calls, spread, was_injected
 
-needs_strace = pytest.mark.skipif(not tracing.is_available(), reason=tracing.MISSING)
+needs_strace = pytest.mark.skipif(not strace.is_available(), reason=strace.MISSING)
 
 TRACE = """\
 7 openat(AT_FDCWD</home>, "/lib/x.so", O_RDONLY|O_CLOEXEC) = 3</lib/x.so>
@@ -125,8 +125,8 @@ def test_a_tracer_that_does_not_attach_is_told(tmp_path: Path) -> None:
 
 
 def test_without_strace_nothing_is_disturbed(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tracing, "is_available", lambda: False)
-    crashes = crashing.disturb(None, "a:b", 1, tmp_path, points=1)
+    monkeypatch.setattr(strace, "is_available", lambda: False)
+    crashes = fault_injection.disturb(None, "a:b", 1, tmp_path, points=1)
     assert "apt-get install strace" in crashes.unavailable
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from saver_conformance.disk import untrusted_json
-from saver_conformance.disk.untrusted_json import UntrustedJsonError, parse_object
+from saver_conformance.folder import untrusted_json
+from saver_conformance.folder.untrusted_json import UntrustedJsonError, parse_object
 
 
 def test_so_many_values_are_allowed_and_no_more(monkeypatch):

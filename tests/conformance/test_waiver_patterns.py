@@ -9,9 +9,10 @@ import pytest
 from tests.conformance.made_verdicts import make_record, make_verdict
 
 from saver_conformance import cli
-from saver_conformance.case import Mode
-from saver_conformance.runner import run_conformance
-from saver_conformance.waivers import Waiver, WaiverFileError, read_waivers
+from saver_conformance.cases.case import Mode
+from saver_conformance.errors import WaiverFileError
+from saver_conformance.run import run_conformance
+from saver_conformance.verdict.waivers import Waiver, read_waivers
 
 SINGLE, DDP = Mode("full", "single"), Mode("full", "ddp")
 WAIVER = Waiver("FILES-005", "full-*", "known", "https://example.org/1")

@@ -10,14 +10,15 @@ import pytest
 from rich.console import Console
 from tests.conformance.test_pytest_plugin import BENCH
 
-from saver_conformance import cli, runner
-from saver_conformance.case import MODES, Case, Mode
-from saver_conformance.explore import Exploration
-from saver_conformance.finding import Finding
-from saver_conformance.report import write_report
-from saver_conformance.terminal import print_verdict
-from saver_conformance.verdict import CaseRecord, Verdict, aggregate
-from saver_conformance.waivers import Waiver, WaiverFileError, apply, read_waivers
+from saver_conformance import cli, run
+from saver_conformance.cases.case import MODES, Case, Mode
+from saver_conformance.errors import WaiverFileError
+from saver_conformance.execution.explore import Exploration
+from saver_conformance.observation.finding import Finding
+from saver_conformance.reports.report_json import write_report
+from saver_conformance.reports.terminal import print_verdict
+from saver_conformance.verdict.verdict import CaseRecord, Verdict, aggregate
+from saver_conformance.verdict.waivers import Waiver, apply, read_waivers
 
 SINGLE = Mode("full", "single")
 LEVELS = {"FILES-001": "MUST", "FILES-010": "SHOULD"}
@@ -103,7 +104,7 @@ def test_replay_honours_waivers(tmp_path, monkeypatch, capsys):
     saver, case = "tests.conformance.fake_savers:does_nothing", tmp_path / "case.json"
     case.write_text(Case(SINGLE).to_json())
     monkeypatch.chdir(Path(__file__).parents[2])
-    fake = partial(runner.replay, bench=BENCH)
+    fake = partial(run.replay, bench=BENCH)
     monkeypatch.setattr(cli, "replay", fake)
     broken = {row.clause for row in fake(Case(SINGLE), saver).rows if row.status == "fail"}
     waivers = tmp_path / "waivers.toml"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance import world as world_module
-from saver_conformance.case import Case, Mode
-from saver_conformance.observation import RankOutcome
-from saver_conformance.world import World, WorldKey
+from saver_conformance.cases.case import Case, Mode, WorldKey
+from saver_conformance.observation.observation import RankOutcome
+from saver_conformance.processes import world as world_module
+from saver_conformance.processes.world import World
 
 ROOT = Path(__file__).parents[2]
 BENCH = "tests.conformance.fake_bench"
@@ -133,7 +133,7 @@ def test_ranks_end_with_a_judge_that_is_killed() -> None:
         [
             sys.executable,
             "-c",
-            "import time; from saver_conformance.world import World, WorldKey;"
+            "import time; from saver_conformance.processes.world import World, WorldKey;"
             f"world = World(WorldKey('torch', 2), episode={BENCH!r}, process_group=False);"
             "world.join(); print(*world.pids, world.folder, flush=True); time.sleep(600)",
         ],

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from saver_conformance.audit import audit
-from saver_conformance.audit_text import describe
-from saver_conformance.disk.directory import shard_names
-from saver_conformance.disk.safetensors import DTYPE_BITS, nbytes, write
-from saver_conformance.observation import Tensor
+from saver_conformance.folder.layout import shard_names
+from saver_conformance.folder.safetensors import DTYPE_BITS, nbytes, write
+from saver_conformance.folder_check.audit import audit
+from saver_conformance.folder_check.text import describe
+from saver_conformance.observation.observation import Tensor
 
 SHARDS = shard_names(2)
 INDEX = "model.safetensors.index.json"

@@ -17,7 +17,7 @@ from tests.conformance.conftest import CRASH_POINTS, SAVE_LIMIT, SharedJudge
 
 from saver_conformance import checks
 from saver_conformance.checks import Results
-from saver_conformance.observation import Observation
+from saver_conformance.observation.observation import Observation
 
 Run = Callable[[Observation], Results]
 

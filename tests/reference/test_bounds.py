@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from tests.reference import models
 
-from canonical_saver import publish, save_model
+from canonical_saver import save_model
 from canonical_saver.cli import main
+from canonical_saver.publishing import staging
 
 
 def in_new_process(code: str) -> str:
@@ -38,10 +39,10 @@ def test_recover_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["recover", str(tmp_path / "missing")]) == 1
     assert main(["recover", str(tmp_path)]) == 0
     assert "nothing to recover" in capsys.readouterr().out
-    (tmp_path / publish.STAGING).mkdir()
+    (tmp_path / staging.STAGING).mkdir()
     assert main(["recover", str(tmp_path)]) == 0
     assert "was removed" in capsys.readouterr().out
-    (tmp_path / publish.STAGING).symlink_to(tmp_path)
+    (tmp_path / staging.STAGING).symlink_to(tmp_path)
     assert main(["recover", str(tmp_path)]) == 1
     assert "please remove" in capsys.readouterr().err
 

@@ -20,7 +20,8 @@ from tests.reference import models, worlds
 from tests.reference.crash.scenarios import tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from canonical_saver import SaveError, publish, save_model, save_trained_model
+from canonical_saver import SaveError, save_model, save_trained_model
+from canonical_saver.publishing import staging
 
 
 class Odd:
@@ -283,4 +284,4 @@ def warnings_of_two_ranks(rank: int, folder: str) -> tuple[str, ...]:
 def test_every_rank_reports_the_same_warnings(tmp_path: Path) -> None:
     first, second = worlds.run(2, warnings_of_two_ranks, str(tmp_path))
     assert first == second != ()
-    assert not (tmp_path / publish.STAGING).exists()
+    assert not (tmp_path / staging.STAGING).exists()

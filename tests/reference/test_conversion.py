@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from tests.reference import models
 
-from canonical_saver import conversion
-from canonical_saver.sources import elements, whole
+from canonical_saver.weights import hub_conversion
+from canonical_saver.weights.tensors import elements, whole
 
 
 def test_no_expert_is_computed() -> None:
     model = models.mixtral()
     sources = {name: whole(tensor) for name, tensor in model.state_dict().items()}
-    expected = conversion.revert(model, dict(model.state_dict()))
-    for entry in conversion.to_hub(model, sources):
+    expected = hub_conversion.revert(model, dict(model.state_dict()))
+    for entry in hub_conversion.to_hub(model, sources):
         assert entry.spans is not None, entry.name
         parts = [elements(span.source.runs[0], span.offset, span.length) for span in entry.spans]
         found = torch.cat(parts).view(entry.dtype).view(entry.shape)
@@ -23,11 +23,11 @@ def test_no_expert_is_computed() -> None:
 def test_stretches_are_the_elements_in_their_order() -> None:
     data = torch.arange(240).reshape(4, 5, 12)
     for view in (data, data[:, 1:3], data[1], data[..., :6], data[::2], data[:, :, None], data[:0]):
-        stretches = conversion._stretches(view)
+        stretches = hub_conversion._stretches(view)
         assert stretches is not None
         found = [n for first, length in stretches for n in range(first, first + length)]
         assert found == view.flatten().tolist()
-    assert conversion._stretches(data.transpose(1, 2)) is None
-    assert conversion._stretches(data[..., 0]) is None
-    many = torch.empty(conversion.MOST_STRETCHES + 1, 4)
-    assert conversion._stretches(many[:, :2]) is None
+    assert hub_conversion._stretches(data.transpose(1, 2)) is None
+    assert hub_conversion._stretches(data[..., 0]) is None
+    many = torch.empty(hub_conversion.MOST_STRETCHES + 1, 4)
+    assert hub_conversion._stretches(many[:, :2]) is None

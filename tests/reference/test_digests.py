@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from canonical_saver import digests as digests_module
-from canonical_saver.digests import BLOCK, digests
-from canonical_saver.layout import DTYPE_NAMES
-from canonical_saver.sources import Run, whole
+from canonical_saver.formats.layout import DTYPE_NAMES
+from canonical_saver.weights import digests as digests_module
+from canonical_saver.weights.digests import BLOCK, digests
+from canonical_saver.weights.tensors import Run, whole
 
 
 def digest(tensor: torch.Tensor) -> int:
@@ -103,8 +103,8 @@ def test_digest_draws_no_random_numbers() -> None:
 MEMORY = """
 import re
 import torch
-from canonical_saver.digests import BLOCK, digests
-from canonical_saver.sources import whole
+from canonical_saver.weights.digests import BLOCK, digests
+from canonical_saver.weights.tensors import whole
 
 def kilobytes(key):
     return int(re.search(rf"{key}:\\s+(\\d+)", open("/proc/self/status").read())[1])

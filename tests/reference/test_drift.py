@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from canonical_saver.drift import CLOSE, SAMPLES, distance, sample
-from canonical_saver.sources import whole
+from canonical_saver.weights.drift import CLOSE, SAMPLES, distance, sample
+from canonical_saver.weights.tensors import whole
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -17,17 +17,11 @@ from safetensors.torch import load_file, save_file
 from tests.reference import models
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from canonical_saver import (
-    Progress,
-    RequestError,
-    layout,
-    plan,
-    save_model,
-    save_trained_model,
-)
-from canonical_saver.entries import direct
+from canonical_saver import Progress, RequestError, plan, save_model, save_trained_model
+from canonical_saver.formats import layout
 from canonical_saver.request import DEFAULT_SHARD_SIZE, from_training, parse_size
-from canonical_saver.sources import whole
+from canonical_saver.weights.saved_tensors import direct
+from canonical_saver.weights.tensors import whole
 
 ODD = {
     "scalar": torch.tensor(3.5),

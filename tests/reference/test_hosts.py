@@ -12,9 +12,10 @@ import torch
 from tests.reference import models, worlds
 from tests.reference.engines_under_test import wrap
 
-from canonical_saver import SaveError, VerifyError, hosts, save_model
-from canonical_saver.hosts import Samples
-from canonical_saver.publish import STAGING
+from canonical_saver import SaveError, VerifyError, save_model
+from canonical_saver.publishing.staging import STAGING
+from canonical_saver.writing import hosts
+from canonical_saver.writing.hosts import Samples
 
 
 def loses_everything(handle: int, parts: list[memoryview], offset: int) -> int:

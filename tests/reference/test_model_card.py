@@ -10,8 +10,8 @@ from huggingface_hub import ModelCard
 from tests.reference import models
 
 from canonical_saver import save_model
-from canonical_saver.model_card import Card, hub_id
-from canonical_saver.stale import has_mark
+from canonical_saver.publishing.model_card import Card, hub_id
+from canonical_saver.publishing.stale_files import has_mark
 
 BASES = [
     "org/model",

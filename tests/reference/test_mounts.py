@@ -13,8 +13,8 @@ import pytest
 from tests.reference import models
 from tests.reference.crash import isolation
 
-from canonical_saver import SaveError, disk, save_model
-from canonical_saver.mount_probe import check_mount
+from canonical_saver import SaveError, file_io, save_model
+from canonical_saver.publishing.mount_probe import check_mount
 
 NOT_OFFERED = [errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS]
 LOST = [errno.EIO, errno.ENOSPC, errno.EDQUOT]
@@ -105,14 +105,14 @@ def test_save_without_modes_succeeds(
 def test_set_mode_changes_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.touch(0o600)
-    disk.set_mode(path, 0o640)
+    file_io.set_mode(path, 0o640)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     calls = refuse(monkeypatch, "chmod", errno.EPERM)
-    disk.set_mode(path, 0o640)
+    file_io.set_mode(path, 0o640)
     assert not calls
     refuse(monkeypatch, "chmod", errno.EIO)
     with pytest.raises(OSError, match="Input/output"):
-        disk.set_mode(path, 0o600)
+        file_io.set_mode(path, 0o600)
 
 
 class Without:
@@ -122,7 +122,7 @@ class Without:
         self._number = number
 
     def fallocate(self, *_: Any) -> int:
-        disk.ctypes.set_errno(self._number)
+        file_io.ctypes.set_errno(self._number)
         return -1
 
 
@@ -134,13 +134,13 @@ def test_reserve_without_its_calls_gives_the_size(
     def leaves_a_hole(handle: int, _: bytes, offset: int) -> bool:
         return not holes and offset > os.fstat(handle).st_size
 
-    monkeypatch.setattr(disk, "_C", Without(number))
+    monkeypatch.setattr(file_io, "_C", Without(number))
     refuse(monkeypatch, "truncate", number)
     refuse(monkeypatch, "pwrite", number, leaves_a_hole)
     for size in (0, 1, 5, 2**20 + 3):
         path = tmp_path / str(size)
         with path.open("wb") as file:
-            disk.reserve(file.fileno(), size)
+            file_io.reserve(file.fileno(), size)
         assert path.read_bytes() == bytes(size)
 
 
@@ -151,21 +151,21 @@ def test_reserve_without_room_is_an_error(
 ) -> None:
     order = ["fallocate", "truncate", "pwrite", "pwritev"]
     before = order[: order.index(call)]
-    monkeypatch.setattr(disk, "_C", Without(number if call == "fallocate" else errno.ENOSYS))
+    monkeypatch.setattr(file_io, "_C", Without(number if call == "fallocate" else errno.ENOSYS))
     for name in before[1:]:
         refuse(monkeypatch, name, errno.ENOSYS)
     if call != "fallocate":
         refuse(monkeypatch, call, number)
     with (tmp_path / "file").open("wb") as file:
         with pytest.raises(OSError, match=os.strerror(number)) as caught:
-            disk.reserve(file.fileno(), 5)
+            file_io.reserve(file.fileno(), 5)
         assert caught.value.errno == number
 
 
 def test_save_without_sizes_writes_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: dict[str, bytes]
 ) -> None:
-    monkeypatch.setattr(disk, "_C", Without(errno.ENOSYS))
+    monkeypatch.setattr(file_io, "_C", Without(errno.ENOSYS))
     refuse(monkeypatch, "truncate", errno.ENOSYS)
     saves_twice(tmp_path, expected)
 
@@ -233,7 +233,7 @@ def test_full_disk_says_what_is_needed_and_free(
     def fill() -> None:
         isolation.mount_disk(tmp_path, "size=160k")
         if not reserved:
-            disk._C = Without(errno.ENOSYS)  # type: ignore[assignment]
+            file_io._C = Without(errno.ENOSYS)  # type: ignore[assignment]
         folder = tmp_path / "m"
         save_model(models.llama(), folder, format=format)
         before = models.contents(folder)

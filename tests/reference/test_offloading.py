@@ -13,9 +13,9 @@ from tests.reference import models
 from transformers import LlamaForCausalLM
 
 from canonical_saver import plan, save_model
-from canonical_saver.engines import offload
 from canonical_saver.errors import SaveError, WeightsError
-from canonical_saver.sources import elements
+from canonical_saver.weights.engines import offload
+from canonical_saver.weights.tensors import elements
 
 HALF = {
     "model.embed_tokens": "disk",

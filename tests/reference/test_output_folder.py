@@ -13,9 +13,11 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from canonical_saver import RequestError, one_folder, publish, recover, save_model
+from canonical_saver import RequestError, recover, save_model
 from canonical_saver import save_trained_model as save_trained
 from canonical_saver.cli import main
+from canonical_saver.publishing import staging
+from canonical_saver.writing import shared_folder
 
 
 @pytest.mark.parametrize(
@@ -92,14 +94,14 @@ def test_staging_where_no_folder_can_be_is_refused(tmp_path: Path) -> None:
 def test_a_save_that_is_refused_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("canonical_saver.publication.check_mount", lambda _: 1 / 0)
+    monkeypatch.setattr("canonical_saver.publishing.publication.check_mount", lambda _: 1 / 0)
     with pytest.raises(Exception, match="ZeroDivision"):
         save_model(models.llama(), tmp_path / "new" / "folder")
     assert not list(tmp_path.iterdir())
 
 
-def view(path: str, target: str = "", *, sees: bool = False) -> one_folder.View:
-    return one_folder.View(path, target or path, sees)
+def view(path: str, target: str = "", *, sees: bool = False) -> shared_folder.View:
+    return shared_folder.View(path, target or path, sees)
 
 
 @pytest.mark.parametrize(
@@ -111,14 +113,14 @@ def view(path: str, target: str = "", *, sees: bool = False) -> one_folder.View:
         view("/link", "/a"),
     ],
 )
-def test_check_takes_another_spelling_of_one_folder(other: one_folder.View) -> None:
-    one_folder.check([view("/a", sees=True), other])
+def test_check_takes_another_spelling_of_one_folder(other: shared_folder.View) -> None:
+    shared_folder.check([view("/a", sees=True), other])
 
 
 def test_check_names_the_ranks_with_another_folder() -> None:
     views = [view("/a", sees=True), view("/a"), view("/b"), view("/c")]
     with pytest.raises(RequestError, match="/a on rank 0 and /b on rank 2, /c on rank 3;"):
-        one_folder.check(views)
+        shared_folder.check(views)
 
 
 def save_with_each_its_own_path(rank: int, folder: str) -> tuple[str, str]:
@@ -161,14 +163,14 @@ def test_recover_says_whether_there_is_a_model(
 
     none = f"there is no model in {tmp_path}"
     assert none in said()
-    (tmp_path / publish.STAGING / "abc" / "org" / "style").mkdir(parents=True)
+    (tmp_path / staging.STAGING / "abc" / "org" / "style").mkdir(parents=True)
     (tmp_path / "org" / "style").mkdir(parents=True)
     assert f"was removed; {none}" in said()
     assert not list(tmp_path.iterdir())
     for model in (models.llama(), models.peft()):
         save_model(model, tmp_path)
         assert none not in said()
-        (tmp_path / publish.STAGING).mkdir()
+        (tmp_path / staging.STAGING).mkdir()
         assert "unchanged" in said()
         for path in tmp_path.iterdir():
             path.unlink()

@@ -13,8 +13,8 @@ import torch
 from tests.reference import models
 
 from canonical_saver import save_model
-from canonical_saver.pinned import BUFFERS, PIECE, Part, to_host
-from canonical_saver.sources import Run, elements
+from canonical_saver.weights.tensors import Run, elements
+from canonical_saver.writing.device_copy import BUFFERS, PIECE, Part, to_host
 
 
 class SlowCopier:
@@ -96,7 +96,7 @@ def test_a_saved_model_went_through_the_buffers(
     model: Any = models.mixtral()
     save_model(model, tmp_path / "plain", dtype="bfloat16")
     copier = SlowCopier()
-    monkeypatch.setattr("canonical_saver.pinned._Streams", lambda: copier)
+    monkeypatch.setattr("canonical_saver.writing.device_copy._Streams", lambda: copier)
     save_model(model, tmp_path / "staged", dtype="bfloat16", verify="full")
     assert copier.buffers
     assert models.contents(tmp_path / "staged") == models.contents(tmp_path / "plain")

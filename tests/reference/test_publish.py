@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from tests.reference import models
 
-from canonical_saver import RequestError, SaveError, publish, recover, save_model
+from canonical_saver import RequestError, SaveError, recover, save_model
+from canonical_saver.publishing import staging
 
 
 @pytest.fixture
@@ -105,17 +106,17 @@ def test_planted_link(tmp_path: Path) -> None:
     other.mkdir()
     output = tmp_path / "output"
     output.mkdir()
-    (output / publish.STAGING).symlink_to(other)
+    (output / staging.STAGING).symlink_to(other)
     with pytest.raises(RequestError, match="please remove"):
         save_model(models.llama(), output)
     assert not list(other.iterdir())
 
 
 def test_record_cannot_lead_out(tmp_path: Path) -> None:
-    staging = tmp_path / "model" / publish.STAGING
-    staging.mkdir(parents=True)
+    folder = tmp_path / "model" / staging.STAGING
+    folder.mkdir(parents=True)
     record = {"version": 1, "folder": "staged", "files": [], "remove": ["../precious"]}
-    (staging / publish.RECORD).write_text(json.dumps(record))
+    (folder / staging.RECORD).write_text(json.dumps(record))
     (tmp_path / "precious").write_text("")
     with pytest.raises(RequestError, match="outside"):
         recover(tmp_path / "model")
@@ -132,9 +133,9 @@ def test_file_mode(tmp_path: Path) -> None:
 
 
 def test_a_save_that_was_given_up_leaves_the_next_one_alone(tmp_path: Path) -> None:
-    late = publish.Staging(tmp_path)
+    late = staging.Staging(tmp_path)
     (late.folder / "model.safetensors").write_text("late")
-    next_one = publish.Staging(tmp_path)
+    next_one = staging.Staging(tmp_path)
     (next_one.folder / "model.safetensors").write_text("next")
     assert not late.folder.exists()
     late.abandon()

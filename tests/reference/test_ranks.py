@@ -14,9 +14,10 @@ import torch.distributed as dist
 from tests.reference import models, worlds
 from tests.reference.engines_under_test import wrap
 
-from canonical_saver import Progress, SaveError, one_folder, save_model
-from canonical_saver import engines as engines_module
+from canonical_saver import Progress, SaveError, save_model
 from canonical_saver.collectives import MESSAGE, Ranks
+from canonical_saver.weights import engines as engines_module
+from canonical_saver.writing import shared_folder
 
 
 def error_of(*arguments: Any, **options: Any) -> str:
@@ -37,7 +38,7 @@ def fail_on_rank_one(rank: int, folder: str) -> list[str]:
         errors.append(error_of(model, f"{folder}/m"))
     with pytest.MonkeyPatch.context() as patch:
         if rank == 1:
-            patch.setattr("canonical_saver.pinned.elements", lambda *_: 1 / 0)
+            patch.setattr("canonical_saver.writing.device_copy.elements", lambda *_: 1 / 0)
         errors.append(error_of(model, f"{folder}/m"))
     other = models.llama() if rank else models.mixtral()
     errors.append(error_of(other, f"{folder}/m"))
@@ -114,13 +115,13 @@ def test_messages_may_be_longer_than_the_first_exchange() -> None:
 
 
 def save_on_two_disks(rank: int, folder: str) -> None:
-    look = one_folder.look
+    look = shared_folder.look
     with pytest.MonkeyPatch.context() as patch:
         if rank:  # as on a host whose folder of the same path is another one
-            patch.setattr(one_folder, "look", lambda path, *_: look(path, "nothing", ""))
+            patch.setattr(shared_folder, "look", lambda path, *_: look(path, "nothing", ""))
         with pytest.MonkeyPatch.context() as failing:
             if rank == 1:
-                failing.setattr("canonical_saver.pinned.elements", lambda *_: 1 / 0)
+                failing.setattr("canonical_saver.writing.device_copy.elements", lambda *_: 1 / 0)
             error = error_of(wrap("fsdp2", models.llama()), f"{folder}/failed")
         assert "rank 1 failed in phase 'relay'" in error
         for engine in ("ddp", "fsdp2", "zero3"):

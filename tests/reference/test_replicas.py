@@ -15,7 +15,7 @@ from tests.reference.engines_under_test import wrap
 from torch import nn
 
 from canonical_saver import SaveError, save_model, save_trained_model
-from canonical_saver.config_shapes import expected, is_part
+from canonical_saver.weights.config_shapes import expected, is_part
 
 Outcome = tuple[str, tuple[str, ...]]
 """The error's text, or "", and the warnings."""

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canonical_saver import transfers as planning
-from canonical_saver.entries import Entry, Span
 from canonical_saver.errors import VerifyError
-from canonical_saver.layout import File, Placed, safetensors_file
-from canonical_saver.pinned import PIECE
-from canonical_saver.sources import Run, Source, elements
+from canonical_saver.formats.layout import File, Placed, safetensors_file
+from canonical_saver.weights.saved_tensors import Entry, Span
+from canonical_saver.weights.tensors import Run, Source, elements
+from canonical_saver.writing import write_items as planning
+from canonical_saver.writing.device_copy import PIECE
 
 
 @st.composite

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from tests.reference import models, tuners, worlds
 from tests.reference.engines_under_test import wrap
 
-from canonical_saver import SaveError, peft_rules, save_model
+from canonical_saver import SaveError, save_model
+from canonical_saver.weights import peft_rules
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

@@ -16,10 +16,10 @@ from tests.reference.engines_under_test import wrap
 from torch import nn
 
 from canonical_saver import SaveError, save_model
-from canonical_saver.adapter import vocabularies
-from canonical_saver.entries import Entry, direct
-from canonical_saver.sources import whole
-from canonical_saver.unselected import unselected
+from canonical_saver.weights.adapter import vocabularies
+from canonical_saver.weights.saved_tensors import Entry, direct
+from canonical_saver.weights.tensors import whole
+from canonical_saver.weights.unselected import unselected
 
 WEIGHTS = "adapter_model.safetensors"
 ENGINES = ("ddp", "fsdp1", "fsdp2", "zero3")

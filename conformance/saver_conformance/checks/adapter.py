@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from saver_conformance.checks.evidence import BlockedError, Evidence
-from saver_conformance.checks.names import without_wrappers
 from saver_conformance.checks.registry import check
-from saver_conformance.disk.directory import ADAPTER_CONFIG, CARD
-from saver_conformance.finding import Finding
-from saver_conformance.shown import shown
+from saver_conformance.checks.wrapper_names import without_wrappers
+from saver_conformance.folder.layout import ADAPTER_CONFIG, CARD
+from saver_conformance.observation.finding import Finding
+from saver_conformance.safe_text import shown
 
 # Fields of adapter_config.json with a clause of their own.
 _OWN_CLAUSE = frozenset(

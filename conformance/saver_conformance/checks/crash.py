@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saver_conformance.case import Case
+from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
-from saver_conformance.finding import Finding
-from saver_conformance.observation import Crashes, Disturbance
+from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.observation import Crashes, Disturbance
 
 
 def is_disturbed(case: Case) -> bool:

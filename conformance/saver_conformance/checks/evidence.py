@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from saver_conformance.case import Case
-from saver_conformance.disk.directory import (
+from saver_conformance.cases.case import Case
+from saver_conformance.folder.layout import (
     ADAPTER_CONFIG,
     CONFIG,
     INDEX,
@@ -18,9 +18,9 @@ from saver_conformance.disk.directory import (
     read_json_object,
     read_weights,
 )
-from saver_conformance.disk.safetensors import Header, read_tensor
-from saver_conformance.finding import Finding
-from saver_conformance.observation import (
+from saver_conformance.folder.safetensors import Header, read_tensor
+from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.observation import (
     Difference,
     Entry,
     Expectation,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 
-from saver_conformance.case import Case
+from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import Evidence
 from saver_conformance.checks.registry import check
-from saver_conformance.disk.directory import (
+from saver_conformance.folder.layout import (
     ADAPTER,
     ADAPTER_CONFIG,
     CHAT_TEMPLATE,
@@ -26,9 +26,9 @@ from saver_conformance.disk.directory import (
     shard_names,
     shard_place,
 )
-from saver_conformance.finding import Finding
-from saver_conformance.observation import Entry
-from saver_conformance.shown import shown
+from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.observation import Entry
+from saver_conformance.safe_text import shown
 
 _SHOWN_PATHS = 20
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from saver_conformance.case import Case
+from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
-from saver_conformance.disk.directory import INDEX, Index, layout_of
-from saver_conformance.disk.safetensors import Header
-from saver_conformance.finding import Finding
-from saver_conformance.shown import shown
+from saver_conformance.folder.layout import INDEX, Index, layout_of
+from saver_conformance.folder.safetensors import Header
+from saver_conformance.observation.finding import Finding
+from saver_conformance.safe_text import shown
 
 _ALIGNMENT = 8
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from saver_conformance.case import Case
+from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
-from saver_conformance.disk.directory import (
+from saver_conformance.folder.layout import (
     CHAT_TEMPLATE,
     CONFIG,
     GENERATION_CONFIG,
@@ -17,8 +17,8 @@ from saver_conformance.disk.directory import (
     UnreadableJsonError,
     read_json_object,
 )
-from saver_conformance.finding import Finding
-from saver_conformance.shown import shown
+from saver_conformance.observation.finding import Finding
+from saver_conformance.safe_text import shown
 
 # Fields of config.json with a clause of their own.
 _OWN_CLAUSE = frozenset({"model_type", "architectures", "dtype", "torch_dtype", "vocab_size"})

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from saver_conformance.case import Case
+from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
-from saver_conformance.differing import compare
-from saver_conformance.disk.directory import read_weights
-from saver_conformance.disk.safetensors import read_tensor
-from saver_conformance.finding import Finding
-from saver_conformance.observation import Entry, Twin
+from saver_conformance.folder.layout import read_weights
+from saver_conformance.folder.safetensors import read_tensor
+from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.observation import Entry, Twin
+from saver_conformance.observation.tensor_diff import compare
 
 SHOWN = 8
 """Changes of one kind on one rank that are reported one by one."""

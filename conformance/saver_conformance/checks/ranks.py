@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from saver_conformance.case import Case
+from saver_conformance.cases.case import Case
 from saver_conformance.checks.crash import crashes_of, failures_of, is_disturbed
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
-from saver_conformance.deeds import conflicts
-from saver_conformance.finding import Finding
-from saver_conformance.observation import RankOutcome
+from saver_conformance.observation.file_operation import conflicts
+from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.observation import RankOutcome
 
 SHOWN_RANKS = 8
 """Ranks that are told of beside one that did not return."""

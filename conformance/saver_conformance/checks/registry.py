@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from saver_conformance.case import Case
+from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
-from saver_conformance.finding import Finding
-from saver_conformance.observation import Observation
+from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.observation import Observation
 from saver_conformance.spec import SPEC
 
 CheckFunction = Callable[[Evidence], Iterator[Finding]]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saver_conformance.case import Case
+from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
-from saver_conformance.finding import Finding
+from saver_conformance.observation.finding import Finding
 
 
 def _is_tied(case: Case) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saver_conformance.case import Case
+from saver_conformance.cases.case import Case
 from saver_conformance.checks.adapter import is_base
 from saver_conformance.checks.evidence import Evidence
-from saver_conformance.checks.names import without_wrappers
 from saver_conformance.checks.registry import check
-from saver_conformance.differing import compare, describe
-from saver_conformance.finding import Finding
+from saver_conformance.checks.wrapper_names import without_wrappers
+from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.tensor_diff import compare, describe
 
 SHOWN_NAMES = 3
 """Names on disk that are told for one in memory; experts have many."""

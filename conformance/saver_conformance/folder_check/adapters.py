@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from saver_conformance.checks.evidence import BlockedError
-from saver_conformance.disk.directory import ADAPTER_CONFIG
-from saver_conformance.disk.safetensors import Span
-from saver_conformance.finding import Finding
+from saver_conformance.folder.layout import ADAPTER_CONFIG
+from saver_conformance.folder.safetensors import Span
 from saver_conformance.folder_check import lora
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
-from saver_conformance.shown import shown
+from saver_conformance.observation.finding import Finding
+from saver_conformance.safe_text import shown
 
 _PROMPTS = frozenset({"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"})
 _PROMPT = "prompt_embeddings"

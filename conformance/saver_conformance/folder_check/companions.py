@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from saver_conformance.checks.evidence import BlockedError
-from saver_conformance.disk.directory import (
+from saver_conformance.folder.layout import (
     CONFIG,
     GENERATION_CONFIG,
     TOKENIZER,
@@ -13,11 +13,11 @@ from saver_conformance.disk.directory import (
     UnreadableJsonError,
     read_json_object,
 )
-from saver_conformance.finding import Finding
 from saver_conformance.folder_check import formats
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
-from saver_conformance.shown import shown
+from saver_conformance.observation.finding import Finding
+from saver_conformance.safe_text import shown
 
 _WRAPPERS = (
     "FSDP",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from saver_conformance.disk.directory import (
+from saver_conformance.folder.layout import (
     ADAPTER,
     ADAPTER_CONFIG,
     CONFIG,
@@ -15,11 +15,11 @@ from saver_conformance.disk.directory import (
     UnreadableJsonError,
     read_index,
 )
-from saver_conformance.finding import Finding
 from saver_conformance.folder_check import formats
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
-from saver_conformance.shown import shown
+from saver_conformance.observation.finding import Finding
+from saver_conformance.safe_text import shown
 
 _SHOWN_NAMES = 20
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from saver_conformance.case import Adapter, Case, Mode
+from saver_conformance.cases.case import Adapter, Case, Mode
 from saver_conformance.checks.evidence import BlockedError, Evidence
-from saver_conformance.disk.directory import (
+from saver_conformance.folder.hub_cache import blob_of
+from saver_conformance.folder.layout import (
     INDEX,
     Index,
     SavedWeights,
@@ -24,9 +25,8 @@ from saver_conformance.disk.directory import (
     read_index,
     read_weights,
 )
-from saver_conformance.disk.hub_cache import blob_of
-from saver_conformance.disk.safetensors import Header
-from saver_conformance.observation import Entry, Expectation, Observation
+from saver_conformance.folder.safetensors import Header
+from saver_conformance.observation.observation import Entry, Expectation, Observation
 
 WHOLE_CASE = Case(Mode("full", "single"))
 ADAPTER_CASE = Case(Mode("lora", "single"), adapter=Adapter())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from saver_conformance.disk.directory import ADAPTER, ADAPTER_CONFIG, INDEX, SINGLE, layout_of
+from saver_conformance.folder.layout import ADAPTER, ADAPTER_CONFIG, INDEX, SINGLE, layout_of
 
 PICKLED = re.compile(r"(pytorch_model|model|adapter_model)([-_.].*)?\.(bin|pt|pth|pkl)")
 PICKLED_WORDS = "pickled weights"

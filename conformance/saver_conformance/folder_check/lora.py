@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from saver_conformance.disk.safetensors import Span
+from saver_conformance.folder.safetensors import Span
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.tensor_names import PEFT_PREFIX
 

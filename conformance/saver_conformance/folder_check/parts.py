@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from saver_conformance.case import Case
-from saver_conformance.disk.directory import ADAPTER, ADAPTER_CONFIG, CONFIG
+from saver_conformance.cases.case import Case
+from saver_conformance.folder.layout import ADAPTER, ADAPTER_CONFIG, CONFIG
 from saver_conformance.folder_check import formats
 from saver_conformance.folder_check.folder import ADAPTER_CASE, WHOLE_CASE, Folder, list_names
-from saver_conformance.observation import Entry
+from saver_conformance.observation.observation import Entry
 
 _MAX_FOLDERS = 1000
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from saver_conformance import checks
-from saver_conformance.finding import Finding
 from saver_conformance.folder_check.folder import Folder
+from saver_conformance.observation.finding import Finding
 from saver_conformance.spec import SPEC
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from saver_conformance.checks.names import WRAPPER_PARTS
+from saver_conformance.checks.wrapper_names import WRAPPER_PARTS
 
 # Of PEFT's layers around those of a model; no class of transformers has modules of these names.
 PEFT_PARTS = frozenset(

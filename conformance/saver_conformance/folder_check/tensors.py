@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saver_conformance.checks.names import without_wrappers
-from saver_conformance.disk.safetensors import Span
-from saver_conformance.finding import Finding
+from saver_conformance.checks.wrapper_names import without_wrappers
+from saver_conformance.folder.safetensors import Span
 from saver_conformance.folder_check import adapters, declared, tensor_names
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
-from saver_conformance.shown import shown
+from saver_conformance.observation.finding import Finding
+from saver_conformance.safe_text import shown
 
 # The library cannot make tensors of PyTorch of them (safetensors 0.8: "Dtype not understood").
 _UNKNOWN_TO_TORCH = frozenset({"F6_E2M3", "F6_E3M2"})

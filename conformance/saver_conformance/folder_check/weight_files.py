@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from saver_conformance.checks import format as run_checks
-from saver_conformance.disk.directory import CONFIG, INDEX
-from saver_conformance.disk.safetensors import SafetensorsError, read_header
-from saver_conformance.finding import Finding
+from saver_conformance.folder.layout import CONFIG, INDEX
+from saver_conformance.folder.safetensors import SafetensorsError, read_header
 from saver_conformance.folder_check import formats
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
-from saver_conformance.shown import shown
+from saver_conformance.observation.finding import Finding
+from saver_conformance.safe_text import shown
 
 FORMATS = ("pt", "mlx")
 """What loaders of PyTorch models take for their own (``transformers`` 4.57, ``modeling_utils``)."""

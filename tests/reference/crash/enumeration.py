@@ -17,7 +17,7 @@ from tests.reference.crash.syscalls import Call, Disturbance, Ended, Watch, run
 from tests.reference.engines_under_test import wrap
 
 from canonical_saver import recover
-from canonical_saver.publish import RECORD, STAGING
+from canonical_saver.publishing.staging import RECORD, STAGING
 
 GRACE = 2.0
 """Seconds that a rank may end after the process group's timeout: a busy machine is slow."""

@@ -12,7 +12,7 @@ from peft import PeftModel
 from tests.reference import models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from canonical_saver.publish import STAGING
+from canonical_saver.publishing.staging import STAGING
 
 Snapshot = dict[str, tuple[int, bytes]]
 """Mode and bytes of each file and folder, by its relative path."""

@@ -19,7 +19,8 @@ from tests.reference.crash.scenarios import SCENARIOS, Saving, Scenario
 from tests.reference.crash.syscalls import Disturbance, Watch, run, why_unavailable
 from tests.reference.engines_under_test import wrap
 
-from canonical_saver import SaveError, publish, recover, save_model
+from canonical_saver import SaveError, recover, save_model
+from canonical_saver.publishing import staging
 
 WHY = why_unavailable()
 watched = pytest.mark.skipif(bool(WHY), reason=WHY)
@@ -255,10 +256,10 @@ def test_nothing_is_written_through_links_that_were_left(tmp_path: Path) -> None
     precious = tmp_path / "precious"
     precious.write_text("precious")
     after = disk.after
-    left = disk.folder / publish.STAGING
+    left = disk.folder / staging.STAGING
     for folder in (left, left / "0123456789abcdef"):
         folder.mkdir()
-        for name in ("model.safetensors", "config.json", "probe", f"{publish.RECORD}.draft"):
+        for name in ("model.safetensors", "config.json", "probe", f"{staging.RECORD}.draft"):
             (folder / name).symlink_to(precious)
     (left / "folder").symlink_to(tmp_path / "room")
     assert disk.save() == ""
@@ -277,7 +278,7 @@ def test_nothing_is_written_through_links_that_are_planted(room: Path, reader: R
 
     def plant(name: str) -> Callable[[], None]:
         def act() -> None:
-            (folder,) = (stage.folder / publish.STAGING).iterdir()
+            (folder,) = (stage.folder / staging.STAGING).iterdir()
             modes.append(folder.parent.stat().st_mode & 0o777)
             (folder / name).symlink_to(precious)
 
@@ -349,8 +350,8 @@ def test_another_disk_in_the_way_is_found_before_the_commit(tmp_path: Path) -> N
 )
 def test_a_record_that_is_none_changes_nothing(record: str, tmp_path: Path) -> None:
     save_model(models.llama(), tmp_path)
-    (tmp_path / publish.STAGING).mkdir()
-    (tmp_path / publish.STAGING / publish.RECORD).write_text(record)
+    (tmp_path / staging.STAGING).mkdir()
+    (tmp_path / staging.STAGING / staging.RECORD).write_text(record)
     before = snapshot(tmp_path)
     for act in (lambda: recover(tmp_path), lambda: save_model(models.llama(), tmp_path)):
         with pytest.raises(SaveError, match="expected a commit record"):
@@ -371,7 +372,7 @@ def test_a_disk_that_changes_a_byte(
     names = [(call.name, Path(call.path).name) for call in stage.calls[0]]
 
     def spoil() -> None:
-        (path,) = stage.folder.glob(f"{publish.STAGING}/*/model.safetensors")
+        (path,) = stage.folder.glob(f"{staging.STAGING}/*/model.safetensors")
         data = bytearray(path.read_bytes())
         data[position] ^= 1
         path.write_bytes(data)
@@ -392,20 +393,20 @@ def test_each_step_is_on_disk_before_the_next(room: Path, reader: Reader) -> Non
     token = next(Path(c.path).parent.name for c in stage.calls[0] if c.path.endswith("/probe"))
     for call in stage.calls[0]:
         path, parent = call.path, str(Path(call.path).parent)
-        if path.endswith(f"{publish.RECORD}.draft") and not drafted:
+        if path.endswith(f"{staging.RECORD}.draft") and not drafted:
             drafted = True
             assert not unflushed, "not all that is to be committed is on disk"
         if call.name in ("fsync", "fdatasync"):
             unflushed.discard(path)
             if path == "." and committed and steps and steps[-1] != "flush":
                 steps.append("flush")
-        elif call.name.startswith("rename") and path.endswith(publish.RECORD):
+        elif call.name.startswith("rename") and path.endswith(staging.RECORD):
             assert {Path(name).name for name in unflushed} == {token}, "the draft alone is younger"
             committed = True
-        elif call.name.startswith(("rename", "unlink")) and not path.startswith(publish.STAGING):
+        elif call.name.startswith(("rename", "unlink")) and not path.startswith(staging.STAGING):
             steps.append(path)
-        elif call.name.startswith("unlink") and path.endswith(publish.RECORD):
-            assert not {p for p in unflushed if not p.startswith(publish.STAGING)}
+        elif call.name.startswith("unlink") and path.endswith(staging.RECORD):
+            assert not {p for p in unflushed if not p.startswith(staging.STAGING)}
             assert steps[-1] == "flush"
         if call.changes and call.name not in ("fsync", "fdatasync", "chmod"):
             unflushed |= {parent} if call.name.startswith(("rename", "unlink")) else {path, parent}
@@ -414,7 +415,7 @@ def test_each_step_is_on_disk_before_the_next(room: Path, reader: Reader) -> Non
             elif (
                 call.name.startswith("rename")
                 and not committed
-                and not path.endswith(publish.RECORD)
+                and not path.endswith(staging.RECORD)
             ):
                 unflushed.add(path)  # what was written under another name is not yet on disk
     gate = steps.index("flush")

@@ -19,7 +19,7 @@ from tests.reference.crash.syscalls import Disturbance, Watch, run, why_unavaila
 
 from canonical_saver import recover, save_model
 from canonical_saver.collectives import Ranks
-from canonical_saver.publish import RECORD, STAGING
+from canonical_saver.publishing.staging import RECORD, STAGING
 
 WHY = why_unavailable()
 pytestmark = pytest.mark.skipif(bool(WHY), reason=WHY)

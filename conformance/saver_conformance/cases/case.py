@@ -1,0 +1,386 @@
+"""A case: the plain data that says what is trained, how, and what the saver is asked for.
+
+A case is all that a replay needs. It is frozen, hashable, and travels as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from types import UnionType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+
+from saver_conformance.safe_text import shown
+
+Method = Literal["full", "lora", "qlora"]
+Engine = Literal["single", "ddp", "fsdp1", "fsdp2", "zero1", "zero2", "zero3"]
+
+METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
+ENGINES: tuple[Engine, ...] = ("single", "ddp", "fsdp1", "fsdp2", "zero1", "zero2", "zero3")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mode:
+    """How a model was trained: a method on an engine, named like ``lora-zero3``."""
+
+    method: Method
+    engine: Engine
+
+    @property
+    def name(self) -> str:
+        """The mode's name, ``METHOD-ENGINE``."""
+        return f"{self.method}-{self.engine}"
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether only an adapter is trained."""
+        return self.method != "full"
+
+    def matches(self, patterns: tuple[str, ...]) -> bool:
+        """Whether the name matches one of the shell-style ``patterns``."""
+        return any(fnmatchcase(self.name, pattern) for pattern in patterns)
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the mode called ``name``.
+
+        Raises:
+            ValueError: there is no such mode.
+        """
+        for method in METHODS:
+            for engine in ENGINES:
+                if name == f"{method}-{engine}":
+                    return cls(method, engine)
+        raise ValueError(f"unknown mode {name!r}; a mode is METHOD-ENGINE, e.g. lora-zero3")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+MODES: tuple[Mode, ...] = tuple(Mode(method, engine) for method in METHODS for engine in ENGINES)
+
+Architecture = Literal["llama", "llama-tied", "qwen2", "mixtral", "phi3", "custom"]
+Sizes = Literal["even", "odd"]
+Dtype = Literal["float32", "bfloat16", "mixed"]
+Tokenizer = Literal["chat", "plain"]
+Occupied = Literal["empty", "single", "sharded", "adapter", "another"]
+Guests = Literal["none", "strangers", "readonly", "processor"]
+Trial = Literal["none", "twin", "crash", "trace"]
+Vocabulary = Literal["same", "resized"]
+Head = Literal["declared", "contrary"]
+Generation = Literal["sampling", "contradictory"]
+Handover = Literal["trained", "base"]
+Wrapper = Literal["none", "checkpointing", "compile", "regional"]
+TrainerName = Literal["transformers", "trl-sft", "trl-dpo"]
+
+CUSTOM_LAYERS = (
+    "lora_head",
+    "default",
+    "module",
+    "base_model",
+    "modules_to_save",
+    "_orig_mod",
+    "my_fsdp_wrapped_module",
+    "my_checkpoint_wrapped_module",
+)
+"""Linear layers of the architecture ``custom``: named like parts of PEFT and of wrappers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What ``peft.LoraConfig`` is given.
+
+    Attributes:
+        r: rank of the update.
+        alpha: ``lora_alpha``.
+        targets: names of the adapted linear layers.
+        modules_to_save: names of modules trained whole.
+        bias: which biases are trained.
+        dora: whether magnitudes are trained too.
+        names: the adapters that the model carries; the first is trained, the others, of another
+            rank, are not. PEFT puts ``default`` into the folder itself, others into subfolders.
+    """
+
+    r: int = 4
+    alpha: int = 8
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    modules_to_save: tuple[str, ...] = ()
+    bias: Literal["none", "all", "lora_only"] = "none"
+    dora: bool = False
+    names: tuple[str, ...] = ("default",)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One training run and the save that follows it.
+
+    Attributes:
+        mode: method and engine.
+        architecture: family of the tiny model.
+        sizes: ``odd`` makes vocabulary and feed-forward sizes that no world size divides.
+        dtype: what the model is loaded in; ``mixed`` holds bfloat16 matrices and float32 norms.
+        adapter: the adapter's shape; None for full training.
+        max_shard_size: the limit in bytes of a weight file; None is the library's default.
+        tokenizer: with or without a chat template.
+        planted: whether NaN payloads, -0.0, subnormals and infinities stand in the weights.
+        views: ``custom`` only: whether two of its buffers are overlapping views of one storage.
+        persist: ZeRO-3 only: keep DeepSpeed's default persistence threshold instead of 0.
+        occupied: which earlier save lies in the output folder: of the same model, or ``another``
+            architecture's as older libraries wrote it.
+        guests: what else lies there: files that belong to no save, or, besides, write protection
+            of everything that lies there; or configurations of processors, which no training has.
+        trial: what is done besides one save; ``twin`` saves again, trains on, and does the same
+            training once more without a save; ``crash`` first kills the save at many points,
+            and makes its system calls fail; ``trace`` records the system calls of every rank.
+        vocabulary: ``resized`` adds special tokens to the tokenizer and rows to the embeddings.
+        head: full training only: ``contrary`` ties what the configuration declares to be untied,
+            and unties what it declares to be tied.
+        generation: full training only: ``contradictory`` turns sampling off and keeps its settings,
+            which transformers reads and uses, and refuses to write.
+        handover: what the saver gets as ``model``: the model that was trained, or, as preference
+            tuning does, the base model inside of it, which is not what ``trainer.model`` is.
+        class_name: name of a class that the model is made a subclass as; empty keeps its own.
+        wrapper: what stands around the model or its layers besides the engine: activation
+            checkpointing, ``torch.compile`` of the whole or of each layer.
+        trainer: the class that trains, by the name of the library and its task.
+        world_size: number of ranks; 1 for the engine ``single``.
+        replicas: FSDP2 only: number of groups of ranks that each hold the whole model among them
+            (hybrid sharding); 1 shards over all ranks.
+        nodes: number of machines that the ranks pretend to run on, with one file system.
+        seed: seed of weights, data and training.
+        after: what was trained and saved into the same folder before; None for the first save.
+    """
+
+    mode: Mode
+    architecture: Architecture = "llama"
+    sizes: Sizes = "even"
+    dtype: Dtype = "float32"
+    adapter: Adapter | None = None
+    max_shard_size: int | None = None
+    tokenizer: Tokenizer = "chat"
+    planted: bool = False
+    views: bool = False
+    persist: bool = False
+    occupied: Occupied = "empty"
+    guests: Guests = "none"
+    trial: Trial = "none"
+    vocabulary: Vocabulary = "same"
+    head: Head = "declared"
+    generation: Generation = "sampling"
+    handover: Handover = "trained"
+    class_name: str = ""
+    wrapper: Wrapper = "none"
+    trainer: TrainerName = "transformers"
+    world_size: int = 1
+    replicas: int = 1
+    nodes: int = 1
+    seed: int = 0
+    after: Case | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode.is_adapter != (self.adapter is not None):
+            raise ValueError(f"{self.mode}: an adapter is given for adapter methods and only there")
+        if (self.mode.engine == "single") != (self.world_size == 1):
+            raise ValueError(f"{self.mode}: world size {self.world_size}; only single has 1 rank")
+        if not 1 <= self.nodes <= self.world_size:
+            raise ValueError(f"{self.mode}: {self.world_size} ranks on {self.nodes} nodes")
+        if self.replicas > 1 and self.mode.engine != "fsdp2":
+            raise ValueError(f"{self.mode}: only FSDP2 shards within replicas here")
+        shards, rest = divmod(self.world_size, self.replicas)
+        if rest or (self.replicas > 1 and shards < 2):
+            raise ValueError(f"{self.mode}: {self.replicas} replicas of {self.world_size} ranks")
+        if self.handover == "base" and self.adapter is None:
+            raise ValueError(f"{self.mode}: only a model with an adapter has a base inside of it")
+        if self.head == "contrary" and self.adapter is not None:
+            raise ValueError(f"{self.mode}: an adapter's save does not bring the head's tie")
+        if self.generation != "sampling" and self.adapter is not None:
+            raise ValueError(f"{self.mode}: an adapter's save brings no settings of generation")
+        if self.class_name and self.adapter is not None:
+            raise ValueError(f"{self.mode}: an adapter's save does not name the model's class")
+        if self.after and (self.occupied, self.guests) != ("empty", "none"):
+            raise ValueError(f"{self.mode}: what the folder holds is what the save before left")
+        if self.persist and self.mode.engine != "zero3":
+            raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
+
+    @property
+    def declares_tie(self) -> bool:
+        """Whether the configuration says that the head is the input embedding."""
+        return self.architecture.endswith("-tied")
+
+    @property
+    def reloads_tied(self) -> bool:
+        """Whether the head is the input embedding, and loading makes it so again."""
+        return self.declares_tie and self.head == "declared"
+
+    def saves(self) -> Iterator[Case]:
+        """The case and those that come before it, the last save first."""
+        yield self
+        if self.after is not None:
+            yield from self.after.saves()
+
+    def to_json(self) -> str:
+        """The case as one line of JSON, keys in the order of the fields."""
+        return json.dumps(self._to_plain())
+
+    def to_short_json(self) -> str:
+        """The mode, and what differs from its plainest case; ``from_json`` reads it too."""
+        return json.dumps(self._to_short())
+
+    def _to_short(self) -> dict[str, Any]:
+        short = _differences(self._to_plain(), _plainest(self.mode)._to_plain())
+        if self.after is not None:
+            short["after"] = self.after._to_short()
+        return {"mode": self.mode.name, **short}
+
+    def _to_plain(self) -> dict[str, Any]:
+        after = self.after._to_plain() if self.after else None
+        return {**asdict(replace(self, after=None)), "mode": self.mode.name, "after": after}
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The case that ``to_json`` wrote; what is left out is as in its mode's plainest case.
+
+        Raises:
+            ValueError: the text is no case.
+        """
+        return cls._from_plain(json.loads(text))
+
+    @classmethod
+    def _from_plain(cls, plain: Any) -> Self:
+        if not isinstance(plain, Mapping):
+            raise ValueError("a case is a JSON object")
+        _check_values("a case", cls, plain)
+        if "mode" not in plain:
+            raise ValueError("a case needs a mode")
+        mode = Mode.parse(plain["mode"])
+        usual = _plainest(mode)
+        adapter, after = plain.get("adapter", usual.adapter), plain.get("after")
+        return cls(
+            **{
+                "world_size": usual.world_size,
+                **plain,
+                "mode": mode,
+                "adapter": _adapter(adapter) if isinstance(adapter, Mapping) else adapter,
+                "after": None if after is None else cls._from_plain(after),
+            }
+        )
+
+
+def _plainest(mode: Mode) -> Case:
+    """The case of ``mode`` in which every field has its default."""
+    adapter = Adapter() if mode.is_adapter else None
+    return Case(mode, adapter=adapter, world_size=1 if mode.engine == "single" else 2)
+
+
+def _differences(plain: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The items of ``plain`` that ``usual`` does not have, those of mappings one by one."""
+    return {
+        name: _differences(value, usual[name]) if isinstance(usual[name], Mapping) else value
+        for name, value in plain.items()
+        if value != usual[name]
+    }
+
+
+def _adapter(plain: Mapping[str, Any]) -> Adapter:
+    _check_values("an adapter", Adapter, plain)
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
+    }
+    return Adapter(**values)
+
+
+def _check_values(what: str, kind: type, plain: Mapping[str, Any]) -> None:
+    """Raise a ValueError, one line long, unless ``plain`` has the keys and values of ``kind``."""
+    hints = get_type_hints(kind)
+    if unknown := sorted(set(plain) - set(hints)):
+        raise ValueError(f"unknown keys in {what}: {', '.join(unknown)}")
+    for name, value in plain.items():
+        check_value(kind, name, value)
+
+
+def check_value(kind: type, name: str, value: Any) -> None:
+    """Look whether JSON's ``value`` can stand in the field ``name`` of ``kind``.
+
+    Raises:
+        ValueError: it cannot; the message is one line.
+    """
+    hint = get_type_hints(kind)[name]
+    if not _fits(value, hint):
+        raise ValueError(f"{name}: expected {_wanted(hint)}, found {shown(value)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether JSON's ``value`` can stand for what ``hint`` says."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        return value in get_args(hint)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in get_args(hint))
+    if origin is tuple:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if hint is Mode:
+        return isinstance(value, str)
+    if hint in (Adapter, Case):
+        return isinstance(value, Mapping)
+    return type(value) is hint  # True is no number
+
+
+def _wanted(hint: Any) -> str:
+    """What ``_fits`` accepts, in words."""
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) is UnionType:
+        return " or ".join(_wanted(part) for part in get_args(hint))
+    if get_origin(hint) is tuple:
+        return "a list of names"
+    words = {bool: "true or false", int: "a whole number", type(None): "null"}
+    return words.get(hint, "text" if hint in (str, Mode) else "an object")
+
+
+def select_modes(patterns: str) -> tuple[Mode, ...]:
+    """The modes that a list like ``full-ddp,lora-*`` names; ``all`` names all.
+
+    Raises:
+        ValueError: a part of the list names none, or there is no part.
+    """
+    names = [part.strip() for part in patterns.split(",") if part.strip()]
+    parts = tuple("*" if name == "all" else name for name in names)
+    if not parts:
+        raise ValueError("no mode is named")
+    for part in parts:
+        if not any(mode.matches((part,)) for mode in MODES):
+            raise ValueError(
+                f"no mode is called {part!r}; see: saver-conformance list modes"
+            )
+    return tuple(mode for mode in MODES if mode.matches(parts))
+
+
+Family = Literal["torch", "deepspeed"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WorldKey:
+    """Which world a case needs; cases with equal keys share one.
+
+    Attributes:
+        family: DeepSpeed changes its process for good, so its engines have worlds of their own.
+        size: number of ranks; a world of one has no process group, as training on one device.
+        nodes: number of machines that it pretends to be, in which ranks have their local numbers.
+    """
+
+    family: Family
+    size: int
+    nodes: int = 1
+
+    @classmethod
+    def of(cls, mode: Mode, size: int, nodes: int = 1) -> Self:
+        """The key for training ``mode`` on ``size`` ranks, spread over ``nodes`` machines."""
+        return cls("deepspeed" if mode.engine.startswith("zero") else "torch", size, nodes)
+
+    def node_of(self, rank: int) -> range:
+        """All ranks on the machine of ``rank``; the last machine may hold fewer."""
+        full = -(-self.size // self.nodes)
+        first = rank - rank % full
+        return range(first, min(first + full, self.size))

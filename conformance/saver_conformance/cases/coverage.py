@@ -1,0 +1,66 @@
+"""How much of the table of pairs a run has tried, and what no run can try."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from saver_conformance.cases.case import Case, Mode
+from saver_conformance.cases.pairwise import pairs_in
+from saver_conformance.cases.profiles import pairs_of
+from saver_conformance.cases.strategies import all_axes, row_of, why_invalid
+
+NO_COMPLETION = "no values of the other axes go with both"
+"""Why a pair is unreachable that no rule speaks of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Pairs of values of two axes, summed over modes.
+
+    Attributes:
+        covered: pairs that stand together in some case that was run.
+        possible: pairs that stand together in any case at all.
+        unreachable: number of the other pairs by the reason why no case has them.
+    """
+
+    covered: int
+    possible: int
+    unreachable: Mapping[str, int] = field(default_factory=dict)
+
+
+def measure(modes: Iterable[Mode], run: Iterable[Case]) -> Coverage:
+    """The pairs that ``run`` covers in ``modes``, of the last save where there are several."""
+    cases = tuple(run)
+    covered = possible = 0
+    unreachable: Counter[str] = Counter()
+    for mode in modes:
+        table = pairs_of(mode)
+        axes = all_axes(mode)
+        seen = {
+            pair
+            for case in cases
+            if case.mode == mode
+            # A draw may have a value that the table does not: any class name, for instance.
+            for pair in pairs_in({n: v for n, v in row_of(case).items() if v in axes[n]})
+        }
+        covered += len(seen)
+        possible += table.possible
+        unreachable += _unreachable(mode, table.possible)
+    return Coverage(covered, possible, dict(unreachable.most_common()))
+
+
+def _unreachable(mode: Mode, possible: int) -> Counter[str]:
+    """How many pairs no case of ``mode`` has, by reason."""
+    axes = all_axes(mode)
+    reasons = [
+        why_invalid({first: a, second: b}, mode)
+        for first, second in combinations(axes, 2)
+        for a in axes[first]
+        for b in axes[second]
+    ]
+    found = Counter(filter(None, reasons))
+    rest = len(reasons) - found.total() - possible
+    return found + Counter({NO_COMPLETION: rest})  # the sum leaves out what is 0

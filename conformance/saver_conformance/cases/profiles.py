@@ -1,0 +1,152 @@
+"""Which cases a run tries: a glance, a survey, the gate, or without end.
+
+``smoke`` tries every mode with the least that tells a saver that works from one that does not.
+``survey`` tries what the savers that people use are known to lose things by.
+``gate`` tries a table of all pairs of the axes for every mode, and derandomized draws on top.
+``explore`` draws on and on; see ``explore.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache
+from typing import Any, Literal
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.strategies import SearchStrategy
+
+from saver_conformance.cases.case import Case, Mode, WorldKey
+from saver_conformance.cases.pairwise import Table, cover_pairs
+from saver_conformance.cases.strategies import axes_of, cases, is_valid, make_case
+
+Profile = Literal["smoke", "survey", "gate", "explore"]
+
+GATE_DRAWS = 5
+"""Derandomized draws for each mode on top of the table of pairs."""
+GATE_SPREAD_DRAWS = 2
+"""Derandomized draws for each mode of several ranks, on three of them and two nodes."""
+
+_SMOKE_FULL: tuple[dict[str, Any], ...] = (
+    {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded", "trial": "twin"},
+    {"architecture": "mixtral", "sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
+    | {"planted": True, "guests": "strangers", "wrapper": "compile"},
+    {"architecture": "custom", "wrapper": "checkpointing", "vocabulary": "resized"}
+    | {"occupied": "another", "guests": "processor"},
+)
+_SMOKE_ADAPTER: tuple[dict[str, Any], ...] = (
+    {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"}
+    | {"trial": "twin"},
+    {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "planted": True}
+    | {"modules_to_save": ("lm_head",), "guests": "strangers", "wrapper": "compile"},
+    {"architecture": "custom", "targets": "all", "names": ("default", "style")}
+    | {"handover": "base", "wrapper": "checkpointing", "vocabulary": "resized"}
+    | {"occupied": "another", "guests": "processor"},
+)
+SMOKE_NODES = (1, 2, 1)
+"""Number of machines that the ranks of each row of ``smoke`` pretend to run on."""
+
+_FOUR_RANKS: dict[str, Any] = {"sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
+_FOUR_RANKS |= {"planted": True}
+_SHARDED = ("fsdp1", "fsdp2", "zero3")
+
+_SURVEY_FULL: tuple[dict[str, Any], ...] = (
+    {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded", "trial": "twin"},
+    {"architecture": "mixtral", "sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
+    | {"planted": True, "guests": "strangers"},
+    {"architecture": "qwen2", "max_shard_size": 4_000, "occupied": "single"}
+    | {"vocabulary": "resized"},
+)
+_SURVEY_ADAPTER: tuple[dict[str, Any], ...] = (
+    {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"}
+    | {"trial": "twin"},
+    {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "planted": True}
+    | {"modules_to_save": ("lm_head",), "guests": "strangers"},
+    {"targets": "embeddings", "vocabulary": "resized"},
+)
+_SURVEY_SINGLE_ADAPTER: tuple[dict[str, Any], ...] = ({"handover": "base"},)
+
+
+def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
+    """The cases of ``mode`` that ``profile`` plans; none for ``explore``, which plans nothing."""
+    if profile == "smoke":
+        rows = _SMOKE_ADAPTER if mode.is_adapter else _SMOKE_FULL
+        return tuple(
+            make_case(mode, row, nodes=nodes, seed=seed)
+            for seed, (row, nodes) in enumerate(zip(rows, SMOKE_NODES, strict=True))
+        )
+    if profile == "survey":
+        rows = _SURVEY_ADAPTER if mode.is_adapter else _SURVEY_FULL
+        if mode.is_adapter and mode.engine == "single":
+            rows += _SURVEY_SINGLE_ADAPTER
+        return tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
+    if profile == "gate":
+        rows_of_pairs = enumerate(pairs_of(mode).rows)
+        table = (make_case(mode, row, seed=seed) for seed, row in rows_of_pairs)
+        draws = _draw(cases(mode, world_size=2, nodes=1), GATE_DRAWS)
+        if mode.engine != "single":
+            draws += _draw(cases(mode, world_size=3, nodes=2), GATE_SPREAD_DRAWS)
+        if mode.engine in _SHARDED:  # FSDP2 shards within two replicas
+            draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
+        # Trials first: a saver that fails in many cases may have spoilt its mode before the last.
+        return tuple(dict.fromkeys((*_trials(mode), _sequence(mode), *table, *draws)))
+    return ()
+
+
+def _trials(mode: Mode) -> tuple[Case, ...]:
+    """What ``mode`` is tried on in simple cases of their own."""
+    twin = make_case(mode, {"trial": "twin"})
+    earlier = "adapter" if mode.is_adapter else "single"
+    crash = make_case(mode, {"trial": "crash", "occupied": earlier})
+    if mode.engine == "single":
+        return (twin, crash)
+    return (twin, crash, make_case(mode, {"trial": "trace", "occupied": "sharded"}))
+
+
+def _sequence(mode: Mode) -> Case:
+    """The last of three saves into one folder: the first by another method, then other shapes."""
+    if mode.is_adapter:
+        first = make_case(Mode("full", mode.engine), {"tokenizer": "chat", "max_shard_size": 4_000})
+        second = make_case(mode, {"names": ("default", "style")})
+        third = make_case(mode, {"r": 7, "targets": "all"})
+    else:
+        first = make_case(Mode("lora", mode.engine), {"tokenizer": "chat"})
+        second = make_case(mode, {"max_shard_size": 4_000})
+        third = make_case(mode, {"tokenizer": "chat"})
+    return replace(third, after=replace(second, after=first))
+
+
+@cache
+def pairs_of(mode: Mode) -> Table:
+    """The table of all pairs of ``mode``'s axes."""
+    return cover_pairs(axes_of(mode), lambda row: is_valid(row, mode))
+
+
+def in_order(cases: Iterable[Case]) -> tuple[Case, ...]:
+    """``cases`` so that neighbours share a world, an engine and a mode."""
+
+    def place(case: Case) -> tuple[WorldKey, str, Mode]:
+        return WorldKey.of(case.mode, case.world_size, case.nodes), case.mode.engine, case.mode
+
+    return tuple(sorted(cases, key=place))
+
+
+def _draw(strategy: SearchStrategy[Case], count: int) -> tuple[Case, ...]:
+    """The same ``count`` draws on every machine."""
+    drawn: list[Case] = []
+
+    @settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def collect(case: Case) -> None:
+        drawn.append(case)
+
+    function: Callable[[], None] = collect
+    function()
+    return tuple(drawn)

@@ -1,0 +1,260 @@
+"""Hypothesis strategies for cases, for this suite and for tests of one's own.
+
+Every axis lists its simplest value first, which is where shrinking ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from hypothesis import strategies as st
+
+from saver_conformance.cases.case import (
+    CUSTOM_LAYERS,
+    METHODS,
+    MODES,
+    Adapter,
+    Architecture,
+    Case,
+    Mode,
+    Trial,
+)
+from saver_conformance.cases.class_names import causal_lm_class_names, one_for_each_letter
+from saver_conformance.cases.limits import why_untrainable
+
+AXES: Mapping[str, Sequence[Any]] = {
+    "architecture": ("llama", "llama-tied", "qwen2", "mixtral", "phi3", "custom"),
+    "sizes": ("even", "odd"),
+    "dtype": ("float32", "bfloat16", "mixed"),
+    "max_shard_size": (None, 20_000, 4_000),
+    "tokenizer": ("plain", "chat"),
+    "planted": (False, True),
+    "views": (False, True),
+    "occupied": ("empty", "single", "sharded", "adapter", "another"),
+    "guests": ("none", "strangers", "readonly", "processor"),
+    "vocabulary": ("same", "resized"),
+    "wrapper": ("none", "checkpointing", "compile", "regional"),
+}
+"""The axes of every case and their values, the simplest first."""
+
+ADAPTER_AXES: Mapping[str, Sequence[Any]] = {
+    "r": (4, 1, 7),
+    "targets": ("attention", "all", "embeddings"),
+    "modules_to_save": ((), ("lm_head",), ("embed_tokens", "lm_head")),
+    "bias": ("none", "all", "lora_only"),
+    "dora": (False, True),
+    "names": (("default",), ("style",), ("default", "style")),
+}
+"""The axes of an adapter; ``targets`` is a selection, resolved for each architecture."""
+
+_LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_TARGETS: dict[Architecture, dict[str, tuple[str, ...]]] = {
+    "llama": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
+    "llama-tied": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
+    "qwen2": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
+    "mixtral": {"attention": ("q_proj", "v_proj"), "all": _LLAMA[:4]},
+    "phi3": {
+        "attention": ("qkv_proj",),
+        "all": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+    },
+    "custom": {"attention": ("q_proj", "v_proj"), "all": (*_LLAMA, *CUSTOM_LAYERS)},
+}
+
+WORLD_SIZES = (2, 3, 4)
+"""Numbers of ranks of the modes that have several, the simplest first."""
+
+NODES = (1, 2)
+"""Numbers of machines that the ranks are spread over, the simplest first."""
+
+REPLICAS = (1, 2)
+"""Numbers of replicas that four ranks shard within, under FSDP2; the simplest first."""
+
+ORDINARY = 9
+"""Draws without a trial for one with each: a trial makes many saves."""
+
+LARGEST_SEED = 99
+"""Seeds are small, so that a case stays easy to read."""
+
+
+@cache
+def axes_of(mode: Mode) -> Mapping[str, Sequence[Any]]:
+    """The axes of ``mode``'s cases, with the values that its engine can train."""
+    axes = all_axes(mode)
+    simplest = {name: values[0] for name, values in axes.items()}
+    return {
+        name: tuple(
+            value for value in values if not why_untrainable(_case(mode, {**simplest, name: value}))
+        )
+        for name, values in axes.items()
+    }
+
+
+def make_case(
+    mode: Mode,
+    values: Mapping[str, Any],
+    *,
+    world_size: int = 2,
+    nodes: int = 1,
+    replicas: int = 1,
+    seed: int = 0,
+) -> Case:
+    """The case with ``values`` on the axes; an axis that is not named takes its simplest value.
+
+    ``world_size`` and ``nodes`` are those of the modes that have several ranks, ``replicas`` those
+    of the modes that shard within replicas. ``values`` may name them too, and ``trial`` and
+    ``after``: they are no axes, because the profiles plan them apart.
+    """
+    row = {name: values.get(name, options[0]) for name, options in all_axes(mode).items()}
+    row |= {"trial": values.get("trial", "none"), "after": values.get("after")}
+    size, spread = values.get("world_size", world_size), values.get("nodes", nodes)
+    return _case(mode, row, size, spread, values.get("replicas", replicas), seed)
+
+
+def all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
+    """The axes of ``mode``'s cases, with the values that its engine cannot train too."""
+    axes = {**AXES, **(ADAPTER_AXES if mode.is_adapter else {})}
+    if not mode.is_adapter:
+        # Removing a prefix is easily confused with removing any of its letters.
+        axes["head"] = ("declared", "contrary")
+        axes["generation"] = ("sampling", "contradictory")
+        axes["class_name"] = ("", *one_for_each_letter("FSDP"))
+    if mode.is_adapter:
+        axes["handover"] = ("trained", "base")
+    if mode.engine == "zero3":
+        axes["persist"] = (False, True)
+    return axes
+
+
+def _case(
+    mode: Mode,
+    row: Mapping[str, Any],
+    world_size: int = 2,
+    nodes: int = 1,
+    replicas: int = 1,
+    seed: int = 0,
+) -> Case:
+    shape = {name: value for name, value in row.items() if name in ADAPTER_AXES}
+    plain = {name: value for name, value in row.items() if name not in ADAPTER_AXES}
+    adapter = _adapter(row["architecture"], shape) if mode.is_adapter else None
+    if mode.engine == "single":
+        world_size, nodes = 1, 1
+    if mode.engine != "fsdp2":
+        replicas = 1
+    plain |= {"world_size": world_size, "nodes": nodes, "replicas": replicas, "seed": seed}
+    return Case(mode, adapter=adapter, **plain)
+
+
+def row_of(case: Case) -> dict[str, Any]:
+    """The values of ``case`` on the axes of its mode; what ``make_case`` was given."""
+    row = {
+        name: getattr(case.adapter if name in ADAPTER_AXES else case, name)
+        for name in all_axes(case.mode)
+        if name != "targets"
+    }
+    if case.adapter is not None:
+        selections = (*_TARGETS[case.architecture], "embeddings")
+        row["targets"] = next(
+            (
+                chosen
+                for chosen in selections
+                if _targets(case.architecture, chosen) == case.adapter.targets
+            ),
+            case.adapter.targets,
+        )
+    return row
+
+
+def _targets(architecture: Architecture, chosen: str) -> tuple[str, ...]:
+    if chosen == "embeddings":
+        return (*_TARGETS[architecture]["attention"], "embed_tokens")
+    return _TARGETS[architecture][chosen]
+
+
+def _adapter(architecture: Architecture, shape: Mapping[str, Any]) -> Adapter:
+    targets = _targets(architecture, shape["targets"])
+    return Adapter(alpha=2 * shape["r"], **{**shape, "targets": targets})
+
+
+def why_invalid(values: Mapping[str, Any], mode: Mode | None = None) -> str:
+    """Why no case has ``values`` on some of the axes; empty when one has, and ``mode`` trains it.
+
+    The simplest value of an axis goes with everything, so a part of the axes is enough to tell.
+    """
+    if values.get("views") and values.get("architecture", "custom") != "custom":
+        return "only the custom architecture has buffers that could share a storage"
+    trained = values.get("modules_to_save") or ()
+    embeddings_targeted = values.get("targets") == "embeddings"
+    if values.get("architecture") == "llama-tied" and (trained or embeddings_targeted):
+        return "training one half of a tied pair apart is a question of its own"
+    if embeddings_targeted and "embed_tokens" in trained:
+        return "a module is adapted or trained whole"
+    if len(values.get("names") or ()) > 1 and values.get("bias", "none") != "none":
+        return "PEFT trains biases where there is one adapter only (peft/tuners/lora/model.py)"
+    return "" if mode is None else why_untrainable(make_case(mode, values))
+
+
+def is_valid(values: Mapping[str, Any], mode: Mode | None = None) -> bool:
+    """Whether a case with ``values`` on some of the axes makes sense, and ``mode`` can train it."""
+    return not why_invalid(values, mode)
+
+
+@st.composite
+def adapters(draw: st.DrawFn, architecture: Architecture = "llama") -> Adapter:
+    """Draw the shape of an adapter for a model of ``architecture``."""
+    shape: dict[str, Any] = {}
+    for name, values in ADAPTER_AXES.items():
+        known = {"architecture": architecture, **shape}
+        fitting = [value for value in values if is_valid({**known, name: value})]
+        shape[name] = draw(st.sampled_from(fitting))
+    return _adapter(architecture, shape)
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn,
+    mode: Mode | None = None,
+    world_size: int | None = None,
+    nodes: int | None = None,
+    *,
+    earlier: int = 0,
+    trials: bool = False,
+) -> Case:
+    """Draw a case that can be trained, of ``mode`` or of any.
+
+    Args:
+        draw: given by Hypothesis.
+        mode: the mode, an object or None for all.
+        world_size: number of ranks of the modes that have several; None for any.
+        nodes: number of machines that they are spread over; None for any.
+        earlier: how many saves into the same folder may come before it.
+        trials: whether more than one save may be made of it.
+    """
+    chosen = draw(st.sampled_from(MODES)) if mode is None else mode
+    row: dict[str, Any] = {}
+    for name, values in axes_of(chosen).items():
+        if name == "class_name":
+            values = ("", *causal_lm_class_names())
+        # The same draws whatever came out before, so that shrinking can change one value alone.
+        value = draw(st.sampled_from(values))
+        row[name] = value if is_valid({**row, name: value}, chosen) else values[0]
+    if trials:
+        row["trial"] = draw(st.sampled_from((*["none"] * ORDINARY, *_trials(chosen))))
+    seed = draw(st.integers(0, LARGEST_SEED))
+    size = draw(st.sampled_from(WORLD_SIZES)) if world_size is None else world_size
+    spread = draw(st.sampled_from(NODES)) if nodes is None else nodes
+    hybrid = chosen.engine == "fsdp2" and size == 4
+    replicas = draw(st.sampled_from(REPLICAS if hybrid else REPLICAS[:1]))
+    case = make_case(chosen, row, world_size=size, nodes=spread, replicas=replicas, seed=seed)
+    # Last, and drawn in any case, so that shrinking leaves it out without a change to the rest.
+    first = not draw(st.integers(0, earlier))
+    if first or (case.occupied, case.guests) != ("empty", "none"):
+        return case
+    before = Mode(draw(st.sampled_from(METHODS)), chosen.engine)
+    return replace(case, after=draw(cases(before, size, spread, earlier=earlier - 1)))
+
+
+def _trials(mode: Mode) -> tuple[Trial, ...]:
+    return ("twin", "crash") if mode.engine == "single" else ("twin", "crash", "trace")

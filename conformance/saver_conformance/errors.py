@@ -1,0 +1,35 @@
+"""The errors of the suite; none of them accuses a saver."""
+
+from __future__ import annotations
+
+
+class HarnessFailedError(Exception):
+    """The suite cannot judge anything in this environment; the message says what to look at."""
+
+
+class UnknownSaverError(Exception):
+    """The saver's address leads to no function."""
+
+
+class Unavailable(RuntimeError):  # noqa: N818 - a status, as in the report
+    """What a case needs is not installed here."""
+
+
+class KeepError(Exception):
+    """Copies cannot be kept where they are asked for."""
+
+
+class ReportFolderError(Exception):
+    """No report can be written where it is asked for."""
+
+
+class ResultError(ValueError):
+    """A file is no report."""
+
+
+class ClaimsFileError(Exception):
+    """A file of claims does not have the form that ``claims_file.py`` describes."""
+
+
+class WaiverFileError(Exception):
+    """Waivers do not have the form that ``verdict/waivers.py`` describes, or match nothing that exists."""

@@ -1,0 +1,1 @@
+"""Runs cases one after the other: train, save, observe, check."""

@@ -1,0 +1,1 @@
+"""Ranks, reload servers, traces and injected faults: everything that is a process."""

@@ -1,0 +1,171 @@
+"""A save in forked copies of the ranks, traced and disturbed, which costs the ranks nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from saver_conformance.processes.strace import is_traced
+from saver_conformance.processes.time_limit import TimeLimit
+from saver_conformance.processes.traceback_text import describe_exception
+
+ATTACH_LIMIT = 30.0
+"""Seconds for strace to attach."""
+
+_POLL = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """How a rehearsed save ended on one rank.
+
+    Attributes:
+        status: as of a rank; ``unready``: the copies did not find each other, or strace did not
+            attach, so that the saver was not called.
+        detail: traceback, signal or what strace said.
+    """
+
+    status: Literal["returned", "raised", "died", "hung", "unready"]
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """One rehearsed save, seen from one rank.
+
+    Attributes:
+        strace: the command, to be followed by a process id; empty for none.
+        meeting: a folder for the ranks of this rehearsal alone.
+        rank: number of this rank.
+        limit: seconds after which the save counts as hanging.
+        grace: seconds that it gets once it has failed on another rank.
+    """
+
+    strace: Sequence[str]
+    meeting: Path
+    rank: int
+    limit: float
+    grace: float
+
+    @property
+    def said(self) -> Path:
+        """File for the traceback of the copy and the complaints of strace."""
+        return self.meeting / f"said-{self.rank}"
+
+    def fail(self) -> None:
+        """Let the other ranks know that this one has failed."""
+        (self.meeting / f"failed-{self.rank}").touch()
+
+    def has_failed_elsewhere(self) -> bool:
+        """Whether another rank has failed."""
+        return any(self.meeting.glob("failed-*"))
+
+
+def rehearse(
+    save: Callable[[], object], rehearsal: Rehearsal, connect: Callable[[], object] = lambda: None
+) -> Rehearsed:
+    """Fork, trace the copy if that is asked for, save in it, and say how it ended.
+
+    Args:
+        save: calls the saver.
+        rehearsal: how it is watched.
+        connect: called in the copy before it is traced; brings it together with the others.
+    """
+    waiting, go = os.pipe()
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(go)
+        os.close(told)
+        _save_in_child(save, connect, waiting, tell, rehearsal.said)
+    os.close(waiting)
+    os.close(tell)
+    tracer = None
+    try:
+        if not os.read(told, 1):
+            return _unready(rehearsal)
+        if rehearsal.strace:
+            with rehearsal.said.open("w") as complaints:
+                tracer = subprocess.Popen([*rehearsal.strace, str(child)], stderr=complaints)
+            if not _is_attached(child, tracer):
+                return _unready(rehearsal)
+        os.write(go, b"!")
+        return _wait(child, rehearsal)
+    finally:
+        os.close(go)
+        os.close(told)
+        _end(child)
+        if tracer is not None:
+            tracer.wait()
+
+
+def _save_in_child(
+    save: Callable[[], object], connect: Callable[[], object], waiting: int, tell: int, said: Path
+) -> None:
+    code = 1
+    try:
+        allow_any_tracer = 0x59616D61  # PR_SET_PTRACER of linux/prctl.h
+        ctypes.CDLL(None).prctl(allow_any_tracer, ctypes.c_ulong(-1), 0, 0, 0)
+        connect()
+        os.write(tell, b"!")
+        if os.read(waiting, 1):
+            save()
+            code = 0
+    except BaseException as error:
+        said.write_text(describe_exception(error), errors="backslashreplace")
+    finally:
+        os._exit(code)
+
+
+def _unready(rehearsal: Rehearsal) -> Rehearsed:
+    rehearsal.fail()
+    return Rehearsed("unready", rehearsal.said.read_text(errors="replace"))
+
+
+def _is_attached(child: int, tracer: subprocess.Popen[bytes]) -> bool:
+    time_limit = TimeLimit(ATTACH_LIMIT)
+    while time_limit.left() > 0 and tracer.poll() is None:
+        if is_traced(child):
+            return True
+        time.sleep(_POLL)
+    return False
+
+
+def _wait(child: int, rehearsal: Rehearsal) -> Rehearsed:
+    time_limit, why = TimeLimit(rehearsal.limit), f"within {rehearsal.limit:g} s"
+    alone = True
+    while time_limit.left() > 0:
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None:
+            how = _describe(ended.si_code, ended.si_status, rehearsal.said)
+            if how.status != "returned":
+                rehearsal.fail()
+            return how
+        if alone and rehearsal.has_failed_elsewhere():
+            alone = False
+            if time_limit.shorten(rehearsal.grace):
+                why = f"within {rehearsal.grace:g} s after another rank failed"
+        time.sleep(_POLL)
+    rehearsal.fail()
+    return Rehearsed("hung", f"did not return {why}")
+
+
+def _describe(code: int, status: int, said: Path) -> Rehearsed:
+    if code == os.CLD_EXITED and status in (0, 1):
+        text = said.read_text(errors="replace") if status else ""
+        return Rehearsed("raised" if status else "returned", text)
+    if code == os.CLD_EXITED:
+        return Rehearsed("died", f"exit code {status}")
+    return Rehearsed("died", f"killed by {signal.Signals(status).name}")
+
+
+def _end(child: int) -> None:
+    os.kill(child, signal.SIGKILL)  # a zombie does not mind
+    os.waitpid(child, 0)

@@ -1,0 +1,69 @@
+"""What the judge and a rank send each other."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+from dataclasses import asdict, dataclass
+from typing import Literal, Self
+
+Status = Literal["returned", "raised", "unavailable", "died", "hung"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one request on one rank.
+
+    Attributes:
+        status: ``unavailable`` when a library or an engine is missing here; ``died`` and ``hung``
+            are said by the judge on behalf of a rank that cannot answer.
+        detail: traceback, stacks or reason; when it returned, what was asked for.
+        seconds: time that the request took on the rank.
+        place: the saver's own innermost frame, where it did not return; empty if none is known.
+    """
+
+    status: Status
+    detail: str = ""
+    seconds: float = 0.0
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RankStart:
+    """How a rank is set up, passed as its only argument.
+
+    Attributes:
+        requests: descriptor from which requests are read.
+        answers: descriptor to which answers are written.
+        stacks: file that receives the stacks of all threads on SIGUSR1 and on a crash.
+        judge: process id of the judge; the rank does not outlive it.
+        episode: module that has ``prepare(case, folder)``.
+        group: ``gloo`` or ``nccl`` joins a process group described by the environment; empty
+            joins none.
+    """
+
+    requests: int
+    answers: int
+    stacks: str
+    judge: int
+    episode: str
+    group: str
+
+    def to_json(self) -> str:
+        """The settings as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The settings that ``to_json`` wrote."""
+        return cls(**json.loads(text))
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when ``parent`` ends."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the line above
+        os._exit(1)

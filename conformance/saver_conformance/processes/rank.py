@@ -1,0 +1,210 @@
+"""One rank of a world: a process that stays up and takes case after case.
+
+Started by ``world.py``, never by hand. Requests and answers are lines of JSON on two pipes that
+are neither stdout nor stderr, so whatever a saver prints cannot garble them. Torch is imported
+only where a process group is asked for.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import inspect
+import io
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from saver_conformance.observation.process_diff import changes
+from saver_conformance.processes.forked_save import Rehearsal, rehearse
+from saver_conformance.processes.protocol import Answer, RankStart, die_with_parent
+from saver_conformance.processes.reconnect import connect_again
+from saver_conformance.processes.traceback_text import describe_exception, headline, place_of
+
+Saver = Callable[[Any, Any, Any], object]
+
+
+
+
+
+
+class SaverNotFoundError(Exception):
+    """The address ``package.module:function`` leads to no function."""
+
+
+def find_saver(address: str) -> Saver:
+    """Import the function at ``package.module:function``.
+
+    Raises:
+        SaverNotFoundError: there is none, or its module cannot be imported.
+    """
+    module_name, separator, path = address.partition(":")
+    if not (module_name and separator and path):
+        raise SaverNotFoundError(f"{address!r} is no saver; write package.module:function")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # a module that ends the process is not importable
+        told = describe_exception(error)
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(
+            f"{error.name}."
+        ):
+            told = f"{headline(error)}; run it where the saver is importable, or set PYTHONPATH"
+        raise SaverNotFoundError(
+            f"the saver's module {module_name!r} is not importable: {told}"
+        ) from error
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    if not callable(found):
+        raise SaverNotFoundError(f"module {module_name!r} has no function {path!r}")
+    _check_signature(address, found)
+    saver: Saver = found
+    return saver
+
+
+def _check_signature(address: str, saver: Callable[..., object]) -> None:
+    """Raise unless ``saver`` takes three arguments, or nobody can tell."""
+    if hasattr(saver, "__signature__"):  # what a decorator says need not be what it does
+        return
+    try:
+        signature = inspect.signature(saver, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind("cfg", "trainer", "model")
+    except TypeError as error:
+        name = address.partition(":")[2]
+        raise SaverNotFoundError(
+            f"{address} is called as function(cfg, trainer, model) on every rank, which "
+            f"{name}{signature} does not take: {error}"
+        ) from error
+
+
+
+
+class Rank:
+    """The state between requests: the imported bench, the saver and the episode at hand."""
+
+    def __init__(self, start: RankStart) -> None:
+        self._start = start
+        self._savers: dict[str, Saver] = {}
+        self._episode: Any = None
+        self._seen: dict[str, dict[str, str]] = {}
+
+    def answer(self, request: dict[str, Any]) -> Answer:
+        """Do what ``request`` says; whatever it raises becomes the answer."""
+        do = request.pop("do")
+        step: Callable[..., str | None] = getattr(self, f"_{do}")
+        started = time.monotonic()
+        try:
+            detail = step(**request)
+        except SaverNotFoundError as error:
+            return Answer("unavailable", str(error))
+        except BaseException as error:
+            seconds = time.monotonic() - started
+            if _is_unavailable(error):
+                return Answer("unavailable", str(error), seconds)
+            if do == "save":
+                module = sys.modules.get(request["saver"].partition(":")[0])
+                place = place_of(error, module)
+                return Answer("raised", describe_exception(error), seconds, place)
+            return Answer("raised", traceback.format_exc(), seconds)
+        return Answer("returned", detail or "", time.monotonic() - started)
+
+    def _join(self) -> None:
+        importlib.import_module(self._start.episode)
+        if self._start.group:
+            import torch.distributed as dist
+
+            dist.init_process_group(self._start.group)
+
+    def _load(self, saver: str) -> None:
+        self._savers[saver] = find_saver(saver)
+
+    def _prepare(self, case: str, folder: str) -> None:
+        from saver_conformance.cases.case import Case
+
+        bench = importlib.import_module(self._start.episode)
+        self._episode = bench.prepare(Case.from_json(case), Path(folder))
+        self._seen = self._episode.look()
+
+    def _save(self, saver: str) -> None:
+        episode = self._episode
+        self._savers[saver](episode.cfg, episode.trainer, episode.model)
+
+    def _compare(self) -> str:
+        return json.dumps([asdict(change) for change in changes(self._seen, self._episode.look())])
+
+    def _step(self, path: str) -> None:
+        self._episode.step(Path(path))
+
+    def _rehearse(
+        self, saver: str, strace: list[list[str]], meeting: str, limit: float, grace: float
+    ) -> str:
+        number = int(os.environ.get("RANK", "0"))
+        how = Rehearsal(strace[number], Path(meeting), number, limit, grace)
+        connect = partial(connect_again, how.meeting) if self._start.group else lambda: None
+        return json.dumps(asdict(rehearse(partial(self._save, saver), how, connect)))
+
+    def _meet(self) -> None:
+        if not self._start.group:
+            return
+        import torch
+        import torch.distributed as dist
+
+        # Of another value on each rank: what one of them has left over from an earlier collective
+        # would be found in the sum.
+        total = torch.tensor([2 ** dist.get_rank()])
+        for _ in range(2):
+            dist.barrier()
+            dist.all_reduce(total)
+        size = dist.get_world_size()
+        if total.item() != size * (2**size - 1):
+            raise RuntimeError(f"the ranks' numbers add up to {total.item()}")
+
+    def _close(self) -> None:
+        episode, self._episode = self._episode, None
+        episode.close()
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    from saver_conformance.errors import Unavailable
+
+    return isinstance(error, Unavailable)
+
+
+def main() -> None:
+    """Answer requests until the judge closes the pipe."""
+    start = RankStart.from_json(sys.argv[1])
+    die_with_parent(start.judge)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the judge's, who stops the ranks
+    for descriptor in (start.requests, start.answers):
+        os.set_inheritable(descriptor, False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # else what is printed before a crash is lost
+            stream.reconfigure(line_buffering=True)
+    stacks = Path(start.stacks).open("w")  # noqa: SIM115 - open as long as the process lives
+    faulthandler.enable(stacks)
+    faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
+    rank = Rank(start)
+    with (
+        os.fdopen(start.requests, encoding="utf-8") as requests,
+        os.fdopen(start.answers, "w", encoding="utf-8") as answers,
+    ):
+        for line in requests:
+            answer = rank.answer(json.loads(line))
+            answers.write(json.dumps(asdict(answer)) + "\n")
+            answers.flush()
+    sys.stdout.flush()
+    os._exit(0)  # no destructor of a training framework may delay or hang the end
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Statuses and verdicts in words; the same words on every page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from saver_conformance.reports.result import Clause, Result, Row
+from saver_conformance.safe_text import count
+from saver_conformance.verdict.verdict import BROKEN, CONFORMS, HARNESS_FAILED, INCONCLUSIVE, Status
+
+Shown = Status | Literal["not tried", "no demand"]
+"""A status, or why there is none: no case of the profile asks for it, or no clause does."""
+
+WORST_FIRST: tuple[Shown, ...] = (
+    "fail",
+    "error",
+    "unavailable",
+    "deviation",
+    "waived",
+    "pass",
+    "not tried",
+    "not claimed",
+    "no demand",
+)
+
+WORDS: dict[Shown, str] = {
+    "fail": "FAIL",
+    "error": "error",
+    "unavailable": "unchecked",
+    "deviation": "deviates",
+    "waived": "waived",
+    "pass": "pass",
+    "not tried": "not tried",
+    "not claimed": "not claimed",
+    "no demand": "no demand",
+}
+
+MEANINGS: dict[Shown, str] = {
+    "fail": "a MUST is broken",
+    "error": "the harness failed; nobody is accused",
+    "unavailable": "a check could not be made; no MUST is seen to be broken",
+    "deviation": "a SHOULD is not kept; no MUST is broken",
+    "waived": "broken, and accepted by the run's waivers",
+    "pass": "every planned case was checked, and holds",
+    "not tried": "the profile plans no case for it",
+    "not claimed": "the saver does not claim it",
+    "no demand": "no clause demands anything there",
+}
+
+VERDICTS: dict[int, str] = {
+    CONFORMS: "conforms",
+    BROKEN: "does not conform",
+    INCONCLUSIVE: "inconclusive",
+    HARNESS_FAILED: "harness failed",
+}
+
+_ORDER = (BROKEN, HARNESS_FAILED, INCONCLUSIVE, CONFORMS)
+
+
+def worst(statuses: Iterable[Shown]) -> Shown:
+    """The status that says most; ``no demand`` when there is none."""
+    return min(statuses, key=WORST_FIRST.index, default="no demand")
+
+
+def status_of(rows: Iterable[Row], applies: bool, claimed: bool) -> Shown:
+    """What ``rows`` come to, of clauses that apply and modes that are claimed, or not."""
+    if statuses := [row.status for row in rows]:
+        return worst(statuses)
+    if not claimed:
+        return "not claimed"
+    return "not tried" if applies else "no demand"
+
+
+def in_area(result: Result, area: str) -> Shown:
+    """The status of an area over all claimed modes."""
+    clauses = [clause for clause in result.clauses.values() if clause.area == area]
+    applies = any(clause.applies_to(result.modes) for clause in clauses)
+    rows = (row for row in result.rows if row.area == area)
+    # An area that is about other modes than the claimed ones, as ADAPTER often is.
+    return status_of(rows, applies, claimed=applies or not clauses)
+
+
+def in_mode(result: Result, mode: str) -> Shown:
+    """The status of a mode over all areas."""
+    rows = (row for row in result.rows if row.mode == mode)
+    return status_of(rows, applies=True, claimed=mode in result.modes)
+
+
+def in_mode_and_area(result: Result, mode: str, area: str) -> Shown:
+    """The status of an area in one mode."""
+    clauses = (clause for clause in result.clauses.values() if clause.area == area)
+    applies = any(clause.applies_to((mode,)) for clause in clauses)
+    rows = (row for row in result.rows if (row.mode, row.area) == (mode, area))
+    return status_of(rows, applies, claimed=mode in result.modes)
+
+
+def of_clause(result: Result, clause: Clause) -> Shown:
+    """The status of a clause over all claimed modes."""
+    rows = (row for row in result.rows if row.clause == clause.id)
+    applies = clause.applies_to(result.modes)
+    return status_of(rows, applies, claimed=applies)
+
+
+def sentence(result: Result) -> str:
+    """The verdict and its reason, to stand after the saver's name."""
+    said = {INCONCLUSIVE: "was not judged to the end", HARNESS_FAILED: "was not judged"}
+    return f"{said.get(result.exit_code, VERDICTS[result.exit_code])}: {why(result)}"
+
+
+def why(result: Result) -> str:
+    """The reason of the verdict, and what it does not rest on."""
+    return f"{_why(result)}{_tell_waived(result)}{_tell_unclaimed(result)}"
+
+
+def _why(result: Result) -> str:
+    if result.exit_code == CONFORMS:
+        return _why_it_conforms(result)
+    if result.exit_code == BROKEN:
+        return _why_broken(result)
+    if result.exit_code == HARNESS_FAILED:
+        return "the harness failed, and nobody is accused"
+    if missing := result.expected - result.executed:
+        return f"{missing} of {count(result.expected, 'planned case')} not run"
+    return "not everything that is claimed was checked"
+
+
+def _why_it_conforms(result: Result) -> str:
+    held = "holds or is waived" if result.count("waived") else "holds"
+    modes = count(len(result.modes), "claimed mode")
+    checked = f"was checked in {count(result.executed, 'case')} of {modes}, and {held}"
+    if untried := _count_musts(result, "not tried"):
+        musts = count(untried, "other MUST")
+        return f"every claimed MUST that is tried {checked}; the profile plans no case for {musts}"
+    return f"every claimed MUST {checked}"
+
+
+def _count_musts(result: Result, status: Shown) -> int:
+    """Number of the MUSTs of the claimed modes that have ``status`` in all of them."""
+    return sum(
+        clause.level == "MUST"
+        and clause.applies_to(result.modes)
+        and of_clause(result, clause) == status
+        for clause in result.clauses.values()
+    )
+
+
+def _tell_unclaimed(result: Result) -> str:
+    """What the saver says that it has no part in, though its modes ask for it."""
+    number = _count_musts(result, "not claimed")
+    return f"; the saver claims no part in {count(number, 'MUST')}" if number else ""
+
+
+def _tell_waived(result: Result) -> str:
+    number = result.count("waived")
+    return f"; {count(number, 'clause')} waived" if number else ""
+
+
+def failures_first(results: Iterable[Result]) -> tuple[Result, ...]:
+    """Those that break most at the front, then those without a verdict, then those that conform."""
+    return tuple(
+        sorted(
+            results,
+            key=lambda result: (
+                _ORDER.index(result.exit_code),
+                -len(result.broken()),
+                result.saver,
+            ),
+        )
+    )
+
+
+def tally(results: Iterable[Result]) -> str:
+    """How many savers came to which verdict, as a sentence."""
+    codes = [result.exit_code for result in results]
+    if not codes:
+        return "No saver was judged."
+    parts = [
+        f"{number} {verb}"
+        for code, verb in (
+            (BROKEN, "does not conform" if codes.count(BROKEN) == 1 else "do not conform"),
+            (HARNESS_FAILED, "met a failing harness"),
+            (INCONCLUSIVE, "not judged to the end"),
+            (CONFORMS, "conforms" if codes.count(CONFORMS) == 1 else "conform"),
+        )
+        if (number := codes.count(code))
+    ]
+    return f"Of {count(len(codes), 'saver')}, {_enumerate(parts)}."
+
+
+def _why_broken(result: Result) -> str:
+    reasons = []
+    if broken := result.broken():
+        modes = {row.mode for row in result.rows if row.status == "fail"}
+        verb = "is" if len(broken) == 1 else "are"
+        claimed = f"{len(modes)} of {count(len(result.modes), 'claimed mode')}"
+        reasons.append(f"{count(len(broken), 'MUST')} {verb} broken, in {claimed}")
+    if number := len(result.waiver_faults):
+        reasons.append(f"{count(number, 'waiver')} {'is' if number == 1 else 'are'} wrong")
+    return _enumerate(reasons)
+
+
+def _enumerate(parts: list[str]) -> str:
+    return " and ".join([*([", ".join(parts[:-1])] if parts[1:] else []), *parts[-1:]])

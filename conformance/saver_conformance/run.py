@@ -1,0 +1,257 @@
+"""A conformance run, in the order things happen: plan, train and check, conclude, report."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from saver_conformance import checks
+from saver_conformance.cases.case import MODES, Case, Mode
+from saver_conformance.cases.coverage import measure
+from saver_conformance.cases.profiles import Profile, cases_of, in_order
+from saver_conformance.claims import Claim, check_address, claimed_modes, find_claim
+from saver_conformance.execution.case_runner import Bench, Judge
+from saver_conformance.execution.explore import Exploration
+from saver_conformance.execution.kept_output import KeptOutput
+from saver_conformance.execution.pipeline import Pipeline
+from saver_conformance.execution.progress import Progress, Silent
+from saver_conformance.processes.fault_injection import CRASH_POINTS
+from saver_conformance.processes.output_lines import Listener
+from saver_conformance.processes.world import SAVE_LIMIT
+from saver_conformance.reports.report_folder import prepare
+from saver_conformance.reports.report_json import write_report
+from saver_conformance.spec import SPEC
+from saver_conformance.verdict.causes import FailureCause, learn
+from saver_conformance.verdict.verdict import CaseRecord, Pace, Row, Verdict, aggregate
+from saver_conformance.verdict.waivers import Waiver, apply, check_waivers, pairs_of
+
+
+class RunInterruptedError(KeyboardInterrupt):
+    """A signal ended the run; what was found until then is the verdict.
+
+    Attributes:
+        verdict: the verdict, marked as interrupted.
+    """
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(f"interrupted after {verdict.executed} of {verdict.expected} cases")
+        self.verdict = verdict
+
+
+REFERENCE = "canonical_saver:save_trained_model"
+"""Address of the saver that is judged when no other is named."""
+
+
+def run_conformance(
+    saver: str = REFERENCE,
+    *,
+    modes: Iterable[Mode] = MODES,
+    profile: Profile = "gate",
+    report: Path | None = None,
+    save_limit: float = SAVE_LIMIT,
+    crash_points: int = CRASH_POINTS,
+    seconds: float | None = None,
+    progress: Progress | None = None,
+    bench: Bench | None = None,
+    waivers: Sequence[Waiver] = (),
+    claims: Claim | None = None,
+) -> Verdict:
+    """Judge a saver.
+
+    Args:
+        saver: its address, ``package.module:function``, or its name; the current folder is
+            importable.
+        modes: the modes that are asked for; those that the saver does not claim are left out.
+        profile: which cases are tried.
+        report: folder for ``report.json`` and the cases that failed; None writes nothing.
+        save_limit: seconds after which a save counts as hanging.
+        crash_points: system calls at which a save is killed, in the cases that do so.
+        seconds: how long ``explore`` draws; None: until Ctrl-C or the first broken MUST.
+        progress: told how the run goes on.
+        bench: what trains and reloads.
+        waivers: clauses that are known to be broken.
+        claims: what the saver claims, in place of what it says itself; see ``claims_file``.
+
+    Raises:
+        UnknownSaverError: there is no such saver.
+        WaiverFileError: a waiver is about a clause or a mode that does not exist.
+        ReportFolderError: the report could not be written.
+        HarnessFailedError: nothing can be judged here.
+        RunInterruptedError: a KeyboardInterrupt ended the run before its last case; the report is
+            written as far as the run has come. It is the way to end ``explore``, which returns.
+    """
+    started = time.monotonic()
+    check_waivers(waivers)
+    claim = _find(saver, claims)
+    if report is not None:
+        prepare(report)
+    claimed = claimed_modes(claim, tuple(modes))
+    progress = progress or Silent()
+    with Judge(
+        claim.address,
+        bench=bench,
+        save_limit=save_limit,
+        crash_points=crash_points,
+        progress=progress,
+    ) as judge:
+        smallest, interrupted = None, False
+        if profile == "explore":
+            records, smallest = _explore(judge, claim, claimed, seconds, progress, waivers)
+            paces: tuple[Pace, ...] = ()
+        else:
+            fitting = [claim.fit(case) for mode in claimed for case in cases_of(mode, profile)]
+            planned = in_order(dict.fromkeys(fitting))
+            records, paces, interrupted = _run_planned(judge, planned, progress)
+    verdict = _conclude(
+        *(saver, claim, profile, claimed, records, paces, started, smallest, waivers),
+        interrupted=interrupted,
+    )
+    if report is not None:
+        write_report(verdict, report)
+    if interrupted:
+        raise RunInterruptedError(verdict)
+    return verdict
+
+
+def replay(
+    case: Case,
+    saver: str = REFERENCE,
+    *,
+    save_limit: float = SAVE_LIMIT,
+    crash_points: int = CRASH_POINTS,
+    bench: Bench | None = None,
+    waivers: Sequence[Waiver] = (),
+    claims: Claim | None = None,
+    progress: Progress | None = None,
+    listen: Listener | None = None,
+    keep: Path | None = None,
+) -> Verdict:
+    """Judge a saver by one case; raises as ``run_conformance`` does.
+
+    Args:
+        case: the case.
+        saver: its address or name.
+        save_limit: seconds after which a save counts as hanging.
+        crash_points: system calls at which a save is killed, if the case asks for it.
+        bench: what trains and reloads.
+        waivers: clauses that are known to be broken.
+        claims: what the saver claims.
+        progress: told how the run goes on.
+        listen: called with each line that a rank prints while it saves.
+        keep: a folder, new or empty, for copies of the output folder before and after the save.
+
+    Raises:
+        KeepError: no copies can be kept there.
+    """
+    started = time.monotonic()
+    check_waivers(waivers)
+    claim = _find(saver, claims)
+    progress = progress or Silent()
+    with Judge(
+        claim.address,
+        bench=bench,
+        save_limit=save_limit,
+        crash_points=crash_points,
+        progress=progress,
+        listen=listen,
+        keep=KeptOutput(keep) if keep else None,
+    ) as judge:
+        records, paces, interrupted = _run_planned(judge, (case,), progress)
+    verdict = _conclude(
+        *(saver, claim, "replay", (case.mode,), records, paces, started, None, waivers),
+        interrupted=interrupted,
+    )
+    if interrupted:
+        raise RunInterruptedError(verdict)
+    return verdict
+
+
+def _find(saver: str, claims: Claim | None) -> Claim:
+    claim = find_claim(saver, Path.cwd()).claiming(claims)
+    check_address(claim.address, Path.cwd())
+    return claim
+
+
+def _run_planned(
+    judge: Judge, planned: Sequence[Case], progress: Progress
+) -> tuple[tuple[CaseRecord, ...], tuple[Pace, ...], bool]:
+    progress.plan(len(planned))
+    pipeline = Pipeline(judge, progress)
+    return pipeline.run(planned), pipeline.paces, pipeline.interrupted
+
+
+def _explore(
+    judge: Judge,
+    claim: Claim,
+    modes: Sequence[Mode],
+    seconds: float | None,
+    progress: Progress,
+    waivers: Sequence[Waiver],
+) -> tuple[tuple[CaseRecord, ...], Case | None]:
+    def judge_one(case: Case) -> CaseRecord:
+        case = claim.fit(case)
+        progress.train(case)
+        record = judge.judge(case)
+        progress.finish(record)
+        return record
+
+    progress.plan(0)
+    waived = pairs_of(waivers)
+    waived |= {(clause, mode.name) for clause in SPEC if claim.leaves_out(clause) for mode in modes}
+    exploration = Exploration(judge_one, modes, waived)
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        exploration.run(seconds)
+    smallest = exploration.smallest
+    return tuple(exploration.records.values()), claim.fit(smallest) if smallest else None
+
+
+def _conclude(
+    saver: str,
+    claim: Claim,
+    profile: str,
+    modes: tuple[Mode, ...],
+    records: tuple[CaseRecord, ...],
+    paces: tuple[Pace, ...],
+    started: float,
+    smallest: Case | None,
+    waivers: Sequence[Waiver],
+    *,
+    interrupted: bool,
+) -> Verdict:
+    levels = {check.clause: SPEC[check.clause].level for check in checks.checks()}
+    applies = {
+        clause: tuple(mode for mode in MODES if mode.matches(SPEC[clause].modes))
+        for clause in levels
+    }
+    # A few cases do not tell whether a waiver is needed no more.
+    every = profile not in ("explore", "replay") and not interrupted
+    run = [record.case for record in records if record.status == "run"]
+    rows = tuple(
+        Row(row.clause, row.mode, "not claimed") if claim.leaves_out(row.clause) else row
+        for row in aggregate(records, modes, levels, applies)
+    )
+    rows, faults = apply(rows, waivers, modes, every=every)
+    return Verdict(
+        saver=saver,
+        profile=profile,
+        modes=modes,
+        rows=rows,
+        records=records,
+        levels=levels,
+        seconds=time.monotonic() - started,
+        paces=paces,
+        smallest=smallest,
+        waiver_faults=faults,
+        pairs=None if profile == "replay" else measure(modes, run),
+        failures=_learn(records),
+        interrupted=interrupted,
+    )
+
+
+def _learn(records: Sequence[CaseRecord]) -> tuple[FailureCause, ...]:
+    """The causes for which saves failed."""
+    failures = [record.failure for record in records if record.failure is not None]
+    run = [record for record in records if record.status == "run" and record.failure is None]
+    return learn(failures, [case for record in run for case in record.case.saves()])

@@ -1,0 +1,1 @@
+"""What a run concludes: records, causes of failures, waivers, the verdict."""

@@ -1,0 +1,191 @@
+"""Tiny models of real architectures, made in code.
+
+A base model is saved once by plain ``save_pretrained`` of an unwrapped model on one process, so
+that training starts where users' training starts: with ``from_pretrained``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from saver_conformance.cases.case import Architecture, Case
+from saver_conformance.cases.limits import why_no_odd_parameters
+from saver_conformance.workload import custom_model
+
+CLASS_NAMES: dict[Architecture, str] = {
+    "llama": "LlamaForCausalLM",
+    "llama-tied": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "custom": "CustomForCausalLM",
+}
+"""Class name that belongs into ``config.json``."""
+
+DECODER_LAYERS: dict[Architecture, str] = {
+    "llama": "LlamaDecoderLayer",
+    "llama-tied": "LlamaDecoderLayer",
+    "qwen2": "Qwen2DecoderLayer",
+    "mixtral": "MixtralDecoderLayer",
+    "phi3": "Phi3DecoderLayer",
+    "custom": "LlamaDecoderLayer",
+}
+"""Class name of the layer that FSDP wraps."""
+
+ADDED_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
+"""Special tokens that a resized vocabulary has beside those of the base."""
+
+
+GENERATION = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [2, 3]}
+"""Settings of generation that the base model has, and that no library would choose."""
+STOP_TOKENS = "eos_token_id"
+"""The one among them that says when a model's turn ends."""
+
+
+def demanded_generation(case: Case) -> tuple[str, ...]:
+    """Names of the settings of generation that a save has to bring.
+
+    Where they contradict each other, a saver may correct those of sampling.
+    """
+    return tuple(GENERATION) if case.generation == "sampling" else (STOP_TOKENS,)
+
+
+def base_vocabulary_size(case: Case) -> int:
+    """Rows of the base model's embedding."""
+    return 64 if case.sizes == "even" else 67
+
+
+def vocabulary_size(case: Case) -> int:
+    """Rows of the trained model's embedding."""
+    return base_vocabulary_size(case) + len(added_tokens(case))
+
+
+def added_tokens(case: Case) -> tuple[str, ...]:
+    """Special tokens that the case adds to those of its base."""
+    return ADDED_TOKENS if case.vocabulary == "resized" else ()
+
+
+def make_config(case: Case) -> PretrainedConfig:
+    """The configuration of the trained model: two layers, a few thousand parameters."""
+    odd = case.sizes == "odd"
+    hidden, intermediate, heads, groups = (32, 48, 4, 2)
+    if odd:
+        # bitsandbytes packs 4-bit weights into whole elements of the storage type: multiples of 8.
+        hidden, intermediate, heads, groups = (
+            (24, 40, 3, 1) if case.mode.method == "qlora" else (18, 37, 3, 1)
+        )
+    model_type = case.architecture.removesuffix("-tied")
+    special: dict[str, Any] = {}
+    if model_type == "mixtral":
+        special = {"num_local_experts": 3 if odd else 4, "num_experts_per_tok": 2}
+    if model_type == custom_model.MODEL_TYPE:
+        special = {"odd_parameters": not why_no_odd_parameters(case.mode.engine)}
+    return AutoConfig.for_model(
+        model_type,
+        vocab_size=vocabulary_size(case),
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        num_key_value_heads=groups,
+        max_position_embeddings=64,
+        tie_word_embeddings=case.declares_tie,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        **special,
+    )
+
+
+def base_folder(case: Case, folder: Path) -> Path:
+    """Where the base model of ``case`` lies, shared by the cases that start from the same one."""
+    kind = "q" if case.mode.method == "qlora" else "p"
+    half = "fp32" if case.dtype == "float32" else "bf16"
+    kind += "-odd" if make_config(case).to_dict().get("odd_parameters") else ""
+    name = f"{case.architecture}-{case.sizes}-{half}-{kind}-{case.tokenizer}-{case.seed}"
+    bases = folder.parent / "bases"
+    bases.mkdir(exist_ok=True)
+    return bases / name
+
+
+def save_base(case: Case, folder: Path) -> None:
+    """Write a randomly initialised base model of the case into ``folder``."""
+    generator = torch.random.get_rng_state()
+    torch.manual_seed(case.seed)
+    config = make_config(case)
+    config.vocab_size = base_vocabulary_size(case)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if (
+                parameter.ndim == 1 and parameter.is_floating_point()
+            ):  # norms and biases start at one value; tell elements apart
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    if case.dtype != "float32":
+        model.to(torch.bfloat16)
+    model.generation_config.update(**GENERATION)
+    model.generation_config._from_model_config = False
+    model.save_pretrained(folder)
+    torch.random.set_rng_state(generator)
+
+
+def rename_class(model: Any, case: Case) -> None:
+    """Make ``model`` an instance of a subclass with the name that the case asks for.
+
+    A model of any other class than the case's own stays as it is.
+    """
+    kind = type(model)
+    if case.class_name and kind.__name__ == CLASS_NAMES[case.architecture]:
+        model.__class__ = type(case.class_name, (kind,), {"__module__": kind.__module__})
+
+
+def set_head(model: Any, case: Case) -> None:
+    """Tie or untie the head against the configuration, if the case asks for it."""
+    if case.head == "declared":
+        return
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    apart = torch.nn.Parameter(embedding.weight.detach().clone())
+    head.weight = apart if case.declares_tie else embedding.weight
+
+
+def load_base(case: Case, folder: Path) -> PreTrainedModel:
+    """The base model as its user would load it for the case's method, resized where asked for."""
+    quantization = None
+    if case.mode.method == "qlora":
+        from transformers import BitsAndBytesConfig
+
+        storage = torch.float32 if case.dtype == "float32" else torch.bfloat16
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=storage,
+            bnb_4bit_quant_storage=storage,
+        )
+    dtype = torch.float32 if case.dtype == "float32" else torch.bfloat16
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        quantization_config=quantization,
+        # grouped_mm wants strides of 16 bytes, which odd sizes do not have.
+        experts_implementation="eager",
+    )
+    if case.dtype == "mixed":
+        for name, module in model.named_modules():
+            if name.endswith("norm"):
+                module.float()
+    if case.vocabulary == "resized":
+        model.resize_token_embeddings(vocabulary_size(case), mean_resizing=False)
+    for module in model.modules():
+        if case.views and isinstance(module, custom_model.Ledger):
+            module.share()
+    set_head(model, case)
+    model.config.use_cache = False
+    if case.generation == "contradictory":
+        model.generation_config.do_sample = False
+    rename_class(model, case)
+    return model

@@ -1,0 +1,285 @@
+"""One case on one rank: built, trained, planted and snapshotted, ready for the saver."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import transformers
+from transformers import Trainer
+
+from saver_conformance.cases.case import Adapter, Case
+from saver_conformance.observation.observation import Expectation, Tensor
+from saver_conformance.workload import (
+    cpu_patches,
+    existing_files,
+    expectation,
+    extra_step,
+    fingerprint,
+    models,
+    oracle,
+    require,
+    training,
+    version_compat,
+)
+from saver_conformance.workload.config import Config, make_config
+from saver_conformance.workload.hub_names import adapter_folder, adapter_key, embedding_keys, to_hub
+from saver_conformance.workload.tokenizer import CHAT_TEMPLATE, make_tokenizer
+
+_RUN_SETTINGS = frozenset({"_name_or_path", "transformers_version", "use_cache"})
+"""Fields of a configuration that are about the run, not about the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """What the saver is called with, and how to end the case.
+
+    Attributes:
+        cfg: configuration as axolotl would pass it.
+        trainer: the trainer after ``train()``.
+        model: the model as it was handed to the trainer.
+        look: the fingerprint of all that the save must leave as it is, on this rank.
+        step: trains one more step and has rank 0 write the weights to a file; collective.
+        close: gives back what the case held in this process.
+    """
+
+    cfg: Config
+    trainer: Trainer
+    model: Any
+    look: Callable[[], fingerprint.Fingerprint]
+    step: Callable[[Path], None]
+    close: Callable[[], None]
+
+
+def prepare(case: Case, folder: Path) -> Episode:
+    """Train ``case`` and record what belongs in its save; collective over the ranks.
+
+    Args:
+        case: what to train.
+        folder: the case's scratch folder, the same on every rank; the save goes to ``out`` in it.
+
+    Raises:
+        Unavailable: a library that the case needs is not installed.
+    """
+    require(case.mode)
+    _start_process()
+    _forget()
+    environment = dict(os.environ)
+    try:
+        return _prepare(case, folder, environment)
+    except BaseException:
+        _reset(environment)
+        raise
+
+
+def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episode:
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    output = folder / "out"
+    base = models.base_folder(case, folder)
+    words, chat = models.base_vocabulary_size(case), case.tokenizer == "chat"
+    tokenizer = make_tokenizer(words, chat=chat, added=models.added_tokens(case))
+    if rank == 0:
+        if not base.exists():
+            partial = base.with_name(base.name + ".partial")
+            models.save_base(case, partial)
+            make_tokenizer(words, chat=chat).save_pretrained(partial)
+            partial.rename(base)
+        existing_files.occupy(case, output, base)
+    _barrier()
+    _seed(case.seed)
+    model = training.adapt(models.load_base(case, base), case)
+    trainer = training.make_trainer(case, model, tokenizer, folder / "trainer")
+    model = trainer.model
+    names = oracle.read_names(model)
+    trainer.train()
+    if (engine := training.running_engine(trainer)) != case.mode.engine:
+        raise RuntimeError(f"{case.mode} was trained by the engine {engine}")
+    root = training.uncompiled(trainer.model_wrapped)
+    if (replicas := training.running_replicas(root)) != case.replicas:
+        raise RuntimeError(f"{case.mode} was trained in {replicas} replicas")
+    if case.planted:
+        oracle.plant(case.mode.engine, root)
+    wanted = frozenset(names.parameters + names.buffers)
+    if case.adapter:
+        wanted = names.trainable | frozenset(
+            name
+            for name in names.parameters
+            for adapter in case.adapter.names
+            if adapter_key(name, adapter) != name
+        )
+        if case.vocabulary == "resized":  # the base on disk does not have these embeddings
+            wanted |= names.embeddings
+    memory = oracle.snapshot(case.mode.engine, root, names, wanted)
+    if case.head == "contrary":  # loading does not know of the tie: both names need the value
+        memory |= {name: memory[first] for name, first in names.tied.items()}
+    if rank == 0:
+        expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab())
+        expectation.write(folder, expected, memory)
+    cfg = make_config(
+        case,
+        base,
+        output,
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        fsdp_config=training.fsdp_config(case),
+        deepspeed=training.deepspeed_config(case),
+    )
+    _barrier()
+    size = models.vocabulary_size(case)
+    return Episode(
+        cfg,
+        trainer,
+        model.get_base_model() if case.handover == "base" else model,
+        look=lambda: fingerprint.look(cfg, trainer, model),
+        step=lambda path: extra_step.step(case, trainer, names, size, path),
+        close=lambda: _reset(environment, trainer),
+    )
+
+
+def _expectation(
+    case: Case,
+    base: Path,
+    model: Any,
+    names: oracle.Names,
+    memory: Mapping[str, Tensor],
+    vocabulary: Mapping[str, int],
+) -> Expectation:
+    template = CHAT_TEMPLATE if case.tokenizer == "chat" else None
+    if case.adapter is None:
+        known, trained = models.make_config(case).to_dict(), model.config.to_dict()
+        first = memory[names.parameters[0]].dtype
+        undeclared = frozenset(name for name in names.tied if name in memory)
+        fields = {
+            # A trainer may change a setting, as TRL's do for mixtures of experts.
+            **{key: trained.get(key, known[key]) for key in known if key not in _RUN_SETTINGS},
+            "architectures": [case.class_name or models.CLASS_NAMES[case.architecture]],
+            "dtype": {"F32": "float32", "BF16": "bfloat16"}[first],
+        }
+        if undeclared:  # a saver may declare the tie instead of saving both
+            del fields["tie_word_embeddings"]
+        owned = {name: tensor for name, tensor in memory.items() if name not in undeclared}
+        return Expectation(
+            tensors=to_hub(case.architecture, owned),
+            tied={} if undeclared else names.tied,
+            optional=undeclared,
+            config=fields,
+            generation={
+                key: getattr(model.generation_config, key)
+                for key in models.demanded_generation(case)
+            },
+            chat_template=template,
+            vocabulary=vocabulary,
+            in_memory={
+                hub: name
+                for name, tensor in owned.items()
+                for hub in to_hub(case.architecture, {name: tensor})
+                if hub != name
+            },
+        )
+    expected, *others = [
+        _adapter_expectation(case, case.adapter, index, base, names, memory)
+        for index in range(len(case.adapter.names))
+    ]
+    return replace(expected, others=tuple(others), chat_template=template, vocabulary=vocabulary)
+
+
+def _adapter_expectation(
+    case: Case,
+    adapter: Adapter,
+    index: int,
+    base: Path,
+    names: oracle.Names,
+    memory: Mapping[str, Tensor],
+) -> Expectation:
+    """What belongs into the folder of the adapter with this number."""
+    own = adapter.names[index]
+    foreign = [
+        name
+        for name in memory
+        for other in adapter.names
+        if other != own and adapter_key(name, other) != name
+    ]
+    frozen = [name for name in names.parameters if name not in memory]
+    touched = case.vocabulary == "resized" or "embed_tokens" in adapter.targets
+    spare = embedding_keys((*names.parameters, *names.tied), own) if touched else frozenset[str]()
+    tensors = {
+        adapter_key(name, own): tensor for name, tensor in memory.items() if name not in foreign
+    }
+    return Expectation(
+        tensors=tensors,
+        optional=spare.difference(tensors),
+        base=frozenset(frozen) | {name.replace(".base_layer", "") for name in frozen},
+        adapter={
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "r": adapter.r + index,
+            "lora_alpha": adapter.alpha,
+            "target_modules": sorted(adapter.targets),
+            "modules_to_save": sorted(adapter.modules_to_save) or None,
+            "bias": adapter.bias,
+            "use_dora": adapter.dora,
+            "inference_mode": True,
+            "base_model_name_or_path": str(base),
+        },
+        folder=adapter_folder(own),
+    )
+
+
+@cache
+def _start_process() -> None:
+    """Do once a process what every case needs."""
+    cpu_patches.enable()
+    version_compat.adjust()
+    transformers.logging.set_verbosity_error()
+    # Compiled models keep their wrappers and names, and run without the seconds of compiling.
+    torch.compiler.set_stance("force_eager")
+
+
+def _forget() -> None:
+    """Free the case before, and keep the garbage collector from what outlives it.
+
+    Trainers and engines collect garbage several times a case. That would take a quarter of a second
+    each with all that is imported, and ever longer with what DeepSpeed never gives back of a ZeRO-3
+    engine, about 5,000 objects.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _reset(environment: Mapping[str, str], trainer: Trainer | None = None) -> None:
+    """Give back what a case leaves behind in the process: engine, shared state, environment."""
+    from accelerate.state import AcceleratorState, GradientState
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    engine = getattr(trainer, "deepspeed", None)
+    if engine is not None:
+        engine.destroy()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    unset_hf_deepspeed_config()
+    os.environ.clear()
+    os.environ.update(environment)
+    if trainer is not None:
+        with suppress(OSError):
+            shutil.rmtree(trainer.args.output_dir)

@@ -1,0 +1,263 @@
+"""Loads a saved folder as its user would, in a process of its own, and compares.
+
+Memory that loading leaves untouched does not look right by accident: new tensors are poisoned, and
+random initialisation is seeded differently from training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from saver_conformance.cases.case import Adapter, Case
+from saver_conformance.observation.mapping_diff import describe_difference
+from saver_conformance.observation.observation import Difference, Expectation, Reload, Tensor
+from saver_conformance.observation.tensor_diff import compare
+from saver_conformance.workload import expectation, models, training
+from saver_conformance.workload.hub_names import adapter_folder
+from saver_conformance.workload.oracle import DTYPE_NAMES, bits
+from saver_conformance.workload.tokenizer import make_tokenizer
+
+_VOLATILE = frozenset(
+    {"_name_or_path", "transformers_version", "architectures", "dtype", "target_modules"}
+)
+"""Settings that name the folder or the library, show in the tensors too, or have no order."""
+
+TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+"""Types of the bench, by safetensors' name."""
+
+
+def reload(case: Case, folder: Path) -> Reload:
+    """Load what was saved for ``case`` into ``folder / "out"``; errors end in ``Reload.error``."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    torch.manual_seed(case.seed + 7919)
+    expected = expectation.read(folder)
+    memory = expectation.read_tensors(folder / expectation.MEMORY_FILE)
+    try:
+        if case.adapter is None:
+            return _reload_full(case, folder, expected, memory)
+        return _reload_adapter(case, folder, expected, memory)
+    except Exception:
+        return Reload(error=traceback.format_exc())
+
+
+def identify(case: Case, folder: Path) -> dict[str, str | None]:
+    """What a loader gets from each folder in ``folder / "states"``, or None where it refuses."""
+    torch.set_num_threads(1)
+    found: dict[str, str | None] = {}
+    for state in sorted((folder / "states").iterdir()):
+        try:
+            found[state.name] = _identity(case, folder, state)
+        except Exception:
+            found[state.name] = None
+    return found
+
+
+def _identity(case: Case, folder: Path, saved: Path) -> str:
+    if case.adapter is None:
+        model = AutoModelForCausalLM.from_pretrained(
+            saved, dtype="auto", experts_implementation="eager"
+        )
+        settings = model.config.to_dict()
+    else:
+        base = models.load_base(case, models.base_folder(case, folder))
+        model = _load_adapters(case.adapter, base, saved)
+        settings = {name: config.to_dict() for name, config in model.peft_config.items()}
+    digest = hashlib.blake2b(digest_size=16)
+    for key, value in _leaves(settings):
+        digest.update(f"{key}={value!r};".encode())
+    for name, value in sorted(model.state_dict().items()):
+        if case.adapter is None or "lora_" in name or "modules_to_save" in name:
+            digest.update(name.encode())
+            digest.update(bits(value).data)
+    return digest.hexdigest()
+
+
+def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key in sorted(settings, key=str):
+        if isinstance(settings[key], dict) and settings[key]:
+            yield from _leaves(settings[key])
+        elif key not in _VOLATILE:
+            yield key, settings[key]
+
+
+def _load_adapters(adapter: Adapter, base: Any, saved: Path, *, upcast: bool = True) -> Any:
+    """The base with all of the case's adapters, each from where PEFT puts it."""
+    first, *others = adapter.names
+    model = PeftModel.from_pretrained(
+        base, saved / adapter_folder(first), first, autocast_adapter_dtype=upcast
+    )
+    for name in others:
+        model.load_adapter(saved / adapter_folder(name), name, autocast_adapter_dtype=upcast)
+    return model
+
+
+def _reload_full(
+    case: Case, folder: Path, expected: Expectation, memory: Mapping[str, Tensor]
+) -> Reload:
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder / "out", dtype="auto", output_loading_info=True, experts_implementation="eager"
+    )
+    models.rename_class(model, case)
+    state = model.state_dict()
+    untied = tuple(
+        name
+        for name, kept in expected.tied.items()
+        if state[name].data_ptr() != state[kept].data_ptr()
+    )
+    differences = tuple(_differences(memory, state))  # a call may change buffers
+    logits = None
+    floating = {name for name, p in model.named_parameters() if p.is_floating_point()}
+    types = {tensor.dtype for name, tensor in memory.items() if name in floating}
+    if not case.planted and len(types) == 1:
+        twin = AutoModelForCausalLM.from_config(
+            models.make_config(case),
+            dtype=TORCH_DTYPES[types.pop()],
+            experts_implementation="eager",
+        )
+        models.set_head(twin, case)
+        twin.load_state_dict({**_tensors(memory), **_aliases(expected, memory)})
+        logits = _same_logits(case, model, twin)
+    return Reload(
+        class_name=type(model).__name__,
+        missing=tuple(sorted(info["missing_keys"])),
+        unexpected=tuple(sorted(info["unexpected_keys"])),
+        differences=differences,
+        untied=untied,
+        logits=logits,
+        tokenizer_error=_tokenizer_error(case, folder, expected),
+    )
+
+
+def _reload_adapter(
+    case: Case, folder: Path, expected: Expectation, memory: Mapping[str, Tensor]
+) -> Reload:
+    assert case.adapter is not None
+    base = models.base_folder(case, folder)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = _load_adapters(
+            case.adapter,
+            models.load_base(case, base),
+            folder / "out",
+            # The adapter takes the base's type, or float32 with autocast: ask for what was trained.
+            upcast=any(tensor.dtype == "F32" for tensor in memory.values()),
+        )
+    missing = tuple(str(w.message) for w in said if "missing adapter keys" in str(w.message))
+    state = model.state_dict()
+    differences = tuple(_differences(memory, state))  # a call may change buffers
+    logits = None
+    if not case.planted and not missing:
+        logits = _same_logits(case, model, _twin(case, base, memory, state))
+    return Reload(
+        class_name=type(model).__name__,
+        missing=missing,
+        differences=differences,
+        logits=logits,
+        tokenizer_error=_tokenizer_error(case, folder, expected),
+    )
+
+
+def _twin(
+    case: Case, base: Path, memory: Mapping[str, Tensor], state: Mapping[str, torch.Tensor]
+) -> Any:
+    """The case's model with the snapshot in it, made without anything that the saver wrote.
+
+    Only the types are those that PEFT loaded into (``state``): it keeps float32 for adapters, but
+    not for the modules trained whole.
+    """
+    assert case.adapter is not None
+    twin = training.add_adapters(models.load_base(case, base), case.adapter)
+    values = {
+        name: value.to(state[name].dtype) if name in state else value
+        for name, value in _tensors(memory).items()
+    }
+    unexpected = twin.load_state_dict(values, strict=False, assign=True).unexpected_keys
+    if unexpected:
+        raise RuntimeError(f"the snapshot has tensors that the model lacks: {unexpected}")
+    twin.get_base_model().tie_weights()  # assigning one of two names has parted them
+    return twin
+
+
+def _tensors(memory: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
+    return {name: _tensor(tensor) for name, tensor in memory.items()}
+
+
+def _tensor(tensor: Tensor) -> torch.Tensor:
+    dtype = TORCH_DTYPES[tensor.dtype]
+    if not tensor.data:
+        return torch.empty(tensor.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(tensor.data), dtype=dtype).reshape(tensor.shape)
+
+
+def _aliases(expected: Expectation, memory: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
+    kept = _tensors({kept: memory[kept] for kept in expected.tied.values()})
+    return {name: kept[first] for name, first in expected.tied.items()}
+
+
+def _same_logits(case: Case, model: Any, twin: Any) -> bool:
+    tokens = torch.arange(4, 20).reshape(2, 8)
+    # Training mode, no dropout: in evaluation bitsandbytes repacks 4-bit weights for some CPUs and
+    # fails at these sizes (bitsandbytes/nn/modules.py, Linear4bit.forward).
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=case.dtype != "float32")
+    for tensor in (*model.parameters(), *twin.parameters()):
+        # Kernels choose their path by alignment, and a loaded tensor lies wherever its file had it.
+        tensor.data = tensor.data.clone()
+    with torch.no_grad(), mixed:
+        found, expected = (bits(m.train()(input_ids=tokens).logits) for m in (model, twin))
+    return found == expected
+
+
+def _differences(
+    memory: Mapping[str, Tensor], state: Mapping[str, torch.Tensor]
+) -> Iterator[Difference]:
+    """Compare bits; a library may load into another type, then the cast values are compared."""
+    for name, tensor in memory.items():
+        found = bits(state[name]) if name in state else None
+        if found and found.dtype != tensor.dtype:
+            tensor = bits(_tensor(tensor).to(TORCH_DTYPES[found.dtype]))
+        if difference := compare(name, tensor, found):
+            yield difference
+
+
+def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:
+    """What differs from a plain save of the same tokenizer, read by the same ``AutoTokenizer``."""
+    output, plain = folder / "out", folder / "tokenizer"
+    make_tokenizer(
+        models.base_vocabulary_size(case),
+        chat=case.tokenizer == "chat",
+        added=models.added_tokens(case),
+    ).save_pretrained(plain)
+    if (output / "config.json").exists():  # decides which class AutoTokenizer takes
+        shutil.copy(output / "config.json", plain)
+    reference = AutoTokenizer.from_pretrained(plain)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(output)
+    except Exception as error:
+        return f"AutoTokenizer.from_pretrained failed: {error}"
+    if differs := describe_difference(expected.vocabulary, tokenizer.get_vocab(), "token"):
+        return f"the vocabulary differs: {differs}"
+    if tokenizer.chat_template != expected.chat_template:
+        return (
+            f"expected chat template {expected.chat_template!r}, found {tokenizer.chat_template!r}"
+        )
+    special = reference.special_tokens_map, tokenizer.special_tokens_map
+    if differs := describe_difference(*special, "special token"):
+        return f"the special tokens differ: {differs}"
+    ids = reference("w1 w2 w3")["input_ids"]
+    if tokenizer("w1 w2 w3")["input_ids"] != ids:
+        return "the same text is encoded to other tokens"
+    if tokenizer.decode(ids) != reference.decode(ids):
+        return "the same tokens are decoded to another text"
+    return ""

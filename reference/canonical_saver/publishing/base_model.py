@@ -1,0 +1,144 @@
+"""The base model that an adapter needs, and what its save must not do to it.
+
+An adapter is worth nothing without its base, so no save of one may replace a file of it. Nor may it
+put an adapter into the base's folder: from then on, whoever loads the base there would get the
+adapter too (``transformers`` attaches it). Only where that is so already, the new adapter takes the
+place of the old one.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from canonical_saver.errors import RequestError
+from canonical_saver.publishing import stale_files
+from canonical_saver.weights.saved_tensors import Weights
+
+_WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+_OF_ADAPTERS = ("adapter_config.json", "adapter_model.")
+
+
+def names(model: Any, sets: Sequence[Weights], configured: str | None) -> set[str]:
+    """The names by which the base of adapters may be known: folders, or ids on the hub.
+
+    Args:
+        model: the unwrapped model.
+        sets: what is saved of it; a whole model needs no base.
+        configured: the base that the training's configuration names, if any.
+    """
+    if sets[0].adapter is None:
+        return set()
+    base = model.get_base_model()
+    found = [
+        getattr(config, "base_model_name_or_path", None) for config in model.peft_config.values()
+    ]
+    found += [getattr(base, "name_or_path", None), configured]
+    found += [getattr(getattr(base, "config", None), "_name_or_path", None)]
+    return {os.fspath(name) for name in found if isinstance(name, str | Path) and str(name)}
+
+
+def refuse(base: Collection[str], sets: Collection[Weights], output_dir: Path) -> None:
+    """Refuse to put an adapter into the folder of its base.
+
+    Args:
+        base: the names of the base.
+        sets: the adapters that are to be saved.
+        output_dir: the output folder.
+
+    Raises:
+        RequestError: the folder of an adapter is the base's, or has weights of it.
+    """
+    for weights in sets:
+        place = output_dir / weights.folder
+        why = _why_base(base, place)
+        if why and not (place / "adapter_config.json").exists():
+            raise RequestError(
+                f"output_dir: expected a folder for the adapter alone, found its base model: "
+                f"{place} {why}; with the adapter in it, the base could no longer be loaded "
+                "without the adapter: save to another folder"
+            )
+
+
+def refuse_changes(
+    base: Collection[str], arrival: stale_files.Arrival, output_dir: Path, *, checksums: bool
+) -> None:
+    """Refuse to replace or remove a file in the folder of the base.
+
+    Args:
+        base: the names of the base.
+        arrival: the files that come.
+        output_dir: the output folder.
+        checksums: whether a file of checksums will come too.
+
+    Raises:
+        RequestError: a file of the base would go, or have other bytes.
+    """
+    if not (base and _why_base(base, output_dir)):
+        return
+    going = set(stale_files.files(output_dir, arrival))
+    coming = arrival.names | ({stale_files.CHECKSUMS} if checksums else set())
+    # Cards and checksums that go are those of an earlier adapter.
+    own = {stale_files.CARD, stale_files.CHECKSUMS} & going
+    lost = [
+        name
+        for name in sorted((going | coming) - own)
+        if os.path.lexists(output_dir / name)
+        and not Path(name).name.startswith(_OF_ADAPTERS)
+        and not _equal(arrival.staged / name, output_dir / name)
+    ]
+    if lost:
+        raise RequestError(
+            "output_dir: expected a folder where the adapter's base model loses nothing, found "
+            f"files of it that would be replaced ({', '.join(lost)}): {output_dir} "
+            f"{_why_base(base, output_dir)}; save to another folder"
+        )
+
+
+def _why_base(base: Collection[str], place: Path) -> str:
+    """Say why a folder is one of the base's, "" if it is none."""
+    if not place.is_dir():
+        return ""
+    for name in sorted(base):
+        for folder in _folders(name):
+            if place.samefile(folder):
+                return f"is the folder of '{name}'"
+            weights = _inodes(folder, _WEIGHT_ENDINGS)
+            # Of any name: in the hub's cache, that of the file is its digest.
+            for inode, path in _inodes(place, "").items():
+                if inode in weights:
+                    return f"has {path.name}, which is {weights[inode]}"
+    return ""
+
+
+def _folders(name: str) -> Iterator[Path]:
+    """The folders that a name of a base leads to: itself, or what the cache of the hub has."""
+    from huggingface_hub.constants import HF_HUB_CACHE, REPO_ID_SEPARATOR
+
+    repository = REPO_ID_SEPARATOR.join(["models", *name.split("/")])
+    with suppress(OSError):  # it may be too long for a path
+        if Path(name).is_dir():
+            yield Path(name)
+        else:
+            snapshots = Path(HF_HUB_CACHE, repository, "snapshots")
+            yield from sorted(path for path in snapshots.glob("*") if path.is_dir())
+
+
+def _inodes(folder: Path, endings: str | tuple[str, ...]) -> dict[tuple[int, int], Path]:
+    """Files in a folder by device and inode; links stand for what they lead to."""
+    found = {}
+    for path in sorted(folder.glob("*")):
+        if path.name.endswith(endings) and not path.name.startswith(_OF_ADAPTERS):
+            with suppress(OSError):  # a link that leads nowhere
+                if path.is_file():
+                    status = path.stat()
+                    found[status.st_dev, status.st_ino] = path
+    return found
+
+
+def _equal(new: Path, old: Path) -> bool:
+    return new.is_file() and old.is_file() and filecmp.cmp(new, old, shallow=False)

@@ -1,0 +1,185 @@
+"""From a plan to the published folder: what rank 0 alone does before and after the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from canonical_saver import formats
+from canonical_saver.errors import VerifyError
+from canonical_saver.formats.layout import File
+from canonical_saver.publishing import base_model, sidecars, stale_files
+from canonical_saver.publishing.mount_probe import check_mount
+from canonical_saver.publishing.staging import Staging
+from canonical_saver.writing import hosts, overflow
+from canonical_saver.writing.free_space import Room
+from canonical_saver.writing.shared_folder import View
+from canonical_saver.writing.write_plan import Prepared
+from canonical_saver.writing.writer import Written
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Where the files of a save are made.
+
+    Attributes:
+        output_dir: the output folder as rank 0 was asked for it.
+        name: the staging folder, relative to the output folder.
+        token: what its probe holds, for ranks to see whether they see this folder.
+        archives: where tensors lie in files of the ``torch`` format.
+    """
+
+    output_dir: Path
+    name: str
+    token: str
+    archives: list[formats.Archive]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a save left.
+
+    Attributes:
+        names: the files of the model, relative to the output folder.
+        left: files of other models that stay there.
+        warnings: what is not as one may expect and was saved all the same.
+    """
+
+    names: list[str]
+    left: list[str]
+    warnings: list[str]
+
+
+class Publication:
+    """The staged folder of a save; every rank has one, and rank 0 alone uses its folder.
+
+    Args:
+        prepared: the plan.
+
+    Attributes:
+        room: explains errors of a full disk, on every rank.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._asked = prepared.asked
+        self._undo = ExitStack()
+        self.room = Room(self._asked.output_dir, prepared.needed)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def stage(self) -> Staged:
+        """Make the staging folder, the files beside the weights, and room for the weights.
+
+        Raises:
+            RequestError: the folder is one of the adapter's base.
+            OSError: the file system refused.
+        """
+        asked, sets = self._asked, self._prepared.sets
+        with self.room:
+            base = base_model.names(self._prepared.model, sets, asked.base_model)
+            base_model.refuse(base, sets, asked.output_dir)
+            self._staging = Staging(asked.output_dir)
+            self._undo.callback(self._staging.abandon)
+            folder = self._staging.folder
+            check_mount(folder)
+            self._sidecars = sidecars.write(
+                self._prepared.model, sets, asked.tokenizer, folder, asked.output_dir, asked.dtype
+            )
+            arrival = self._arrival()
+            base_model.refuse_changes(base, arrival, asked.output_dir, checksums=asked.checksums)
+            archives = formats.create(folder, sets, self._prepared.files, asked)
+            token = secrets.token_hex(16)
+            probe = folder / "probe"
+            probe.write_text(token)
+            self._mode = probe.stat().st_mode & 0o777
+        return Staged(asked.output_dir, self._staging.name, token, archives)
+
+    def take(self, _: None, everyone: list[Written]) -> None:
+        """Learn what every rank wrote."""
+        self._written = everyone
+
+    def publish(self, files: Sequence[File], views: Sequence[View]) -> Published:
+        """Check the staged files and make them the model.
+
+        Args:
+            files: the final layout.
+            views: for each rank, what it saw of the folder and from where.
+
+        Raises:
+            VerifyError: a file is not as it was written.
+            WriteError: the files could not be put in their places.
+        """
+        folder, output_dir = self._staging.folder, self._asked.output_dir
+        _check_files(folder, files)
+        hosts.read_back(
+            folder, files, [one.samples for one in self._written], [v.host for v in views]
+        )
+        with self.room:
+            (folder / "probe").unlink()
+            if self._asked.checksums:
+                _write_checksums(folder)
+            arrival = self._arrival()
+            # What could not be written is of a kind that this save brings, all the same.
+            outdated = self._sidecars.outdated
+            brought = replace(arrival, names=arrival.names.union(outdated))
+            old = stale_files.files(output_dir, brought)
+            names = self._staging.commit([*old, *outdated], self._mode)
+        left = stale_files.others(output_dir, arrival)
+        warnings = [*self._sidecars.warnings, *_of_left(left, output_dir, arrival)]
+        if self._asked.dtype is not None:
+            warnings += overflow.warnings(
+                [one.overflows for one in self._written], self._asked.dtype
+            )
+        return Published(names, left, warnings)
+
+    def _arrival(self) -> stale_files.Arrival:
+        """What is staged by now."""
+        sets = self._prepared.sets
+        folders = frozenset(weights.folder for weights in sets)
+        staged = frozenset(self._staging.staged())
+        adapter = sets[0].adapter is not None
+        return stale_files.Arrival(self._staging.folder, staged, folders, adapter)
+
+
+def _of_left(left: Sequence[str], output_dir: Path, arrival: stale_files.Arrival) -> list[str]:
+    """Say which files of other models stay, and what loads then."""
+    if not left:
+        return []
+    effect = ""
+    if arrival.adapter and "config.json" in left and "" in arrival.folders:
+        effect = "; AutoModel takes the model in this folder for the adapter's base"
+    return [f"files of another model stay in {output_dir}: {', '.join(left)}{effect}"]
+
+
+def _check_files(folder: Path, files: Sequence[File]) -> None:
+    for file in files:
+        path = folder / file.name
+        if (found := path.stat().st_size) != file.size:
+            raise VerifyError(
+                f"{file.name}: expected {file.size} bytes, found {found}; check the disk"
+            )
+        with path.open("rb") as stream:
+            if stream.read(len(file.header)) != file.header:
+                raise VerifyError(
+                    f"{file.name}: the header reads back differently than it was written; check "
+                    "the disk"
+                )
+
+
+def _write_checksums(folder: Path) -> None:
+    lines = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
+    (folder / stale_files.CHECKSUMS).write_text("".join(lines))

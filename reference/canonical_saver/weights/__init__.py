@@ -1,0 +1,118 @@
+"""What belongs in a save, under which names.
+
+A full save is the model's persistent tensors, tied ones once, named as on the hub. An adapter save
+is all that PEFT would reload. Only names, shapes and places are handled here; no data.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from canonical_saver.errors import WeightsError
+from canonical_saver.weights import full
+from canonical_saver.weights.engines import Engines, experts
+from canonical_saver.weights.module_tree import named_modules, unwrap
+from canonical_saver.weights.saved_tensors import Weights
+from canonical_saver.weights.tensors import Source
+
+
+def find_model(roots: tuple[nn.Module, ...]) -> Any:
+    """Find the model to save among everything that was handed over, without wrappers.
+
+    Preference tuning hands over the base model while the trainer trains the PEFT model around it;
+    then the PEFT model is the one.
+    """
+    model: Any = unwrap(roots[0])
+    if not _uses_peft():
+        return model
+    from peft import PeftMixedModel, PeftModel
+
+    from canonical_saver.weights import injected
+
+    for root in roots[1:]:
+        outer: Any = unwrap(root)
+        if isinstance(outer, PeftModel | PeftMixedModel) and not is_peft(model):
+            held = any(module is model for _, module in named_modules(outer))
+            if held or injected.base_of(outer) is model:
+                model = outer
+    return injected.find(model)
+
+
+def is_peft(model: nn.Module) -> bool:
+    """Whether a model carries PEFT adapters."""
+    if not _uses_peft():
+        return False
+    from peft import PeftModel
+
+    return isinstance(model, PeftModel)
+
+
+def _uses_peft() -> bool:
+    """Whether this process uses PEFT, without which there are no adapters; it imports slowly."""
+    return "peft" in sys.modules
+
+
+def can_merge(model: Any) -> bool:
+    """Whether a model has adapters and a base that can take them: one that is not quantized."""
+    return is_peft(model) and not getattr(model.get_base_model(), "hf_quantizer", None)
+
+
+def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weights]:
+    """Find all that a save of the model holds.
+
+    Args:
+        model: the unwrapped model, PEFT or not.
+        engines: where its tensors lie.
+        merge: take the base with the adapter merged into it instead of the adapter.
+
+    Raises:
+        WeightsError: nothing to save, or a name is used twice.
+    """
+    tensors = dict(named_sources(model, engines))
+    if is_peft(model):
+        sets = _of_adapters(model, tensors, engines, merge=merge)
+    else:
+        sets = [_of_model(model, tensors, engines)]
+    for weights in sets:
+        names = [entry.name for entry in weights.entries]
+        if not names or len(set(names)) != len(names):
+            raise WeightsError(
+                f"expected tensors with names of their own in '{weights.stem}', found "
+                f"{len(names)} with {len(set(names))} names; is the model a trained one?"
+            )
+    return sets
+
+
+def _of_model(model: Any, tensors: dict[str, Source], engines: Engines) -> Weights:
+    if _uses_peft():
+        from canonical_saver.weights import injected
+
+        injected.refuse_hidden(model)
+    return full.model_weights(model, tensors, engines)
+
+
+def _of_adapters(
+    model: Any, tensors: dict[str, Source], engines: Engines, *, merge: bool
+) -> list[Weights]:
+    from canonical_saver.weights import adapter, merged
+
+    sources = dict(experts.numbered(model, tensors.items()))
+    return [merged.weights(model, sources)] if merge else adapter.sets(model, sources, engines)
+
+
+def named_sources(model: nn.Module, engines: Engines) -> Iterator[tuple[str, Source]]:
+    """The state dict by places instead of data, in its order and under canonical names.
+
+    Args:
+        model: the unwrapped model.
+        engines: where its tensors lie.
+    """
+    for prefix, module in named_modules(model):
+        own = [*engines.parameters(module, prefix), *engines.buffers(module, prefix)]
+        own += engines.extras(module, {name for name, _ in own})
+        for name, source in own:
+            yield f"{prefix}.{name}" if prefix else name, source

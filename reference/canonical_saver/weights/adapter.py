@@ -1,0 +1,287 @@
+"""What belongs in the save of an adapter: all that PEFT would reload, under PEFT's names.
+
+It is decided from the model and not from a configuration that may have gone astray.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from peft.tuners import AdaptionPromptModel, XLoraModel
+from peft.tuners._buffer_dict import BufferDict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.constants import EMBEDDING_LAYER_NAMES
+from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
+from torch import nn
+from transformers import PreTrainedConfig
+from transformers.utils import cached_file
+
+from canonical_saver.weights import peft_rules
+from canonical_saver.weights.adapter_names import folder_of
+from canonical_saver.weights.engines import Engines
+from canonical_saver.weights.injected import InjectedModel
+from canonical_saver.weights.module_tree import named_modules, unwrap
+from canonical_saver.weights.saved_tensors import Weights, direct
+from canonical_saver.weights.tensors import Source
+from canonical_saver.weights.unselected import listed, loadable, trained_names, unselected
+
+_log = logging.getLogger("canonical_saver")
+_DICTIONARIES = (nn.ModuleDict, nn.ParameterDict, BufferDict)
+
+
+def sets(model: Any, sources: Mapping[str, Source], engines: Engines) -> list[Weights]:
+    """Find the tensors of each adapter, and what was trained beside them.
+
+    Args:
+        model: the unwrapped PEFT model.
+        sources: its tensors by their names in memory.
+        engines: where they lie.
+
+    Raises:
+        WeightsError: something that was trained cannot be saved so that PEFT loads it again.
+    """
+    found = [weights(model, sources, name, engines) for name in _own_adapters(model)]
+    trained = trained_names(model, engines)
+    left = unselected(trained, sources, [one.entries for one in found])
+    beside = loadable(model, left)
+    if not beside:
+        return found
+    message = (
+        f"saved {listed(beside)} with the adapter: trained, but no part of what PEFT saves. "
+        "PeftModel.from_pretrained loads it; other readers of adapters may not, so train it by "
+        "modules_to_save where you can"
+    )
+    with_them = []
+    for one in found:
+        around = _layers_around(model, str(one.adapter))
+        extra = tuple(direct(_without(around, name), sources[name]) for name in beside)
+        with_them.append(replace(one, entries=one.entries + extra, warnings=(message,)))
+    return with_them
+
+
+def weights(model: Any, sources: Mapping[str, Source], adapter: str, engines: Engines) -> Weights:
+    """Find the tensors of one adapter, as ``get_peft_model_state_dict`` selects and names them.
+
+    That function itself would be wrong here: it reads names with wrappers in them, calls
+    ``state_dict`` (a gather under FSDP1), looks for resized embeddings on the network, and drops
+    tensors of other modules that are called like another adapter.
+
+    Args:
+        model: the unwrapped PEFT model.
+        sources: its tensors by their names in memory.
+        adapter: the name of the adapter.
+        engines: where the tensors lie.
+    """
+    config = model.peft_config[adapter]
+    state = dict(sources)
+    if not config.is_prompt_learning:
+        of_others = _places_of_others(model, adapter)
+        state = {k: v for k, v in sources.items() if not f"{k}.".startswith(of_others)}
+        state |= _set_aside(model, adapter, engines)
+    prompt = state.get(f"prompt_encoder.{adapter}.embedding.weight")
+    memory: dict[str, Source] = {}
+    compute: Any = dict
+    if prompt is not None and not _computes_its_prompt(config):
+        entries = [direct("prompt_embeddings", prompt)]
+    else:
+        selection = peft_rules.select(model, adapter, state, engines.on_first_rank)
+        entries = list(selection.entries)
+        memory, compute, config = selection.memory, selection.compute, selection.config
+    beside = _embeddings(model, adapter, config, state, engines)
+    if peft_rules.KNOW_THEIR_NAMES:
+        beside |= _beside_the_tuner(model, adapter, state)
+    entries = [entry for entry in entries if entry.name not in beside]
+    entries += [direct(name, source) for name, source in beside.items()]
+    if around := _layers_around(model, adapter):
+        entries = [replace(entry, name=_without(around, entry.name)) for entry in entries]
+    in_root = model.in_root if isinstance(model, InjectedModel) else "default"
+    folder = folder_of(adapter, in_root)
+    return Weights(folder, "adapter_model", tuple(entries), memory, compute, adapter, config)
+
+
+def _own_adapters(model: Any) -> list[str]:
+    """The adapters to save; those that X-LoRA mixes lie where its configuration says."""
+    if not isinstance(model.base_model, XLoraModel):
+        return list(model.peft_config)
+    return [name for name, c in model.peft_config.items() if str(c.peft_type).endswith("XLORA")]
+
+
+def _set_aside(model: Any, adapter: str, engines: Engines) -> dict[str, Source]:
+    """The tensors of an adaption prompt that is not active; PEFT takes its modules off."""
+    modules = getattr(model.base_model, "_cached_adapters", {}).get(adapter, ())
+    if not modules:
+        return {}
+    places = {id(module): name for name, module in named_modules(model)}
+    found: dict[str, Source] = {}
+    for parent, module in zip(model.base_model._parents[adapter], modules, strict=True):
+        start = f"{places[id(unwrap(parent))]}.{model.peft_config[adapter].target_modules}."
+        found |= {start + name: source for name, source in engines.parameters(module)}
+    return found
+
+
+def _places_of_others(model: Any, adapter: str) -> tuple[str, ...]:
+    """Beginnings of the names of other adapters' tensors.
+
+    They are in dictionaries of adapters. A module of the base model may be called like an adapter.
+    An adaption prompt is in no dictionary while it is active.
+    """
+    adapters = set(model.peft_config)
+    places = []
+    tuner: Any = model.base_model
+    active = getattr(tuner, "_active_adapter", adapter)
+    if isinstance(tuner, AdaptionPromptModel) and active != adapter:
+        target = model.peft_config[active].target_modules
+        parents = {id(unwrap(parent)) for parent in tuner._parents[active]}
+        for name, parent in named_modules(model):
+            if id(parent) in parents:
+                prompt: Any = parent._modules[target]
+                places += [f"{name}.{target}.{own}." for own in unwrap(prompt)._parameters]
+    for name, module in named_modules(model):
+        keys = set(module.keys()) if isinstance(module, _DICTIONARIES) else set()
+        if keys and keys <= adapters:
+            places += [f"{name}.{key}." for key in keys - {adapter}]
+    return tuple(places)
+
+
+def _layers_around(model: Any, adapter: str) -> list[str]:
+    """Beginnings of names in layers that are there for other adapters only."""
+    found = []
+    for name, module in named_modules(model) if len(model.peft_config) > 1 else ():
+        if isinstance(module, BaseTunerLayer) and adapter not in module._get_available_adapters():
+            found.append(f"{name}.base_layer.")
+    return sorted(found, key=len, reverse=True)
+
+
+def _without(around: list[str], name: str) -> str:
+    """The name of a tensor where the layers around it are not there.
+
+    Whoever loads the adapter puts it on a model without them, or around them.
+    """
+    for place in around:
+        if name.startswith(place):
+            name = place.removesuffix("base_layer.") + name.removeprefix(place)
+    return name
+
+
+def _beside_the_tuner(model: Any, adapter: str, state: dict[str, Source]) -> dict[str, Source]:
+    """The modules that are trained whole, and the trained tokens."""
+    found: dict[str, Source] = {}
+    for name, module in named_modules(model):
+        if not isinstance(module, AuxiliaryTrainingWrapper) or adapter not in module._adapters:
+            continue
+        inside = {
+            k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")
+        }
+        if isinstance(module, ModulesToSaveWrapper):
+            part = f"modules_to_save.{adapter}."
+            own = {k.removeprefix(part): v for k, v in inside.items() if k.startswith(part)}
+        else:
+            own = module.adapter_state_dict(adapter, inside)
+        found |= {f"{name}.{key}": value for key, value in own.items()}
+    return found
+
+
+def _computes_its_prompt(config: Any) -> bool:
+    """Whether the virtual tokens are the output of a network instead of its weight."""
+    if not config.is_prompt_learning:
+        return False
+    simple = str(config.peft_type).rpartition(".")[2] in ("PROMPT_TUNING", "PREFIX_TUNING")
+    return not simple or bool(getattr(config, "prefix_projection", False))
+
+
+def _embeddings(
+    model: Any, adapter: str, config: Any, state: dict[str, Source], engines: Engines
+) -> dict[str, Source]:
+    """Embeddings that a reload would lose: targeted, or with another vocabulary."""
+    tokens_only = getattr(config, "trainable_token_indices", None) is not None
+    tokens_only = tokens_only or str(config.peft_type).endswith("TRAINABLE_TOKENS")
+    grown = _vocabulary_changed(model, config, engines)
+    found: dict[str, Source] = {}
+    for layer in _text_embeddings(model.get_base_model()):
+        inner: Any = layer
+        adapters: set[str] = set()
+        if hasattr(inner, "original_module"):
+            continue  # modules_to_save and trainable tokens bring their own tensors
+        if isinstance(inner, BaseTunerLayer):
+            adapters = inner._get_available_adapters()
+            inner = unwrap(inner.get_base_layer())
+        for name, module in named_modules(model):
+            if module is inner:
+                path = name.removesuffix(".base_layer").rpartition(".")[2]
+                targeted = path in EMBEDDING_LAYER_NAMES and adapter in adapters and not tokens_only
+                if targeted or grown:
+                    found.update({k: v for k, v in state.items() if k.startswith(f"{name}.")})
+                break
+    return found
+
+
+def _text_embeddings(base: Any) -> Iterator[nn.Module]:
+    """The embeddings of tokens at both ends of a model, those that it has."""
+    for get in ("get_input_embeddings", "get_output_embeddings"):
+        try:
+            layer = getattr(base, get)()
+        except (AttributeError, NotImplementedError):
+            continue  # a model of sounds or images, or none of transformers
+        if isinstance(layer, nn.Module):
+            layer = unwrap(layer)
+            inner = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
+            if isinstance(unwrap(inner), nn.Embedding | nn.Linear):
+                yield layer
+
+
+def _vocabulary_changed(model: Any, config: Any, engines: Engines) -> bool:
+    """Whether the embeddings have another number of rows than those of the base on disk."""
+    now = getattr(model, "config", None)
+    base = getattr(config, "base_model_name_or_path", None)
+    # PEFT does not tell a second adapter what its base is.
+    base = base or getattr(model.get_base_model(), "name_or_path", None)
+    if not isinstance(now, PreTrainedConfig) or not base:
+        return False
+    try:
+        path = Path(base) / "config.json"
+        if not path.is_file():
+            # The base was loaded from the cache; the network is not asked.
+            cached = cached_file(base, "config.json", local_files_only=True)
+            path = Path(str(cached))
+        values, _ = PreTrainedConfig.get_config_dict(path.parent)
+        values = _section(values, now.model_type)
+        before = type(now).from_dict(values)
+    except Exception as error:
+        _log.log(
+            logging.WARNING if engines.first else logging.DEBUG,
+            "'%s': expected the base's config.json, to see whether the vocabulary changed, found "
+            "%s; the embeddings are taken for unchanged",
+            base,
+            type(error).__name__,
+        )
+        return False
+    return vocabularies(now.to_dict()) != vocabularies(before.to_dict())
+
+
+def _section(values: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """The part of a configuration that is of a type of model: a base may be a part of a larger one.
+
+    Raises:
+        LookupError: no part of it is.
+    """
+    if values.get("model_type", model_type) == model_type:
+        return values
+    for part in values.values():
+        if isinstance(part, dict) and part.get("model_type") == model_type:
+            return part
+    raise LookupError(model_type)
+
+
+def vocabularies(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """The sizes of all vocabularies in a configuration, by their dotted places in it."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= vocabularies(value, f"{place}{key}.")
+        elif key == "vocab_size":
+            found[place + key] = value
+    return found

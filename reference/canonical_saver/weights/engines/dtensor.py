@@ -1,0 +1,131 @@
+"""Distributed tensors: FSDP2, HSDP, tensor parallelism, and their combinations.
+
+The elements that a rank holds follow from the placements alone. They are found by splitting the
+numbers of each dimension as the placements would split the tensor, left to right over the mesh,
+which holds for the strided placements of packed tensor-parallel weights as well.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+from math import prod
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
+
+from canonical_saver.errors import WeightsError
+from canonical_saver.weights.engines import float8
+from canonical_saver.weights.tensors import Replica, Run, Source, refuse_wrapper
+
+
+def applies(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a distributed one."""
+    return isinstance(tensor, DTensor)
+
+
+def reshard(root: nn.Module) -> None:
+    """Let every FSDP2 module hold its shard alone, as between two training steps."""
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def source(tensor: Any) -> Source:
+    """Describe a distributed tensor.
+
+    Raises:
+        WeightsError: the placements leave a sum to be done (``Partial``), or the local part only
+            stands for others.
+    """
+    local = float8.unwrapped(tensor._local_tensor).detach()
+    refuse_wrapper(local)
+    shape = tuple(tensor.shape)
+    coordinate = tensor.device_mesh.get_coordinate()
+    if coordinate is None:
+        return Source(id(tensor), local.dtype, shape, ())
+    held = _held(tensor, shape, coordinate)
+    if tuple(len(numbers) for numbers in held) != tuple(local.shape):
+        raise WeightsError(
+            f"expected a local part of shape {tuple(len(numbers) for numbers in held)} of a tensor "
+            f"of shape {shape} placed as {tensor.placements}, found {tuple(local.shape)}; make it "
+            "again by distribute_tensor"
+        )
+    runs = tuple(_runs(held, shape, local)) if _writes(tensor, coordinate) else ()
+    replica = _replica(tensor, coordinate, local)
+    return Source(id(tensor), local.dtype, shape, runs, replica=replica)
+
+
+def _held(tensor: Any, shape: tuple[int, ...], coordinate: list[int]) -> list[torch.Tensor]:
+    """The numbers held along each dimension."""
+    held = [torch.arange(size) for size in shape]
+    for dimension, placement in enumerate(tensor.placements):
+        if isinstance(placement, Replicate):
+            continue
+        split_factor = getattr(placement, "split_factor", None)
+        if not isinstance(placement, Shard) and split_factor is None:
+            raise WeightsError(
+                f"expected a sharded or replicated tensor, found one of shape {shape} placed as "
+                f"{placement}; redistribute it before saving"
+            )
+        flat = Shard(0) if split_factor is None else _StridedShard(0, split_factor=split_factor)
+        parts = tensor.device_mesh.size(dimension)
+        pieces, _ = flat._split_tensor(held[placement.dim], parts, with_padding=False)
+        held[placement.dim] = pieces[coordinate[dimension]]
+    return held
+
+
+def _writes(tensor: Any, coordinate: list[int]) -> bool:
+    """Whether this rank writes what it holds, and not another one that holds the same.
+
+    A mesh of some ranks only is said to have twins that hold the same; the one with rank 0 writes.
+    """
+    first = all(
+        place == 0
+        for place, placement in zip(coordinate, tensor.placements, strict=True)
+        if isinstance(placement, Replicate)
+    )
+    return first and bool((tensor.device_mesh.mesh == 0).any())
+
+
+def _replica(tensor: Any, coordinate: list[int], local: torch.Tensor) -> Replica | None:
+    mesh = tensor.device_mesh
+    replicated = [isinstance(placement, Replicate) for placement in tensor.placements]
+    copies = any(mesh.size(d) > 1 for d, is_copy in enumerate(replicated) if is_copy)
+    if not copies and mesh.size() == dist.get_world_size():
+        return None
+    places = ["*" if r else str(c) for c, r in zip(coordinate, replicated, strict=True)]
+    part = f"{mesh.mesh_dim_names} {tuple(mesh.shape)} {tensor.placements} {','.join(places)}"
+    return Replica(part, Run(0, local.numel(), local))
+
+
+def _runs(held: list[torch.Tensor], shape: tuple[int, ...], local: torch.Tensor) -> list[Run]:
+    """Turn the numbers held along each dimension into runs of consecutive elements."""
+    if local.numel() == 0:
+        return []
+    split = max((d for d, numbers in enumerate(held) if len(numbers) < shape[d]), default=-1)
+    if split < 0:
+        return [Run(0, local.numel(), local)]
+    inner = prod(shape[split + 1 :])
+    strides = [prod(shape[d + 1 :]) for d in range(split)]
+    stretches = _stretches(held[split])
+    width = len(held[split]) * inner
+    runs: list[Run] = []
+    outer = product(*(numbers.tolist() for numbers in held[:split]))
+    for row, coordinates in enumerate(outer):
+        base = sum(c * stride for c, stride in zip(coordinates, strides, strict=True))
+        for first, position, count in stretches:
+            start = base + first * inner
+            runs.append(Run(start, count * inner, local, row * width + position * inner))
+    return runs
+
+
+def _stretches(numbers: torch.Tensor) -> list[tuple[int, int, int]]:
+    """Group ascending numbers into (first number, its position, how many follow each other)."""
+    after_gaps = (torch.nonzero(numbers.diff() != 1).flatten() + 1).tolist()
+    edges = pairwise((0, *after_gaps, len(numbers)))
+    return [(int(numbers[start]), start, end - start) for start, end in edges]

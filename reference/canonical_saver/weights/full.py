@@ -1,0 +1,106 @@
+"""What belongs in the save of a whole model: its persistent tensors, tied ones once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import partial
+
+from torch import nn
+from transformers.quantizers import HfQuantizer
+
+from canonical_saver.errors import WeightsError
+from canonical_saver.weights import hub_conversion, own_saving, state_dict
+from canonical_saver.weights.engines import Engines, experts, offload
+from canonical_saver.weights.module_tree import named_modules
+from canonical_saver.weights.saved_tensors import Compute, Weights
+from canonical_saver.weights.tensors import Source
+
+
+def model_weights(model: nn.Module, tensors: dict[str, Source], engines: Engines) -> Weights:
+    """Find all that a save of a whole model holds, by the rules that its classes have.
+
+    Args:
+        model: the unwrapped model.
+        tensors: its tensors by their names in memory.
+        engines: where they lie.
+
+    Raises:
+        WeightsError: something that was trained cannot be saved, or a rule cannot be followed.
+    """
+    _refuse_quantizer(model)
+    owner = model
+    if own_saving.applies(model):
+        owner, found = own_saving.follow(model, tensors, engines)
+    else:
+        found = state_dict.find(model, tensors, engines)
+    sources = dict(experts.numbered(owner, found.sources.items()))
+    made = weights(owner, sources, sources, partial(hub_conversion.revert, owner))
+    return replace(made, owner=owner, warnings=tuple(found.warnings))
+
+
+def _refuse_quantizer(model: nn.Module) -> None:
+    """Refuse quantized models whose tensors alone do not make a folder that loads."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if not isinstance(quantizer, HfQuantizer):
+        return
+    kind = type(quantizer)
+    if not quantizer.is_serializable():
+        raise WeightsError(
+            f"expected a quantized model that can be saved, found one whose {kind.__name__} says "
+            "that it cannot; dequantize it, or load it in another way"
+        )
+    if kind.get_state_dict_and_metadata is not HfQuantizer.get_state_dict_and_metadata:
+        raise WeightsError(
+            f"expected a quantized model whose tensors are saved as they are, found one whose "
+            f"{kind.__name__} makes others of them; save it by its save_pretrained"
+        )
+
+
+def weights(
+    model: nn.Module, sources: dict[str, Source], memory: dict[str, Source], compute: Compute
+) -> Weights:
+    """Find all that a save of a whole model holds.
+
+    Args:
+        model: the unwrapped model.
+        sources: its tensors by their names in memory.
+        memory: the sources of those among them that are yet to be computed, and all others.
+        compute: computes them, under their names on the hub.
+    """
+    for key in getattr(model, "_keys_to_ignore_on_save", None) or ():
+        sources.pop(key, None)
+    for target, origin in _reloaded_ties(model, sources):
+        if target in sources and origin in sources and _tied(sources[target], sources[origin]):
+            del sources[target]
+    entries = tuple(hub_conversion.to_hub(model, sources))
+    return Weights("", "model", entries, memory, compute)
+
+
+def _tied(one: Source, other: Source) -> bool:
+    return one.identity == other.identity or offload.equal(one, other)
+
+
+def _reloaded_ties(model: nn.Module, sources: dict[str, Source]) -> list[tuple[str, str]]:
+    """Pairs (target, origin) that loading will tie again, by each submodel's own declaration.
+
+    What is tied in memory only, against the configuration, has to be saved twice: loading gives a
+    target that is neither tied nor in the file random values.
+    """
+    ties: list[tuple[str, str]] = []
+    for prefix, module in named_modules(model):
+        declared = getattr(module, "_tied_weights_keys", None)
+        config = getattr(module, "config", None)
+        if not isinstance(declared, dict) or not getattr(config, "tie_word_embeddings", False):
+            continue
+        inside = f"{prefix}." if prefix else ""
+        names = sorted(n.removeprefix(inside) for n in sources if n.startswith(inside))
+        for target, origin in declared.items():
+            targets = [n for n in names if re.search(f"^{target}", n)]
+            origins = [n for n in names if re.search(f"^{origin}", n)]
+            ties += [
+                (inside + name, inside + origins[number % len(origins)])
+                for number, name in enumerate(targets)
+                if origins
+            ]
+    return ties

@@ -1,0 +1,191 @@
+"""From the names and shapes in memory to those on the hub.
+
+transformers 5 keeps some weights in another form in memory, fused experts above all, and reverts
+this when saving (``revert_weight_conversion``). Here the reversal runs on tensors without data,
+while each operation on them is watched: most only cut or join flat ranges, and these are written
+straight from where they lie. A tensor that is really computed (transposed, permuted) must be
+gathered for it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+
+from canonical_saver.weights.module_tree import bare
+from canonical_saver.weights.saved_tensors import Entry, Span
+from canonical_saver.weights.tensors import Source
+
+MOST_STRETCHES = 4096
+"""A tensor of more than so many separate stretches of a source is computed instead: gathering the
+source costs less than so many small writes. The halves of fused experts are one stretch an expert.
+"""
+
+
+def to_hub(model: nn.Module, sources: Mapping[str, Source]) -> list[Entry]:
+    """Name and shape the tensors of a model as on the hub.
+
+    Args:
+        model: the unwrapped model; only a transformers model has conversions.
+        sources: its tensors by their names in memory, in state-dict order.
+
+    Returns:
+        The tensors to save, in the order in which ``save_pretrained`` fills files.
+    """
+    shadows = {
+        name: torch.empty(source.shape, dtype=source.dtype, device="meta")
+        for name, source in sources.items()
+    }
+    watch = _Watch()
+    for name, source in sources.items():
+        watch.know(shadows[name], name, source)
+    with watch:
+        converted = revert(model, shadows)
+    entries = []
+    for name, shadow in converted.items():
+        spans = watch.spans(shadow)
+        needs = frozenset[str]()
+        if spans is None or any(span.source.needs for span in spans):
+            spans = None
+            needs = needs.union(*(sources[n].needs or {n} for n in watch.origins(shadow)))
+        entries.append(Entry(name, shadow.dtype, tuple(shadow.shape), spans, needs))
+    return entries
+
+
+def revert(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Turn tensors by their names in memory into those of the hub.
+
+    Args:
+        model: the unwrapped model.
+        tensors: some of its tensors, complete; each conversion has all that it needs, or nothing.
+    """
+    if not isinstance(model, PreTrainedModel):
+        return tensors
+    converted: dict[str, torch.Tensor] = revert_weight_conversion(bare(model), tensors)
+    return converted
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows where the elements of tensors without data come from.
+
+    By storage, ``_spans`` says which ranges of it are ranges of sources, and ``_origins`` from
+    which names it was made at all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._spans: dict[int, list[Span]] = {}
+        self._origins: dict[int, frozenset[str]] = {}
+        self._alive: list[torch.Tensor] = []
+
+    def know(self, shadow: torch.Tensor, name: str, source: Source) -> None:
+        key = self._key(shadow)
+        self._spans[key] = [Span(0, source.numel, source, 0)]
+        self._origins[key] = frozenset({name})
+
+    def origins(self, shadow: torch.Tensor) -> frozenset[str]:
+        return self._origins.get(self._key(shadow), frozenset())
+
+    def spans(self, shadow: torch.Tensor) -> tuple[Span, ...] | None:
+        """The ranges that make up a tensor in row-major order, None if they are too many."""
+        known = self._spans.get(self._key(shadow))
+        stretches = _stretches(shadow)
+        if known is None or stretches is None:
+            return None
+        found = []
+        position = 0
+        for first, length in stretches:
+            last = first + length
+            for number in range(bisect_right(known, first, key=_end), len(known)):
+                span = known[number]
+                if span.start >= last:
+                    break
+                lower, upper = max(span.start, first), min(_end(span), last)
+                offset = span.offset + lower - span.start
+                found.append(Span(position + lower - first, upper - lower, span.source, offset))
+            position += length
+        return tuple(found)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        inputs = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
+        origins = frozenset[str]().union(*(self.origins(tensor) for tensor in inputs))
+        for output in tree_flatten(result)[0]:
+            if not isinstance(output, torch.Tensor) or self._key(output) in self._origins:
+                continue
+            key = self._key(output)
+            self._origins[key] = origins
+            joined = self._joined(func, args, kwargs or {}, output)
+            if joined is not None:
+                self._spans[key] = joined
+        return result
+
+    def _joined(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor
+    ) -> list[Span] | None:
+        """The ranges of a new tensor that was made by copying others one behind the other."""
+        name = func.name().split("::")[-1].split(".")[0]
+        if name in ("cat", "stack"):
+            parts = list(args[0])
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+            if any(size != 1 for size in output.shape[: dim % output.dim()]):
+                return None
+        elif name in ("clone", "_to_copy") and args[0].dtype == output.dtype:
+            parts = [args[0]]
+        else:
+            return None
+        joined: list[Span] = []
+        position = 0
+        for part in parts:
+            spans = self.spans(part)
+            if spans is None:
+                return None
+            joined += [Span(position + s.start, s.length, s.source, s.offset) for s in spans]
+            position += part.numel()
+        return joined if output.is_contiguous() else None
+
+    def _key(self, tensor: torch.Tensor) -> int:
+        # Keeping the tensor alive keeps its storage's number from being used again.
+        self._alive.append(tensor)
+        return int(tensor.untyped_storage()._cdata)
+
+
+def _end(span: Span) -> int:
+    return span.start + span.length
+
+
+def _stretches(tensor: torch.Tensor) -> list[tuple[int, int]] | None:
+    """Where in its storage the elements of a tensor lie, in row-major order.
+
+    Returns:
+        First element and number of elements of each stretch; None where single elements or more
+        than ``MOST_STRETCHES`` would have to be picked, so that computing is cheaper.
+    """
+    outer = [pair for pair in zip(tensor.shape, tensor.stride(), strict=True) if pair[0] != 1]
+    inner = 1
+    while outer and outer[-1][1] == inner:
+        inner *= outer.pop()[0]
+    count = prod(size for size, _ in outer)
+    if not inner * count:
+        return []
+    if count > 1 and (inner == 1 or count > MOST_STRETCHES):
+        return None
+    firsts = [int(tensor.storage_offset())]
+    for size, stride in outer:
+        firsts = [first + number * stride for first in firsts for number in range(size)]
+    return [(first, inner) for first in firsts]

@@ -1,0 +1,141 @@
+"""What belongs in the save of a base model with its adapter merged into it, as ReLoRA trains it.
+
+Each adapted module is merged alone, by PEFT, on a rank that is given its tensors. The model itself
+is not touched, and no rank holds more than one such module complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
+
+from canonical_saver.errors import WeightsError
+from canonical_saver.weights import full, hub_conversion, state_dict
+from canonical_saver.weights.module_tree import holding, named_modules, unwrap
+from canonical_saver.weights.saved_tensors import Weights
+from canonical_saver.weights.tensors import Source
+
+T = TypeVar("T")
+
+
+def weights(model: Any, sources: Mapping[str, Source]) -> Weights:
+    """Find the tensors of the base model, those of adapted modules as yet to be computed.
+
+    Args:
+        model: the unwrapped PEFT model.
+        sources: its tensors by their names in memory.
+
+    Raises:
+        WeightsError: the adapter is of a kind that cannot be merged, or the base has rules of its
+            own for its state dict.
+    """
+    if not isinstance(model.base_model, BaseTuner):
+        raise WeightsError(
+            "relora: expected an adapter that can be merged into its base, as LoRA, found "
+            f"{type(model.base_model).__name__}; save it without relora"
+        )
+    model.base_model._check_merge_allowed()
+    base = unwrap(model.get_base_model())
+    if state_dict.has_rules(base):
+        raise WeightsError(
+            f"relora: expected a base that is saved tensor by tensor, found that modules of "
+            f"{type(base).__name__} have rules of their own for their state dict; merge it by "
+            "merge_and_unload and save the result"
+        )
+    start = next(f"{name}." for name, module in named_modules(model) if module is base)
+    memory = _under(start, sources)
+    adapted = _adapted(base)
+    found: dict[str, Source] = {}
+    merged: dict[object, tuple[str, Source]] = {}
+    done: set[str] = set()
+    for name, source in memory.items():
+        place = _place(name, adapted)
+        if not place:
+            found[name] = source
+        elif place not in done:
+            done.add(place)
+            found |= _to_merge(adapted[place], place, _under(place, memory))
+    for name, source in found.items():
+        if source.needs:
+            merged.setdefault(source.identity, (name, source))
+    # What has two names has two names after one of them was merged into.
+    aliases = {}
+    for name, source in found.items():
+        first, one = merged.get(source.identity, (name, source))
+        if one is not source:
+            found[name], aliases[name] = one, first
+    plain = {name: source for name, source in found.items() if not source.needs}
+    compute = _Merge(base, adapted, aliases, frozenset(plain))
+    return full.weights(base, found, memory | plain, compute)
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """Merges some adapted modules, given all their tensors, and names the result as on the hub."""
+
+    base: nn.Module
+    adapted: dict[str, nn.Module]
+    aliases: dict[str, str]
+    plain: frozenset[str]
+
+    def __call__(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        made = {name: tensor for name, tensor in tensors.items() if name in self.plain}
+        for place in {_place(name, self.adapted) for name in tensors.keys() - self.plain}:
+            module = holding(self.adapted[place], _under(place, tensors))
+            made |= {place + k: v for k, v in _unloaded(module, merge=True).items()}
+        made |= {alias: made[name] for alias, name in self.aliases.items() if name in made}
+        return hub_conversion.revert(self.base, made)
+
+
+def _adapted(base: nn.Module) -> dict[str, nn.Module]:
+    """The outermost modules that PEFT has put in the place of others, by their names and a dot."""
+    found: dict[str, nn.Module] = {}
+    for name, module in named_modules(base):
+        replaced = isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
+        if replaced and not _place(f"{name}.", found):
+            found[f"{name}."] = module
+    return found
+
+
+def _place(name: str, adapted: Mapping[str, nn.Module]) -> str:
+    """The adapted module that a tensor or module is in, "" if in none."""
+    ends = (number + 1 for number, letter in enumerate(name) if letter == ".")
+    return next((name[:end] for end in ends if name[:end] in adapted), "")
+
+
+def _under(place: str, named: Mapping[str, T]) -> dict[str, T]:
+    return {k.removeprefix(place): v for k, v in named.items() if k.startswith(place)}
+
+
+def _to_merge(module: nn.Module, place: str, own: Mapping[str, Source]) -> dict[str, Source]:
+    """The tensors that a module of the base will have, once its adapter is merged into it."""
+    shadows = {k: torch.empty(s.shape, dtype=s.dtype, device="meta") for k, s in own.items()}
+    shadow = holding(module, shadows)
+    names = {id(tensor): name for name, tensor in shadow.state_dict(keep_vars=True).items()}
+    computed = any(isinstance(part, BaseTunerLayer) for part in shadow.modules())
+    needs = frozenset(place + name for name in own) if computed else frozenset[str]()
+    found = {}
+    for name, tensor in _unloaded(shadow, merge=False).items():
+        source = own[names[id(tensor)]]
+        found[place + name] = replace(source, runs=(), needs=needs) if computed else source
+    return found
+
+
+def _unloaded(module: Any, *, merge: bool) -> dict[str, torch.Tensor]:
+    """The tensors of a module after PEFT has given back what it stands for."""
+    if hasattr(module, "unload_and_optionally_merge_module"):
+        module = module.unload_and_optionally_merge_module(
+            merge=merge, safe_merge=False, adapter_names=None
+        )
+    else:
+        if merge:
+            module.merge()
+        module = module.get_base_layer()
+    found: dict[str, torch.Tensor] = module.state_dict(keep_vars=True)
+    return found

@@ -1,0 +1,177 @@
+"""What all ranks must agree on before a byte is written, and the first difference among them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from canonical_saver.collectives import Ranks
+from canonical_saver.errors import RequestError, VerifyError
+from canonical_saver.formats.layout import File
+from canonical_saver.weights.replicas import Replicas, Summary, differing_parts
+from canonical_saver.weights.saved_tensors import Weights
+from canonical_saver.writing.write_items import prove_tiling
+
+Described = dict[str, tuple[str, tuple[int, ...]]]
+"""Dtype and shape of each tensor by its name."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A rank's plan, as the others have to know it.
+
+    Attributes:
+        options: what was asked for, by the names of the options.
+        fingerprint: digest of the layout.
+        replicas: digests of what other ranks are said to hold as well.
+        ranges: what the rank writes, int64 of shape ``[ranges, 3]``.
+    """
+
+    options: Mapping[str, Any]
+    fingerprint: str
+    replicas: Summary
+    ranges: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """What the ranks' plans do not have in common.
+
+    Attributes:
+        layouts: whether they would write to other places.
+        parts: the parts of tensors of which some ranks hold other bytes than others.
+    """
+
+    layouts: bool
+    parts: list[str]
+
+
+def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
+    """Compare the plans of all ranks, and prove that together they write each byte once.
+
+    Args:
+        files: the layout of rank 0.
+        everyone: for each rank its plan.
+
+    Raises:
+        RequestError: the ranks were asked for different things.
+        VerifyError: bytes are missing, or written twice.
+    """
+    check_options([one.options for one in everyone])
+    if len({one.fingerprint for one in everyone}) > 1:
+        return Unlike(layouts=True, parts=[])
+    prove_tiling(files, [one.ranges for one in everyone])
+    return Unlike(layouts=False, parts=differing_parts([one.replicas for one in everyone]))
+
+
+def settle(
+    unlike: Unlike, sets: Sequence[Weights], replicas: Replicas, model: Any, ranks: Ranks
+) -> list[str]:
+    """Find out what it means that plans differ; collective, and nothing to do if none does.
+
+    Args:
+        unlike: what differs, the same on every rank.
+        sets: what this rank is to save.
+        replicas: what it holds that others are said to hold as well.
+        model: the unwrapped model.
+        ranks: the ranks of the save.
+
+    Returns:
+        Warnings about copies that drifted apart.
+
+    Raises:
+        VerifyError: the same on every rank; names the first tensor that differs.
+    """
+    if unlike.layouts:
+        raise _layouts_differ(sets, ranks)
+    return replicas.compare(unlike.parts, model, ranks) if unlike.parts else []
+
+
+def check_options(everyone: Sequence[Mapping[str, Any]]) -> None:
+    """Check that all ranks were asked for the same.
+
+    Args:
+        everyone: for each rank its options by their names.
+
+    Raises:
+        RequestError: the same on every rank; names the first option that differs.
+    """
+    for rank, options in enumerate(everyone):
+        for name, value in everyone[0].items():
+            if options[name] != value:
+                raise RequestError(
+                    f"{name}: expected the same on every rank, found {value!r} on rank 0 and "
+                    f"{options[name]!r} on rank {rank}"
+                )
+
+
+def fingerprint(sets: Sequence[Weights], files: Sequence[File]) -> str:
+    """A digest of all names, dtypes, shapes and places of a save."""
+    hashed = hashlib.sha256()
+    for weights in sets:
+        hashed.update(repr((weights.folder, weights.stem, _described([weights]))).encode())
+    for file in files:
+        hashed.update(f"{file.name} {file.size} ".encode() + file.header)
+    return hashed.hexdigest()
+
+
+def _layouts_differ(sets: Sequence[Weights], ranks: Ranks) -> VerifyError:
+    """Say how the layouts of the ranks differ; collective."""
+    mine = _described(sets)
+    theirs = ranks.on_first("compare layouts", lambda: mine)
+    texts = ranks.exchange("compare layouts", lambda: difference(theirs, mine, ranks.rank))
+    found = next((text for text in texts if text), "")
+    return VerifyError(
+        found or "the ranks hold the same tensors in another order; expected one order"
+    )
+
+
+def difference(first: Described, other: Described, rank: int) -> str:
+    """Say how the tensors of a rank differ from those of rank 0; "" if they do not."""
+    lacks = [name for name in first if name not in other]
+    more = [name for name in other if name not in first]
+    if lacks and more and not _layers(first) & _layers(other):
+        return (
+            f"expected the whole model on every rank, found other layers on rank 0 ('{lacks[0]}') "
+            f"than on rank {rank} ('{more[0]}'); pipeline parallelism is not supported, put the "
+            "model together before the save"
+        )
+    same = "expected the same tensors on every rank"
+    hint = "is it the same model on every rank?"
+    if lacks:
+        return f"'{lacks[0]}': {same}, found it on rank 0 and not on rank {rank}; {hint}"
+    if more:
+        return f"'{more[0]}': {same}, found it on rank {rank} and not on rank 0; {hint}"
+    for name, (dtype, shape) in first.items():
+        if other[name] == (dtype, shape):
+            continue
+        if other[name][0] == dtype and len(other[name][1]) == len(shape):
+            hint = "are these parts of it (tensor parallelism without DTensor)?"
+        return (
+            f"'{name}': {same}, found {dtype} of shape {shape} on rank 0 and {other[name][0]} of "
+            f"shape {other[name][1]} on rank {rank}; {hint}"
+        )
+    return ""
+
+
+def _described(sets: Sequence[Weights]) -> Described:
+    found: Described = {}
+    for weights in sets:
+        place = f"{weights.folder}/" if weights.folder else ""
+        found |= {place + e.name: (str(e.dtype), tuple(e.shape)) for e in weights.entries}
+    return found
+
+
+def _layers(described: Described) -> set[str]:
+    """The numbered modules in which tensors lie, by the beginnings of their names."""
+    found = set()
+    for name in described:
+        steps = name.split(".")
+        number = next((n for n, step in enumerate(steps) if step.isdecimal()), None)
+        if number is not None:
+            found.add(".".join(steps[: number + 1]))
+    return found
