@@ -20,7 +20,8 @@ from benchmarks.kernel import peak_memory, reset_peak, resident_memory
 from benchmarks.scale import shapes
 from canonical_saver import formats, request, weights
 from canonical_saver.weights.engines import Engines
-from canonical_saver.writing.write_items import packed, prove_tiling, ranges, transfers
+from canonical_saver.writing.tiling import prove_tiling
+from canonical_saver.writing.write_items import packed, ranges, write_items
 
 
 def join(rank: int, world_size: int) -> None:
@@ -61,9 +62,11 @@ def main(name: str, engine: str, rank: int, world_size: int, everyone: Path) -> 
     before = resident_memory()
     reset_peak()
     begun = time.process_time()
-    asked = request.build(model, "plan")
-    files = formats.lay_out(weights.collect(model, Engines((model,), rank)), asked)
-    mine = packed(ranges(transfers(files)))
+    wanted = request.build(model, "plan")
+    files = formats.find_format(wanted.format).lay_out(
+        weights.collect(model, Engines((model,), rank)), wanted
+    )
+    mine = packed(ranges(write_items(files)))
     planned = time.process_time()
     others = torch.load(everyone)
     others[rank] = mine

@@ -15,28 +15,29 @@ from benchmarks.cells import Cell
 from canonical_saver import formats, request, weights
 from canonical_saver.formats.layout import File
 from canonical_saver.weights.engines import Engines
-from canonical_saver.weights.tensors import Run, Source
-from canonical_saver.writing.write_items import Goals, Transfer, packed, prove_tiling, ranges
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor
+from canonical_saver.writing.tiling import prove_tiling
+from canonical_saver.writing.write_items import Destinations, WriteItem, packed, ranges
 
-Holder = Callable[[Source, int, int], list[Run]]
-"""The runs of a source that one of several ranks holds: source, rank, number of ranks."""
+Holder = Callable[[ModelTensor, int, int], list[LocalSlice]]
+"""The slices of a tensor that one of several ranks holds: tensor, rank, number of ranks."""
 
 
-def fsdp2(source: Source, rank: int, world_size: int) -> list[Run]:
+def fsdp2(tensor: ModelTensor, rank: int, world_size: int) -> list[LocalSlice]:
     """Rows, as ``fully_shard`` divides them."""
-    if source.replicated and not source.shape:
-        return _all_on_first(source, rank)
-    rows, inner = source.shape[0], prod(source.shape[1:])
+    if tensor.replicated and not tensor.shape:
+        return _all_on_first(tensor, rank)
+    rows, inner = tensor.shape[0], prod(tensor.shape[1:])
     size, first = Shard.local_shard_size_and_offset(rows, world_size, rank)
-    return [Run(first * inner, size * inner, _nothing(source))] if size * inner else []
+    return [LocalSlice(first * inner, size * inner, _nothing(tensor))] if size * inner else []
 
 
-def zero3(source: Source, rank: int, world_size: int) -> list[Run]:
+def zero3(tensor: ModelTensor, rank: int, world_size: int) -> list[LocalSlice]:
     """Equal partitions of the flattened tensor, the last ones short or empty."""
-    part = -(-source.numel // world_size)
+    part = -(-tensor.numel // world_size)
     start = part * rank
-    length = min(max(source.numel - start, 0), part)
-    return [Run(start, length, _nothing(source))] if length else []
+    length = min(max(tensor.numel - start, 0), part)
+    return [LocalSlice(start, length, _nothing(tensor))] if length else []
 
 
 HOLDERS: dict[str, Holder] = {"fsdp2": fsdp2, "zero3": zero3}
@@ -44,8 +45,10 @@ HOLDERS: dict[str, Holder] = {"fsdp2": fsdp2, "zero3": zero3}
 
 def lay_out(model: Any) -> list[File]:
     """The files of a model that one process would write."""
-    asked = request.build(model, "plan")
-    return formats.lay_out(weights.collect(model, Engines((model,), 0)), asked)
+    wanted = request.build(model, "plan")
+    return formats.find_format(wanted.format).lay_out(
+        weights.collect(model, Engines((model,), 0)), wanted
+    )
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def distribute(
 
     Args:
         files: the layout.
-        buffers: identities of the sources that no engine divides.
+        buffers: identities of the tensors that no engine divides.
         holder: which elements a rank holds.
         world_size: how many ranks.
 
@@ -95,15 +98,15 @@ def planned_ranges(
     files: list[File], buffers: frozenset[int], holder: Holder, world_size: int
 ) -> list[torch.Tensor]:
     """What each rank would write, packed."""
-    goals = Goals(files)
+    destinations = Destinations(files)
     everyone = []
     for rank in range(world_size):
-        mine: list[Transfer] = []
-        for source in goals.sources():
-            whole = source.identity in buffers
-            runs = _all_on_first(source, rank) if whole else holder(source, rank, world_size)
-            mine += goals.of(source, runs)
-        mine.sort(key=lambda transfer: (transfer.file, transfer.offset))
+        mine: list[WriteItem] = []
+        for tensor in destinations.tensors():
+            whole = tensor.identity in buffers
+            slices = _all_on_first(tensor, rank) if whole else holder(tensor, rank, world_size)
+            mine += destinations.items(tensor, slices)
+        mine.sort(key=lambda item: (item.file, item.offset))
         everyone.append(packed(ranges(mine)))
     return everyone
 
@@ -120,14 +123,14 @@ def imbalance_of(cell: Cell) -> float:
     return found.imbalance(cell.ranks)
 
 
-def _all_on_first(source: Source, rank: int) -> list[Run]:
-    return [Run(0, source.numel, _nothing(source))] if rank == 0 else []
+def _all_on_first(tensor: ModelTensor, rank: int) -> list[LocalSlice]:
+    return [LocalSlice(0, tensor.numel, _nothing(tensor))] if rank == 0 else []
 
 
-def _nothing(source: Source) -> torch.Tensor:
-    if source.dtype not in _NOTHING:
-        _NOTHING[source.dtype] = torch.empty(0, dtype=source.dtype, device="meta")
-    return _NOTHING[source.dtype]
+def _nothing(tensor: ModelTensor) -> torch.Tensor:
+    if tensor.dtype not in _NOTHING:
+        _NOTHING[tensor.dtype] = torch.empty(0, dtype=tensor.dtype, device="meta")
+    return _NOTHING[tensor.dtype]
 
 
 _NOTHING: dict[torch.dtype, torch.Tensor] = {}

@@ -32,8 +32,6 @@ _NOT_AXES = ("mode", "adapter", "after", "trainer")
 """Fields whose values a claim cannot choose this way; modes have a key of their own."""
 
 
-
-
 def read_claims(path: Path) -> Claim:
     """The claims of the file at ``path``, which stands where the saver's address will.
 

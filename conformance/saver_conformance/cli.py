@@ -96,8 +96,6 @@ def _complain(text: str) -> None:
         print(f"saver-conformance: {text}", file=sys.stderr)
 
 
-
-
 class _Parser(argparse.ArgumentParser):
     """Ends a wrong call with the exit code of a harness that was called wrongly."""
 

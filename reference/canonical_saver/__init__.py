@@ -21,9 +21,10 @@ if TYPE_CHECKING:
         WeightsError,
         WriteError,
     )
+    from canonical_saver.plan import PlannedFile, plan
     from canonical_saver.progress import Progress
     from canonical_saver.publishing.staging import recover
-    from canonical_saver.save import PlannedFile, Report, plan, save_model, save_trained_model
+    from canonical_saver.save import Report, save_model, save_trained_model
 
 __all__ = [
     "LostRankError",
@@ -44,7 +45,9 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
     "Progress": "progress",
-    "recover": "publish",
+    "PlannedFile": "plan",
+    "plan": "plan",
+    "recover": "publishing.staging",
 }
 """The module of each public name that is not one of ``save``."""
 

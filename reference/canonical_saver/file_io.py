@@ -39,7 +39,7 @@ MOST_PARTS = 1024
 """Buffers that one system call takes (IOV_MAX)."""
 
 
-def view(piece: torch.Tensor) -> memoryview:
+def as_memoryview(piece: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, in place.
 
     Not through ``Tensor.numpy``: a storage that numpy has seen can never be resized again, which
@@ -51,7 +51,7 @@ def view(piece: torch.Tensor) -> memoryview:
     return _VIEW(piece.data_ptr(), size, _READ_ONLY)  # type: ignore[no-any-return]
 
 
-def put(handle: int, parts: Sequence[memoryview], offset: int) -> None:
+def pwrite_all(handle: int, parts: Sequence[memoryview], offset: int) -> None:
     """Write parts one behind the other.
 
     Args:
@@ -75,7 +75,7 @@ def put(handle: int, parts: Sequence[memoryview], offset: int) -> None:
         _start_writeback(handle, first, size)
 
 
-def reserve(handle: int, size: int) -> None:
+def preallocate(handle: int, size: int) -> None:
     """Give a new file its size and, where the file system can, its blocks.
 
     Raises:
@@ -107,7 +107,7 @@ def _extend(handle: int, size: int) -> None:
         if error.errno in LOST:
             raise
         for offset in range(0, size, len(_ZEROS)):
-            put(handle, [memoryview(_ZEROS)[: size - offset]], offset)
+            pwrite_all(handle, [memoryview(_ZEROS)[: size - offset]], offset)
 
 
 def flush(handle: int) -> None:

@@ -28,18 +28,18 @@ class Progress:
     total_files: int
 
 
-Tell = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
 class Meter:
     """Counts what a rank writes.
 
     Args:
-        tell: called after each piece.
+        on_progress: called after each piece.
     """
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, on_progress: ProgressCallback) -> None:
+        self._on_progress = on_progress
         self._expected: Counter[int] = Counter()
         self._written: Counter[int] = Counter()
 
@@ -51,13 +51,15 @@ class Meter:
         """Learn that so many bytes have been written to a file."""
         self._written[file] += count
         whole = sum(self._written[number] == size for number, size in self._expected.items())
-        self._tell(
+        self._on_progress(
             Progress(self._written.total(), self._expected.total(), whole, len(self._expected))
         )
 
 
 @contextmanager
-def shown(progress: Tell | bool | None, rank: int) -> Iterator[Tell]:
+def progress_callback(
+    progress: ProgressCallback | bool | None, rank: int
+) -> Iterator[ProgressCallback]:
     """Choose who is told of the progress.
 
     Args:

@@ -16,9 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from canonical_saver.collator import tokenizer_of
 from canonical_saver.errors import RequestError
-from canonical_saver.progress import Tell
+from canonical_saver.progress import ProgressCallback
 
 Format = Literal["safetensors", "torch", "dcp"]
 Verify = Literal["layout", "full"]
@@ -63,7 +62,7 @@ class Request:
         verify: ``layout`` proves sizes and tiling, ``full`` reads everything back too.
         checksums: whether to write ``SHA256SUMS``.
         tokenizer: the tokenizer or processor, or None.
-        progress: who is told of the progress, see :func:`canonical_saver.progress.shown`.
+        progress: who is told of the progress, see :func:`canonical_saver.progress.progress_callback`.
         merge: save the base with the adapter merged into it, as ReLoRA trains it.
         check_replicas: find out first whether ranks that are said to hold the same bytes do.
         base_model: the base of an adapter as the configuration names it, a folder or an id on the
@@ -79,7 +78,7 @@ class Request:
     verify: Verify = "layout"
     checksums: bool = False
     tokenizer: Any = None
-    progress: Tell | bool | None = None
+    progress: ProgressCallback | bool | None = None
     merge: bool = False
     check_replicas: bool = True
     base_model: str | None = None
@@ -95,73 +94,6 @@ class Request:
             "relora": self.merge,
             "check_replicas": self.check_replicas,
         }
-
-
-def lookup(cfg: Any, key: str) -> Any:
-    """Read one key of a configuration: a mapping, or any object with attributes.
-
-    A missing key is None, as in axolotl's ``DictDefault``.
-    """
-    if cfg is None:
-        return None
-    if isinstance(cfg, Mapping):
-        return cfg.get(key)
-    return getattr(cfg, key, None)
-
-
-def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
-    """Make a request of what a training framework hands over at the end.
-
-    Args:
-        cfg: the training configuration; ``output_dir``, ``save_safetensors``, ``max_shard_size``,
-            ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums``,
-            ``save_check_replicas``, ``base_model`` and ``relora`` (with ``load_in_4bit`` and
-            ``load_in_8bit``) are read.
-        trainer: the trainer, or None; its tokenizer, or its data collator's, and its wrapped model
-            are looked up.
-        model: the model, wrapped or not.
-
-    Raises:
-        RequestError: a value has no meaning.
-    """
-    output_dir = lookup(cfg, "output_dir")
-    arguments = getattr(trainer, "args", None)
-    if output_dir is None:
-        output_dir = lookup(arguments, "output_dir")
-    form = lookup(cfg, CFG_KEYS["format"])
-    if form is None:
-        form = "torch" if lookup(cfg, "save_safetensors") is False else "safetensors"
-    quantized = bool(lookup(cfg, "load_in_4bit") or lookup(cfg, "load_in_8bit"))
-    tokenizer = getattr(trainer, "processing_class", None)
-    if tokenizer is None:
-        tokenizer = getattr(trainer, "tokenizer", None)
-    if tokenizer is None:
-        tokenizer = tokenizer_of(getattr(trainer, "data_collator", None))
-    if tokenizer is not None and not _can_be_saved(tokenizer):
-        # A trainer takes anything; after days of training, this is no reason to save nothing.
-        _log.warning(
-            "the trainer's %s cannot be saved, it has no save_pretrained: save it yourself",
-            type(tokenizer).__name__,
-        )
-        tokenizer = None
-    base_model = lookup(cfg, "base_model")
-    return build(
-        model,
-        output_dir,
-        roots=_roots(trainer, model),
-        format=form,
-        max_shard_size=lookup(cfg, "max_shard_size"),
-        dtype=lookup(cfg, CFG_KEYS["dtype"]),
-        verify=lookup(cfg, CFG_KEYS["verify"]),
-        checksums=lookup(cfg, CFG_KEYS["checksums"]),
-        check_replicas=lookup(cfg, CFG_KEYS["check_replicas"]),
-        tokenizer=tokenizer,
-        progress=False if lookup(arguments, "disable_tqdm") else None,
-        # As axolotl has it: a quantized base cannot take the merged weights.
-        merge=bool(lookup(cfg, "relora")) and not quantized,
-        names=CFG_KEYS,
-        base_model=str(base_model) if isinstance(base_model, str | Path) else None,
-    )
 
 
 def build(
@@ -196,7 +128,7 @@ def build(
             f"model: expected a torch.nn.Module, found {type(model).__name__}; hand over the model "
             "that was trained"
         )
-    if tokenizer is not None and not _can_be_saved(tokenizer):
+    if tokenizer is not None and not can_be_saved(tokenizer):
         raise RequestError(
             "tokenizer: expected a tokenizer or processor with a method save_pretrained, found "
             f"{tokenizer!r:.80}; load it first, as AutoTokenizer.from_pretrained does"
@@ -318,7 +250,7 @@ def _parse_folder(value: Any) -> Path:
         ) from error
 
 
-def _can_be_saved(tokenizer: Any) -> bool:
+def can_be_saved(tokenizer: Any) -> bool:
     """Whether something is a tokenizer or processor; its class alone is none."""
     able = callable(getattr(tokenizer, "save_pretrained", None))
     return able and not isinstance(tokenizer, type)
@@ -343,24 +275,3 @@ def _parse_dtype(key: str, value: Any) -> torch.dtype | None:
     if dtype is not None and not dtype.is_floating_point:
         raise RequestError(f"{key}: expected a floating-point dtype, found {dtype}")
     return dtype
-
-
-def _roots(trainer: Any, model: nn.Module) -> tuple[nn.Module, ...]:
-    """All places where the model's wrappers may be found.
-
-    A trainer may hand over the inner module, while the flat parameter of FSDP1's root or the
-    PEFT model around a base model can only be reached from the module that it trains.
-    """
-    accelerator = getattr(trainer, "accelerator", None)
-    candidates = [
-        model,
-        getattr(trainer, "model", None),
-        getattr(trainer, "model_wrapped", None),
-        getattr(trainer, "deepspeed", None),
-        *(getattr(accelerator, "_models", None) or ()),
-    ]
-    found: list[nn.Module] = []
-    for candidate in candidates:
-        if isinstance(candidate, nn.Module) and not any(candidate is other for other in found):
-            found.append(candidate)
-    return tuple(found)

@@ -10,22 +10,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from canonical_saver import request
 from canonical_saver.collectives import Ranks
-from canonical_saver.progress import Tell, shown
+from canonical_saver.from_trainer import from_training
+from canonical_saver.progress import ProgressCallback, progress_callback
 from canonical_saver.publishing.publication import Publication
-from canonical_saver.request import Request
-from canonical_saver.writing import agreement, dcp
-from canonical_saver.writing.gather import convert
-from canonical_saver.writing.relay import relay
+from canonical_saver.request import Format, Request, Verify, build
+from canonical_saver.writing import agreement
 from canonical_saver.writing.shared_folder import look_together
-from canonical_saver.writing.write_items import ranges
-from canonical_saver.writing.write_plan import Prepared, prepare
+from canonical_saver.writing.write_plan import WritePlan, plan_write
 from canonical_saver.writing.writer import Writer
 
 _log = logging.getLogger("canonical_saver")
@@ -55,27 +52,12 @@ class Report:
     left: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class PlannedFile:
-    """One weight file that a save would write.
-
-    Attributes:
-        name: path relative to the output folder.
-        size: its bytes.
-        ranges: first byte and number of bytes of each stretch that this rank would write.
-    """
-
-    name: str
-    size: int
-    ranges: tuple[tuple[int, int], ...]
-
-
 def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> Report:
     """Save a trained model as the one canonical directory; called on every rank.
 
     Args:
         cfg: the training configuration (a mapping or an object with attributes); ``output_dir``
-            says where, see :func:`canonical_saver.request.from_training` for the other keys.
+            says where, see :func:`canonical_saver.from_trainer.from_training` for the other keys.
         trainer: the trainer, or None; brings the tokenizer and the wrapped model.
         model: the model, wrapped or not, in any training mode.
 
@@ -85,7 +67,7 @@ def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> Report:
     Raises:
         SaveError: the same on every rank; what lay in the folder before is then whole.
     """
-    return _save(lambda: request.from_training(cfg, trainer, model))
+    return _save(lambda: from_training(cfg, trainer, model))
 
 
 def save_model(
@@ -93,13 +75,13 @@ def save_model(
     output_dir: str | Path,
     *,
     tokenizer: Any = None,
-    format: request.Format = "safetensors",
+    format: Format = "safetensors",
     max_shard_size: int | str | None = None,
     dtype: torch.dtype | str | None = None,
-    verify: Literal["layout", "full"] = "layout",
+    verify: Verify = "layout",
     checksums: bool = False,
     check_replicas: bool = True,
-    progress: Tell | bool | None = None,
+    progress: ProgressCallback | bool | None = None,
 ) -> Report:
     """Save a model without a trainer; called on every rank.
 
@@ -126,7 +108,7 @@ def save_model(
         SaveError: the same on every rank; what lay in the folder before is then whole.
     """
     return _save(
-        lambda: request.build(
+        lambda: build(
             model,
             output_dir,
             format=format,
@@ -141,65 +123,38 @@ def save_model(
     )
 
 
-def plan(
-    model: nn.Module,
-    *,
-    max_shard_size: int | str | None = None,
-    dtype: torch.dtype | str | None = None,
-) -> list[PlannedFile]:
-    """Say what a save in the ``safetensors`` format would write, without writing.
-
-    Args:
-        model: the model, wrapped or not.
-        max_shard_size: as in :func:`save_model`.
-        dtype: as in :func:`save_model`.
-
-    Returns:
-        The weight files, with the stretches that this rank would write.
-    """
-    ranks = Ranks.current()
-    asked = request.build(model, "plan", max_shard_size=max_shard_size, dtype=dtype)
-    prepared, _ = ranks.step("plan", lambda: prepare(asked, ranks, dry=True))
-    mine = ranges(prepared.planned)
-    return [
-        PlannedFile(f.name, f.size, tuple(r[1:] for r in mine if r[0] == number))
-        for number, f in enumerate(prepared.files)
-    ]
-
-
 @torch.no_grad()
 def _save(ask: Callable[[], Request]) -> Report:
-    """Save: every rank runs this, and rank 0 does alone what is passed as ``on_first``."""
+    """Save: every rank runs this; what is passed to ``on_first`` is done by rank 0 alone."""
     begun, ranks = time.monotonic(), Ranks.current()
     with ranks.arriving():
-        prepared, unlike = ranks.step(
+        planned, unlike = ranks.step(
             "plan",
-            lambda: prepare(_announced(ask(), ranks), ranks),
-            Prepared.proposal,
+            lambda: plan_write(_announced(ask(), ranks), ranks),
+            WritePlan.proposal,
             lambda own, everyone: agreement.compare(own.files, everyone),
         )
-    asked, sets = prepared.asked, prepared.sets
-    warnings = agreement.settle(unlike, sets, prepared.replicas, prepared.model, ranks)
-    with Publication(prepared) as publication, shown(asked.progress, ranks.rank) as tell:
+    warnings = agreement.settle(unlike, planned.weight_sets, planned.replicas, planned.model, ranks)
+    with (
+        Publication(planned) as publication,
+        progress_callback(planned.request.progress, ranks.rank) as on_progress,
+    ):
         staged = ranks.on_first("stage", publication.stage)
-        views = look_together(asked.output_dir, staged.name, staged.token, ranks)
-        placed = prepared.placed(staged.archives)
-        folder = asked.output_dir / staged.name
-        writer = Writer(placed, folder, views, ranks, tell, publication.room)
-        if asked.format == "dcp":
-            dcp.write_all(writer)
-        relay(writer)
-        convert(writer)
+        views = look_together(planned.request.output_dir, staged.name, staged.token, ranks)
+        placed = planned.placed(staged.archives)
+        writer = Writer(placed, staged.name, views, ranks, on_progress, publication.room)
+        placed.format.finish(writer)
+        _relay(writer)
+        _convert(writer)
         ranks.step("write", writer.write, lambda _: writer.written, publication.take)
         published = ranks.on_first("publish", lambda: publication.publish(placed.files, views))
-    warnings += dict.fromkeys(text for one in sets for text in one.warnings)
     report = Report(
         output_dir=staged.output_dir,
         files=tuple(published.names),
         bytes=sum(file.size for file in placed.files),
         seconds=time.monotonic() - begun,
         ranks=ranks.world_size,
-        warnings=(*warnings, *published.warnings),
+        warnings=(*warnings, *planned.warnings, *published.warnings),
         left=tuple(published.left),
     )
     if ranks.rank == 0:
@@ -207,10 +162,26 @@ def _save(ask: Callable[[], Request]) -> Report:
     return report
 
 
-def _announced(asked: Request, ranks: Ranks) -> Request:
+def _announced(request: Request, ranks: Ranks) -> Request:
     if ranks.rank == 0:
-        _log.info("saving to %s with %d ranks", asked.output_dir, ranks.world_size)
-    return asked
+        _log.info("saving to %s with %d ranks", request.output_dir, ranks.world_size)
+    return request
+
+
+def _relay(writer: Writer) -> None:
+    """Carry to rank 0 what ranks hold that do not see the folder."""
+    if not all(writer.shares_folder):
+        from canonical_saver.writing.relay import relay
+
+        relay(writer)
+
+
+def _convert(writer: Writer) -> None:
+    """Write the tensors whose form in the file must be computed."""
+    if writer.groups:
+        from canonical_saver.writing.gather import convert
+
+        convert(writer)
 
 
 def _log_end(report: Report) -> None:

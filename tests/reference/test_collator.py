@@ -13,7 +13,7 @@ from tests.reference.crash.scenarios import tokenizer
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, default_data_collator
 
 from canonical_saver.collator import tokenizer_of
-from canonical_saver.request import from_training
+from canonical_saver.from_trainer import from_training
 
 TOKENIZER = tokenizer("a b", "template")
 OTHER = tokenizer("b a", "template")

@@ -11,11 +11,14 @@ from canonical_saver.weights.tensors import elements, whole
 
 def test_no_expert_is_computed() -> None:
     model = models.mixtral()
-    sources = {name: whole(tensor) for name, tensor in model.state_dict().items()}
+    model_tensors = {name: whole(tensor) for name, tensor in model.state_dict().items()}
     expected = hub_conversion.revert(model, dict(model.state_dict()))
-    for entry in hub_conversion.to_hub(model, sources):
-        assert entry.spans is not None, entry.name
-        parts = [elements(span.source.runs[0], span.offset, span.length) for span in entry.spans]
+    for entry in hub_conversion.to_hub(model, model_tensors):
+        assert entry.source_ranges is not None, entry.name
+        parts = [
+            elements(source_range.model_tensor.slices[0], source_range.offset, source_range.length)
+            for source_range in entry.source_ranges
+        ]
         found = torch.cat(parts).view(entry.dtype).view(entry.shape)
         assert torch.equal(found, expected[entry.name]), entry.name
 

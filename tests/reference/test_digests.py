@@ -8,14 +8,14 @@ import sys
 import pytest
 import torch
 
-from canonical_saver.formats.layout import DTYPE_NAMES
+from canonical_saver.formats.safetensors import DTYPE_NAMES
 from canonical_saver.weights import digests as digests_module
 from canonical_saver.weights.digests import BLOCK, digests
-from canonical_saver.weights.tensors import Run, whole
+from canonical_saver.weights.tensors import LocalSlice, whole
 
 
 def digest(tensor: torch.Tensor) -> int:
-    (found,) = digests([whole(tensor).runs[0]])
+    (found,) = digests([whole(tensor).slices[0]])
     return found
 
 
@@ -73,7 +73,7 @@ def test_digest_depends_on_no_strides_offsets_threads_or_pieces(
     turned = data.view(torch.int16).view(-1, 1).expand(-1, 2)[:, 0]
     shifted = torch.cat([torch.zeros(3, dtype=torch.uint8), data])
     assert digest(turned) == expected
-    assert digests([Run(0, len(data), shifted, 3)]) == [expected]
+    assert digests([LocalSlice(0, len(data), shifted, 3)]) == [expected]
     square = data[: 2 * BLOCK].view(torch.int16).view(256, -1)
     assert digest(square.t().contiguous().t()) == digest(square)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
@@ -82,7 +82,7 @@ def test_digest_depends_on_no_strides_offsets_threads_or_pieces(
 
 def test_digests_of_many_are_those_of_each() -> None:
     tensors = [random_bytes(n, n) for n in (0, 1, 9, 8 * BLOCK + 1, 0)]
-    found = digests([whole(tensor).runs[0] for tensor in tensors])
+    found = digests([whole(tensor).slices[0] for tensor in tensors])
     assert found == [digest(tensor) for tensor in tensors]
     assert found[0] == found[-1] == 0
     assert len(set(found)) == 4
@@ -90,7 +90,7 @@ def test_digests_of_many_are_those_of_each() -> None:
 
 def test_digest_of_a_part_of_a_run_is_that_of_its_elements() -> None:
     data = random_bytes(100)
-    assert digests([Run(5, 40, data, 20)]) == [digest(data[20:60].clone())]
+    assert digests([LocalSlice(5, 40, data, 20)]) == [digest(data[20:60].clone())]
 
 
 def test_digest_draws_no_random_numbers() -> None:

@@ -29,16 +29,16 @@ def test_a_write_goes_on_where_the_system_stopped(
     path = tmp_path / "file"
     parts = [memoryview(part) for part in (b"abcd", b"", b"efg", b"h")]
     with path.open("wb") as file:
-        file_io.put(file.fileno(), parts, 2)
+        file_io.pwrite_all(file.fileno(), parts, 2)
     assert path.read_bytes() == b"\0\0abcdefgh"
 
 
 def test_a_large_write_is_begun_at_once(tmp_path: Path) -> None:
     content = torch.arange(2**18, dtype=torch.int64)
     with (tmp_path / "file").open("wb") as file:
-        file_io.put(file.fileno(), [file_io.view(content)], 0)
+        file_io.pwrite_all(file.fileno(), [file_io.as_memoryview(content)], 0)
     assert (tmp_path / "file").read_bytes() == content.numpy().tobytes()
-    assert file_io.view(content[:0]) == b""
+    assert file_io.as_memoryview(content[:0]) == b""
 
 
 WHY_NO_MOUNTS = isolation.why_unavailable()
@@ -50,9 +50,9 @@ def test_no_room_is_known_before_the_first_byte(tmp_path: Path) -> None:
         isolation.mount_disk(tmp_path, "size=1m")
         with (tmp_path / "file").open("wb") as file:
             with pytest.raises(OSError, match="No space") as caught:
-                file_io.reserve(file.fileno(), 2**21)
+                file_io.preallocate(file.fileno(), 2**21)
             assert caught.value.errno == errno.ENOSPC
-            file_io.reserve(file.fileno(), 2**19)
+            file_io.preallocate(file.fileno(), 2**19)
         assert (tmp_path / "file").stat().st_size == 2**19
 
     isolation.isolated(reserve)
@@ -63,8 +63,8 @@ def test_where_blocks_cannot_be_reserved_the_size_is_set(
 ) -> None:
     monkeypatch.setattr(file_io, "_C", object())  # a C library without these calls
     with (tmp_path / "file").open("wb") as file:
-        file_io.reserve(file.fileno(), 12)
-        file_io.put(file.fileno(), [memoryview(bytes(2**20))], 0)
+        file_io.preallocate(file.fileno(), 12)
+        file_io.pwrite_all(file.fileno(), [memoryview(bytes(2**20))], 0)
     assert (tmp_path / "file").stat().st_size == 2**20
 
 

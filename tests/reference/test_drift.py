@@ -10,7 +10,7 @@ from canonical_saver.weights.tensors import whole
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    return distance(sample(whole(one).runs[0]), sample(whole(other).runs[0]))
+    return distance(sample(whole(one).slices[0]), sample(whole(other).slices[0]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.complex64])
@@ -54,7 +54,7 @@ def test_distance_of_nothing_is_zero() -> None:
 
 def test_sample_of_turned_tensor_is_that_of_its_order() -> None:
     values = torch.arange(100.0 * 70).view(100, 70)
-    found, expected = (sample(whole(v).runs[0]) for v in (values.t().contiguous().t(), values))
+    found, expected = (sample(whole(v).slices[0]) for v in (values.t().contiguous().t(), values))
     assert found is not None
     assert expected is not None
     assert torch.equal(found, expected)

@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from canonical_saver import Progress, RequestError, plan, save_model, save_trained_model
 from canonical_saver.formats import layout
-from canonical_saver.request import DEFAULT_SHARD_SIZE, from_training, parse_size
+from canonical_saver.from_trainer import from_training
+from canonical_saver.request import DEFAULT_SHARD_SIZE, parse_size
 from canonical_saver.weights.saved_tensors import direct
 from canonical_saver.weights.tensors import whole
 
@@ -55,10 +56,10 @@ def test_odd_tensors_as_save_file_writes_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 4, 11, 12, 100])
 def test_shards_keep_the_limit(size: int) -> None:
-    entries = [direct(f"t{n}", whole(torch.zeros(n, dtype=torch.uint8))) for n in range(13)]
-    shards = layout.split(entries, size, None)
+    saved_tensors = [direct(f"t{n}", whole(torch.zeros(n, dtype=torch.uint8))) for n in range(13)]
+    shards = layout.split(saved_tensors, size, None)
     assert all(shards)
-    assert sorted(e.name for s in shards for e in s) == sorted(e.name for e in entries)
+    assert sorted(e.name for s in shards for e in s) == sorted(e.name for e in saved_tensors)
     assert all(len(s) == 1 or sum(e.shape[0] for e in s) <= size for s in shards)
 
 
@@ -167,8 +168,8 @@ def test_bad_values(cfg: dict[str, Any], message: str, tmp_path: Path, monkeypat
 def test_request_of_mappings_and_objects() -> None:
     model = models.llama()
     for cfg in ({"output_dir": "x"}, SimpleNamespace(output_dir="x")):
-        asked = from_training(cfg, None, model)
-        assert (asked.format, asked.max_shard_size) == ("safetensors", DEFAULT_SHARD_SIZE)
+        request = from_training(cfg, None, model)
+        assert (request.format, request.max_shard_size) == ("safetensors", DEFAULT_SHARD_SIZE)
     assert parse_size("1.5KB") == 1500
     assert parse_size("2 MiB") == 2 * 2**20
     assert parse_size("7") == 7

@@ -40,7 +40,9 @@ def test_error_of_a_cfg_key_names_the_key(tmp_path: Path) -> None:
 def test_error_of_the_outside_keeps_its_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("canonical_saver.writing.write_plan.weights.collect", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(
+        "canonical_saver.writing.write_plan.weights.collect", lambda *_, **__: 1 / 0
+    )
     with pytest.raises(Exception, match=r"^ZeroDivisionError: division by zero$"):
         save_model(models.llama(), tmp_path / "m")
 

@@ -140,7 +140,7 @@ def test_reserve_without_its_calls_gives_the_size(
     for size in (0, 1, 5, 2**20 + 3):
         path = tmp_path / str(size)
         with path.open("wb") as file:
-            file_io.reserve(file.fileno(), size)
+            file_io.preallocate(file.fileno(), size)
         assert path.read_bytes() == bytes(size)
 
 
@@ -158,7 +158,7 @@ def test_reserve_without_room_is_an_error(
         refuse(monkeypatch, call, number)
     with (tmp_path / "file").open("wb") as file:
         with pytest.raises(OSError, match=os.strerror(number)) as caught:
-            file_io.reserve(file.fileno(), 5)
+            file_io.preallocate(file.fileno(), 5)
         assert caught.value.errno == number
 
 

@@ -87,10 +87,10 @@ def test_offloaded_tensors_are_in_memory_one_at_a_time(
 ) -> None:
     trained: Any = models.llama()
     disk_offload(trained, str(tmp_path / "offload"))
-    sources = [offload.source(stored) for stored in offload.find((trained,)).values()]
-    held = {id(run.load.__self__.last) for s in sources for run in s.runs if run.load}
+    model_tensors = [offload.model_tensor(stored) for stored in offload.find((trained,)).values()]
+    held = {id(run.load.__self__.last) for s in model_tensors for run in s.slices if run.load}
     assert len(held) == 1
-    run = sources[0].runs[0]
+    run = model_tensors[0].slices[0]
     piece = elements(run, 0, 4)
     assert piece.untyped_storage().nbytes() == piece.numel()
     loads: list[str] = []
@@ -98,7 +98,7 @@ def test_offloaded_tensors_are_in_memory_one_at_a_time(
     plain = loader.__getitem__
     monkeypatch.setattr(loader, "__getitem__", lambda *a: (loads.append(a[1]), plain(*a))[1])
     save_model(trained, tmp_path / "m", verify="layout")
-    assert len(loads) == len(set(loads)) == len(sources)
+    assert len(loads) == len(set(loads)) == len(model_tensors)
 
 
 def test_tied_in_name_but_not_in_bytes_is_saved_twice(tmp_path: Path) -> None:

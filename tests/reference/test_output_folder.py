@@ -100,25 +100,25 @@ def test_a_save_that_is_refused_leaves_no_folder(
     assert not list(tmp_path.iterdir())
 
 
-def view(path: str, target: str = "", *, sees: bool = False) -> shared_folder.View:
-    return shared_folder.View(path, target or path, sees)
+def view(path: str, target: str = "", *, shares_folder: bool = False) -> shared_folder.View:
+    return shared_folder.View(path, target or path, shares_folder)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        view("/b", sees=True),  # by another mount
+        view("/b", shares_folder=True),  # by another mount
         view("/a"),  # on another host
         view("/a", "/mnt/b"),  # the same on a host where it is a link
         view("/link", "/a"),
     ],
 )
 def test_check_takes_another_spelling_of_one_folder(other: shared_folder.View) -> None:
-    shared_folder.check([view("/a", sees=True), other])
+    shared_folder.check([view("/a", shares_folder=True), other])
 
 
 def test_check_names_the_ranks_with_another_folder() -> None:
-    views = [view("/a", sees=True), view("/a"), view("/b"), view("/c")]
+    views = [view("/a", shares_folder=True), view("/a"), view("/b"), view("/c")]
     with pytest.raises(RequestError, match="/a on rank 0 and /b on rank 2, /c on rank 3;"):
         shared_folder.check(views)
 

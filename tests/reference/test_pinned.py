@@ -13,8 +13,9 @@ import torch
 from tests.reference import models
 
 from canonical_saver import save_model
-from canonical_saver.weights.tensors import Run, elements
-from canonical_saver.writing.device_copy import BUFFERS, PIECE, Part, to_host
+from canonical_saver.weights.tensors import PIECE, LocalSlice, elements
+from canonical_saver.writing.device_copy import BUFFERS, to_host
+from canonical_saver.writing.write_items import Part
 
 
 class SlowCopier:
@@ -52,8 +53,8 @@ class SlowCopier:
         return wait
 
 
-def whole_run(data: torch.Tensor) -> Run:
-    return Run(0, data.numel(), data)
+def whole_run(data: torch.Tensor) -> LocalSlice:
+    return LocalSlice(0, data.numel(), data)
 
 
 def test_a_copy_is_under_way_while_the_one_before_is_used() -> None:

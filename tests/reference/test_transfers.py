@@ -10,54 +10,60 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canonical_saver.errors import VerifyError
-from canonical_saver.formats.layout import File, Placed, safetensors_file
-from canonical_saver.weights.saved_tensors import Entry, Span
-from canonical_saver.weights.tensors import Run, Source, elements
+from canonical_saver.formats.layout import File, PlacedTensor
+from canonical_saver.formats.safetensors import safetensors_file
+from canonical_saver.weights.saved_tensors import SavedTensor, SourceRange
+from canonical_saver.weights.tensors import PIECE, LocalSlice, ModelTensor, elements
 from canonical_saver.writing import write_items as planning
-from canonical_saver.writing.device_copy import PIECE
 
 
 @st.composite
-def layouts(draw: st.DrawFn) -> tuple[list[File], list[list[Run]], int]:
+def layouts(draw: st.DrawFn) -> tuple[list[File], list[list[LocalSlice]], int]:
     """A file whose tensors are ranges of one source, and the runs of each of three ranks."""
     count = draw(st.integers(1, 40))
     data = torch.arange(count, dtype=torch.int32)
     cuts = sorted(draw(st.lists(st.integers(0, count), max_size=6)))
     bounds = [0, *cuts, count]
     owners = draw(st.lists(st.integers(0, 2), min_size=len(bounds), max_size=len(bounds)))
-    held: list[list[Run]] = [[], [], []]
+    held: list[list[LocalSlice]] = [[], [], []]
     for start, stop, owner in zip(bounds, bounds[1:], owners, strict=False):
         if start < stop:
-            held[owner].append(Run(start, stop - start, data, start))
-    source = Source("x", torch.int32, (count,), tuple(run for runs in held for run in runs))
-    entries = []
+            held[owner].append(LocalSlice(start, stop - start, data, start))
+    source = ModelTensor(
+        "x", torch.int32, (count,), tuple(run for slices in held for run in slices)
+    )
+    saved_tensors = []
     marks = sorted({0, count, *draw(st.lists(st.integers(0, count), max_size=5))})
     for start, stop in pairwise(marks):
         name = f"t{draw(st.integers(0, 9))}.{start}"
-        entries.append(
-            Entry(name, torch.int32, (stop - start,), (Span(0, stop - start, source, start),))
+        saved_tensors.append(
+            SavedTensor(
+                name, torch.int32, (stop - start,), (SourceRange(0, stop - start, source, start),)
+            )
         )
     if draw(st.booleans()):  # saved under a second name as well
-        entries.append(Entry("again", torch.int32, (count,), (Span(0, count, source, 0),)))
-    return [safetensors_file("f", entries, None)], held, count
+        saved_tensors.append(
+            SavedTensor("again", torch.int32, (count,), (SourceRange(0, count, source, 0),))
+        )
+    return [safetensors_file("f", saved_tensors, None)], held, count
 
 
-def planned_by(files: list[File], runs: list[Run]) -> list[planning.Transfer]:
-    goals = planning.Goals(files)
-    found = [t for source in goals.sources() for t in goals.of(source, runs)]
+def planned_by(files: list[File], slices: list[LocalSlice]) -> list[planning.WriteItem]:
+    destinations = planning.Destinations(files)
+    found = [t for source in destinations.tensors() for t in destinations.items(source, slices)]
     return sorted(found, key=lambda t: (t.file, t.offset))
 
 
 @given(layouts())
 @settings(max_examples=200, deadline=None)
 def test_the_parts_of_all_ranks_make_the_file(
-    drawn: tuple[list[File], list[list[Run]], int],
+    drawn: tuple[list[File], list[list[LocalSlice]], int],
 ) -> None:
     files, held, _ = drawn
     written = bytearray(files[0].header) + bytearray(files[0].size - len(files[0].header))
     everyone = []
-    for runs in held:
-        planned = planned_by(files, runs)
+    for slices in held:
+        planned = planned_by(files, slices)
         everyone.append(planning.packed(planning.ranges(planned)))
         for batch in planning.batches(planned):
             data = b"".join(bytes(elements(*part).tolist()) for part in batch.parts)
@@ -67,20 +73,22 @@ def test_the_parts_of_all_ranks_make_the_file(
         found = torch.frombuffer(
             written, dtype=torch.int32, offset=placed.offset, count=placed.size // 4
         )
-        (span,) = placed.entry.spans or ()
-        assert found.tolist() == list(range(span.offset, span.offset + span.length))
+        (source_range,) = placed.saved.source_ranges or ()
+        assert found.tolist() == list(
+            range(source_range.offset, source_range.offset + source_range.length)
+        )
     planning.prove_tiling(files, everyone)
-    whole = planning.transfers(files)
+    whole = planning.write_items(files)
     assert sum(t.size for t in whole) == files[0].size - len(files[0].header)
 
 
 @given(layouts(), st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_missing_or_doubled_byte_is_found(
-    drawn: tuple[list[File], list[list[Run]], int], data: st.DataObject
+    drawn: tuple[list[File], list[list[LocalSlice]], int], data: st.DataObject
 ) -> None:
     files, held, _ = drawn
-    everyone = [planning.ranges(planned_by(files, runs)) for runs in held]
+    everyone = [planning.ranges(planned_by(files, slices)) for slices in held]
     rank = data.draw(st.sampled_from([n for n, found in enumerate(everyone) if found]))
     number = data.draw(st.integers(0, len(everyone[rank]) - 1))
     file, offset, size = everyone[rank][number]
@@ -103,22 +111,29 @@ def test_a_missing_or_doubled_byte_is_found(
 
 def test_neighbours_make_one_batch_and_a_large_tensor_several() -> None:
     large = torch.zeros(2 * PIECE // 4 + 3)
-    sources = [Source(n, torch.float32, (5,), (Run(0, 5, torch.zeros(5)),)) for n in range(1500)]
-    sources.append(Source("z", torch.float32, tuple(large.shape), (Run(0, len(large), large),)))
-    entries = [
-        Entry(f"{n:05}", torch.float32, s.shape, (Span(0, s.numel, s, 0),))
-        for n, s in enumerate(sources)
+    model_tensors = [
+        ModelTensor(n, torch.float32, (5,), (LocalSlice(0, 5, torch.zeros(5)),))
+        for n in range(1500)
     ]
-    file = safetensors_file("f", entries, torch.bfloat16)
-    found = list(planning.batches(planning.transfers([file])))
+    model_tensors.append(
+        ModelTensor("z", torch.float32, tuple(large.shape), (LocalSlice(0, len(large), large),))
+    )
+    saved_tensors = [
+        SavedTensor(f"{n:05}", torch.float32, s.shape, (SourceRange(0, s.numel, s, 0),))
+        for n, s in enumerate(model_tensors)
+    ]
+    file = safetensors_file("f", saved_tensors, torch.bfloat16)
+    found = list(planning.batches(planning.write_items([file])))
     assert [len(batch.parts) for batch in found[:2]] == [1024, 477]
     assert sum(batch.size for batch in found) == file.size - len(file.header)
     assert max(batch.size for batch in found) <= PIECE // 2
     assert len(found) == 4
 
 
-def computed(name: str, needs: set[str]) -> Placed:
-    return Placed(Entry(name, torch.float32, (1,), None, frozenset(needs)), torch.float32, 0)
+def computed(name: str, needs: set[str]) -> PlacedTensor:
+    return PlacedTensor(
+        SavedTensor(name, torch.float32, (1,), None, frozenset(needs)), torch.float32, 0
+    )
 
 
 def test_tensors_that_share_a_source_are_computed_together() -> None:
@@ -130,4 +145,4 @@ def test_tensors_that_share_a_source_are_computed_together() -> None:
         computed("e", {"3"}),
     ]
     groups = planning.groups_to_compute([File("f", b"", tuple(tensors), 0)])
-    assert [[p.entry.name for _, p in group] for group in groups] == [["a", "c", "d"], ["b", "e"]]
+    assert [[p.saved.name for _, p in group] for group in groups] == [["a", "c", "d"], ["b", "e"]]

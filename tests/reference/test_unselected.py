@@ -17,7 +17,7 @@ from torch import nn
 
 from canonical_saver import SaveError, save_model
 from canonical_saver.weights.adapter import vocabularies
-from canonical_saver.weights.saved_tensors import Entry, direct
+from canonical_saver.weights.saved_tensors import SavedTensor, direct
 from canonical_saver.weights.tensors import whole
 from canonical_saver.weights.unselected import unselected
 
@@ -27,16 +27,16 @@ ENGINES = ("ddp", "fsdp1", "fsdp2", "zero3")
 
 def test_unselected_tells_what_no_entry_is_made_of() -> None:
     tensor = torch.zeros(3)
-    sources = {name: whole(tensor, name) for name in ("kept", "computed", "lost", "frozen")}
-    sources["alias"] = whole(tensor, "kept")
-    entries = [
-        direct("a", sources["kept"]),
-        Entry("b", torch.float32, (3,), None, frozenset({"computed"})),
+    model_tensors = {name: whole(tensor, name) for name in ("kept", "computed", "lost", "frozen")}
+    model_tensors["alias"] = whole(tensor, "kept")
+    saved_tensors = [
+        direct("a", model_tensors["kept"]),
+        SavedTensor("b", torch.float32, (3,), None, frozenset({"computed"})),
     ]
     trained = {"kept", "alias", "computed", "lost"}
-    assert unselected(trained, sources, [entries]) == ["lost"]
-    assert unselected(trained, sources, [entries[:1], entries[1:]]) == ["lost"]
-    assert unselected(trained, sources, [[]]) == ["kept", "computed", "lost", "alias"]
+    assert unselected(trained, model_tensors, [saved_tensors]) == ["lost"]
+    assert unselected(trained, model_tensors, [saved_tensors[:1], saved_tensors[1:]]) == ["lost"]
+    assert unselected(trained, model_tensors, [[]]) == ["kept", "computed", "lost", "alias"]
 
 
 def beside(config: Any | None = None) -> Any:
@@ -101,10 +101,10 @@ QUIET: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", QUIET)
 @pytest.mark.parametrize("prepared", [False, True])
-def test_save_model_frozen_base_adds_nothing(kind: str, prepared: bool, tmp_path: Path) -> None:
+def test_save_model_frozen_base_adds_nothing(kind: str, write_plan: bool, tmp_path: Path) -> None:
     config = LoraConfig(**{"target_modules": ["q_proj"], "r": 3} | QUIET[kind])
     base: Any = models.llama(biases=True, tied=kind == "tied tokens")
-    if prepared:
+    if write_plan:
         base.enable_input_require_grads()
     model: Any = get_peft_model(base, config)
     model.save_pretrained(tmp_path / "golden")

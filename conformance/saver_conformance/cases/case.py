@@ -351,9 +351,7 @@ def select_modes(patterns: str) -> tuple[Mode, ...]:
         raise ValueError("no mode is named")
     for part in parts:
         if not any(mode.matches((part,)) for mode in MODES):
-            raise ValueError(
-                f"no mode is called {part!r}; see: saver-conformance list modes"
-            )
+            raise ValueError(f"no mode is called {part!r}; see: saver-conformance list modes")
     return tuple(mode for mode in MODES if mode.matches(parts))
 
 

@@ -52,8 +52,6 @@ MAX_RANKS = 16
 """Processes that are kept up; worlds that came first are stopped when there would be more."""
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class Bench:
     """Modules that train and reload; other ones than the default serve tests of the judge.

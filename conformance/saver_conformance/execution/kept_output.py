@@ -11,8 +11,6 @@ BEFORE, AFTER = "before", "after"
 """Names of the copies."""
 
 
-
-
 class KeptOutput:
     """A folder with the copies ``BEFORE`` and ``AFTER``; of several saves the last are kept."""
 

@@ -72,8 +72,6 @@ def _train_unsaved(world: World, case: Case, folder: Path) -> Path:
     return path
 
 
-
-
 def _differences(unsaved: Path, saved: Path) -> Iterator[Difference]:
     expected, found = read_header(unsaved), read_header(saved)
     for name in expected.tensors:

@@ -33,8 +33,6 @@ _AT = {
 """Where a call names the place that it writes at; otherwise the file goes on."""
 
 
-
-
 class Tracers:
     """Tracers of all ranks, from ``attach`` to ``read``."""
 
@@ -83,10 +81,6 @@ def read_deeds(trace: str, folder: Path) -> Iterator[Deed]:
         for deed in _deeds(match[1], match[2], int(match[3]), places):
             if deed.path.startswith(f"{folder}/"):
                 yield deed
-
-
-
-
 
 
 def _deeds(name: str, arguments: str, result: int, places: dict[str, int]) -> Iterator[Deed]:

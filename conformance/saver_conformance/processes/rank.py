@@ -32,10 +32,6 @@ from saver_conformance.processes.traceback_text import describe_exception, headl
 Saver = Callable[[Any, Any, Any], object]
 
 
-
-
-
-
 class SaverNotFoundError(Exception):
     """The address ``package.module:function`` leads to no function."""
 
@@ -85,8 +81,6 @@ def _check_signature(address: str, saver: Callable[..., object]) -> None:
             f"{address} is called as function(cfg, trainer, model) on every rank, which "
             f"{name}{signature} does not take: {error}"
         ) from error
-
-
 
 
 class Rank:

@@ -63,9 +63,6 @@ _LAUNCHER = (
 )
 
 
-
-
-
 @dataclass(slots=True)
 class _Process:
     """One rank, seen from the judge."""
@@ -380,8 +377,6 @@ def _make_environment(key: WorldKey, rank: int, port: int, folder: Path) -> dict
             "GLOO_SOCKET_IFNAME": "lo",
         }
     return environment
-
-
 
 
 def _choose_backend(key: WorldKey) -> str:

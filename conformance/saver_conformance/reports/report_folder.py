@@ -25,8 +25,6 @@ SMALLEST_CASE_FILE = "smallest-case.json"
 _MODE = re.compile(r"[a-z0-9]+-[a-z0-9]+")
 
 
-
-
 def prepare(folder: Path) -> None:
     """Make ``folder`` if it is not there, and try to write into it.
 

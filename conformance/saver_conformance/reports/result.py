@@ -29,8 +29,6 @@ SHOWN_CHARACTERS = 4000
 """Of a finding or a reason, however long its lines are."""
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class Clause:
     """One demand, in the words of the run's spec.

@@ -61,8 +61,6 @@ class Waiver:
         return f"{self.clause} in {self.mode}: {self.reason} ({self.link})"
 
 
-
-
 def read_waivers(path: Path) -> tuple[Waiver, ...]:
     """The waivers of the file at ``path``.
 

@@ -7,60 +7,34 @@ process. They depend on names, dtypes, shapes and the size limit alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 
-from canonical_saver.errors import WeightsError
-from canonical_saver.weights.saved_tensors import Entry
-
-DTYPE_NAMES: dict[torch.dtype, str] = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e8m0fnu: "F8_E8M0",
-    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
-    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
-    torch.int16: "I16",
-    torch.uint16: "U16",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int32: "I32",
-    torch.uint32: "U32",
-    torch.float32: "F32",
-    torch.complex64: "C64",
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.uint64: "U64",
-}
-"""Names of dtypes in a header, in the order in which safetensors ranks them (it writes the last
-first)."""
-
-_RANKING = {dtype: number for number, dtype in enumerate(DTYPE_NAMES)}
+from canonical_saver.request import Request
+from canonical_saver.weights.saved_tensors import SavedTensor, WeightSet
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedTensor:
     """One tensor at its place.
 
     Attributes:
-        entry: what to write.
+        saved: what to write.
         dtype: dtype in the file.
         offset: its first byte, counted from the start of the file.
     """
 
-    entry: Entry
+    saved: SavedTensor
     dtype: torch.dtype
     offset: int
 
     @property
     def size(self) -> int:
         """Bytes of the tensor in the file."""
-        return prod(self.entry.shape) * self.dtype.itemsize
+        return prod(self.saved.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -76,96 +50,42 @@ class File:
 
     name: str
     header: bytes
-    tensors: tuple[Placed, ...]
+    tensors: tuple[PlacedTensor, ...]
     size: int
 
 
-def stored_dtype(entry: Entry, dtype: torch.dtype | None) -> torch.dtype:
+def stored_dtype(saved: SavedTensor, dtype: torch.dtype | None) -> torch.dtype:
     """The dtype of a tensor in its file: its own, unless a floating-point one is to be cast."""
-    cast = dtype is not None and entry.dtype.is_floating_point and not entry.fixed
-    return dtype if cast and dtype is not None else entry.dtype
+    cast = dtype is not None and saved.dtype.is_floating_point and not saved.fixed
+    return dtype if cast and dtype is not None else saved.dtype
 
 
-def stored_size(entries: Sequence[Entry], dtype: torch.dtype | None) -> int:
+def stored_size(saved_tensors: Sequence[SavedTensor], dtype: torch.dtype | None) -> int:
     """Bytes of all these tensors in their files."""
-    return sum(prod(entry.shape) * stored_dtype(entry, dtype).itemsize for entry in entries)
-
-
-def safetensors_header(tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]]]) -> bytes:
-    """Make the header that safetensors writes for tensors already in file order.
-
-    Returns:
-        Length and text, padded with spaces to a multiple of 8 bytes.
-    """
-    described: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name, dtype, shape in tensors:
-        end = position + prod(shape) * dtype.itemsize
-        described[name] = {
-            "dtype": DTYPE_NAMES[dtype],
-            "shape": list(shape),
-            "data_offsets": [position, end],
-        }
-        position = end
-    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def plain_file(name: str, entries: Sequence[Entry], dtype: torch.dtype | None) -> File:
-    """Lay out one file of nothing but tensors, in their order."""
-    placed: list[Placed] = []
-    position = 0
-    for entry in entries:
-        placed.append(Placed(entry, stored_dtype(entry, dtype), position))
-        position += placed[-1].size
-    return File(name, b"", tuple(placed), position)
-
-
-def safetensors_file(name: str, entries: Sequence[Entry], dtype: torch.dtype | None) -> File:
-    """Lay out one file.
-
-    Raises:
-        WeightsError: a dtype that the format does not have.
-    """
-    stored = [(entry, stored_dtype(entry, dtype)) for entry in entries]
-    for entry, kind in stored:
-        if kind not in DTYPE_NAMES:
-            raise WeightsError(
-                f"'{entry.name}': expected a dtype that safetensors can hold, found {kind}; save "
-                "in the torch format"
-            )
-    stored.sort(key=lambda pair: (-_RANKING[pair[1]], pair[0].name.encode()))
-    header = safetensors_header([(entry.name, kind, entry.shape) for entry, kind in stored])
-    position = len(header)
-    placed = []
-    for entry, kind in stored:
-        placed.append(Placed(entry, kind, position))
-        position += placed[-1].size
-    return File(name, header, tuple(placed), position)
+    return sum(prod(saved.shape) * stored_dtype(saved, dtype).itemsize for saved in saved_tensors)
 
 
 def split(
-    entries: Sequence[Entry], max_shard_size: int, dtype: torch.dtype | None
-) -> list[list[Entry]]:
+    saved_tensors: Sequence[SavedTensor], max_shard_size: int, dtype: torch.dtype | None
+) -> list[list[SavedTensor]]:
     """Fill files in order, each up to ``max_shard_size`` bytes of tensors.
 
     A larger tensor has a file of its own, the one being filled goes on behind it: that is how
     ``huggingface_hub.split_torch_state_dict_into_shards`` counts. A file in between that would have
     nothing in it is left out.
     """
-    shards: list[list[Entry]] = []
-    current: list[Entry] = []
+    shards: list[list[SavedTensor]] = []
+    current: list[SavedTensor] = []
     used = 0
-    for entry in entries:
-        size = prod(entry.shape) * stored_dtype(entry, dtype).itemsize
+    for saved in saved_tensors:
+        size = prod(saved.shape) * stored_dtype(saved, dtype).itemsize
         if size > max_shard_size:
-            shards.append([entry])
+            shards.append([saved])
             continue
         if used + size > max_shard_size and current:
             shards.append(current)
             current, used = [], 0
-        current.append(entry)
+        current.append(saved)
         used += size
     if current or not shards:
         shards.append(current)
@@ -184,9 +104,42 @@ def index(files: Sequence[File]) -> bytes:
     placed = [(tensor, file.name.rpartition("/")[2]) for file in files for tensor in file.tensors]
     content = {
         "metadata": {
-            "total_parameters": sum(prod(tensor.entry.shape) for tensor, _ in placed),
+            "total_parameters": sum(prod(tensor.saved.shape) for tensor, _ in placed),
             "total_size": sum(tensor.size for tensor, _ in placed),
         },
-        "weight_map": {tensor.entry.name: name for tensor, name in placed},
+        "weight_map": {tensor.saved.name: name for tensor, name in placed},
     }
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+
+
+def lay_out_shards(
+    weight_sets: Sequence[WeightSet],
+    request: Request,
+    ending: str,
+    lay_out: Callable[[str, Sequence[SavedTensor], torch.dtype | None], File],
+) -> list[File]:
+    """Lay out the files of each set of weights, a model's in shards.
+
+    Args:
+        weight_sets: what is to be saved.
+        request: how.
+        ending: the ending of the files' names.
+        lay_out: lays out one file, given its path, its tensors and the dtype to cast to.
+    """
+    files: list[File] = []
+    for weights in weight_sets:
+        # PEFT knows no shards: an adapter is one file.
+        shards = [list(weights.saved_tensors)]
+        if weights.adapter is None:
+            shards = split(weights.saved_tensors, request.max_shard_size, request.dtype)
+        names = shard_names(weights.stem, ending, len(shards))
+        for name, saved_tensors in zip(names, shards, strict=True):
+            path = f"{weights.folder}/{name}" if weights.folder else name
+            files.append(lay_out(path, saved_tensors, request.dtype))
+    return files
+
+
+def find_shards(weights: WeightSet, files: Sequence[File]) -> list[File]:
+    """The files among ``files`` that are numbered shards of a set of weights."""
+    start = f"{weights.folder}/{weights.stem}-" if weights.folder else f"{weights.stem}-"
+    return [file for file in files if file.name.startswith(start)]

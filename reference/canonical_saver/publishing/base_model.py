@@ -17,21 +17,21 @@ from typing import Any
 
 from canonical_saver.errors import RequestError
 from canonical_saver.publishing import stale_files
-from canonical_saver.weights.saved_tensors import Weights
+from canonical_saver.weights.saved_tensors import WeightSet
 
 _WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _OF_ADAPTERS = ("adapter_config.json", "adapter_model.")
 
 
-def names(model: Any, sets: Sequence[Weights], configured: str | None) -> set[str]:
+def names(model: Any, weight_sets: Sequence[WeightSet], configured: str | None) -> set[str]:
     """The names by which the base of adapters may be known: folders, or ids on the hub.
 
     Args:
         model: the unwrapped model.
-        sets: what is saved of it; a whole model needs no base.
+        weight_sets: what is saved of it; a whole model needs no base.
         configured: the base that the training's configuration names, if any.
     """
-    if sets[0].adapter is None:
+    if weight_sets[0].adapter is None:
         return set()
     base = model.get_base_model()
     found = [
@@ -42,18 +42,18 @@ def names(model: Any, sets: Sequence[Weights], configured: str | None) -> set[st
     return {os.fspath(name) for name in found if isinstance(name, str | Path) and str(name)}
 
 
-def refuse(base: Collection[str], sets: Collection[Weights], output_dir: Path) -> None:
+def refuse(base: Collection[str], weight_sets: Collection[WeightSet], output_dir: Path) -> None:
     """Refuse to put an adapter into the folder of its base.
 
     Args:
         base: the names of the base.
-        sets: the adapters that are to be saved.
+        weight_sets: the adapters that are to be saved.
         output_dir: the output folder.
 
     Raises:
         RequestError: the folder of an adapter is the base's, or has weights of it.
     """
-    for weights in sets:
+    for weights in weight_sets:
         place = output_dir / weights.folder
         why = _why_base(base, place)
         if why and not (place / "adapter_config.json").exists():

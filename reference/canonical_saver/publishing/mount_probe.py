@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 from canonical_saver.errors import WriteError, describe
-from canonical_saver.file_io import LOST, put, reserve
+from canonical_saver.file_io import LOST, preallocate, pwrite_all
 
 _OLD, _NEW = b"the old file", b"the new file"
 
@@ -52,10 +52,10 @@ def check_mount(folder: Path) -> None:
 def _write_backwards(path: Path, content: bytes) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
-        reserve(handle, len(content))
+        preallocate(handle, len(content))
         half = len(content) // 2
-        put(handle, [memoryview(content)[half:]], half)
-        put(handle, [memoryview(content)[:half]], 0)
+        pwrite_all(handle, [memoryview(content)[half:]], half)
+        pwrite_all(handle, [memoryview(content)[:half]], 0)
     finally:
         os.close(handle)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from canonical_saver import formats
 from canonical_saver.errors import VerifyError
+from canonical_saver.formats import Archive
 from canonical_saver.formats.layout import File
 from canonical_saver.publishing import base_model, sidecars, stale_files
 from canonical_saver.publishing.mount_probe import check_mount
@@ -19,7 +19,7 @@ from canonical_saver.publishing.staging import Staging
 from canonical_saver.writing import hosts, overflow
 from canonical_saver.writing.free_space import Room
 from canonical_saver.writing.shared_folder import View
-from canonical_saver.writing.write_plan import Prepared
+from canonical_saver.writing.write_plan import WritePlan
 from canonical_saver.writing.writer import Written
 
 
@@ -37,7 +37,7 @@ class Staged:
     output_dir: Path
     name: str
     token: str
-    archives: list[formats.Archive]
+    archives: list[Archive]
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,17 @@ class Publication:
     """The staged folder of a save; every rank has one, and rank 0 alone uses its folder.
 
     Args:
-        prepared: the plan.
+        write_plan: the plan.
 
     Attributes:
         room: explains errors of a full disk, on every rank.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
-        self._prepared = prepared
-        self._asked = prepared.asked
+    def __init__(self, write_plan: WritePlan) -> None:
+        self._plan = write_plan
+        self._request = write_plan.request
         self._undo = ExitStack()
-        self.room = Room(self._asked.output_dir, prepared.needed)
+        self.room = Room(self._request.output_dir, write_plan.needed)
 
     def __enter__(self) -> Self:
         return self
@@ -84,25 +84,32 @@ class Publication:
             RequestError: the folder is one of the adapter's base.
             OSError: the file system refused.
         """
-        asked, sets = self._asked, self._prepared.sets
+        request, weight_sets = self._request, self._plan.weight_sets
         with self.room:
-            base = base_model.names(self._prepared.model, sets, asked.base_model)
-            base_model.refuse(base, sets, asked.output_dir)
-            self._staging = Staging(asked.output_dir)
+            base = base_model.names(self._plan.model, weight_sets, request.base_model)
+            base_model.refuse(base, weight_sets, request.output_dir)
+            self._staging = Staging(request.output_dir)
             self._undo.callback(self._staging.abandon)
             folder = self._staging.folder
             check_mount(folder)
             self._sidecars = sidecars.write(
-                self._prepared.model, sets, asked.tokenizer, folder, asked.output_dir, asked.dtype
+                self._plan.model,
+                weight_sets,
+                request.tokenizer,
+                folder,
+                request.output_dir,
+                request.dtype,
             )
             arrival = self._arrival()
-            base_model.refuse_changes(base, arrival, asked.output_dir, checksums=asked.checksums)
-            archives = formats.create(folder, sets, self._prepared.files, asked)
+            base_model.refuse_changes(
+                base, arrival, request.output_dir, checksums=request.checksums
+            )
+            archives = self._plan.format.create(folder, weight_sets, self._plan.files)
             token = secrets.token_hex(16)
             probe = folder / "probe"
             probe.write_text(token)
             self._mode = probe.stat().st_mode & 0o777
-        return Staged(asked.output_dir, self._staging.name, token, archives)
+        return Staged(request.output_dir, self._staging.name, token, archives)
 
     def take(self, _: None, everyone: list[Written]) -> None:
         """Learn what every rank wrote."""
@@ -119,14 +126,14 @@ class Publication:
             VerifyError: a file is not as it was written.
             WriteError: the files could not be put in their places.
         """
-        folder, output_dir = self._staging.folder, self._asked.output_dir
+        folder, output_dir = self._staging.folder, self._request.output_dir
         _check_files(folder, files)
         hosts.read_back(
             folder, files, [one.samples for one in self._written], [v.host for v in views]
         )
         with self.room:
             (folder / "probe").unlink()
-            if self._asked.checksums:
+            if self._request.checksums:
                 _write_checksums(folder)
             arrival = self._arrival()
             # What could not be written is of a kind that this save brings, all the same.
@@ -136,18 +143,18 @@ class Publication:
             names = self._staging.commit([*old, *outdated], self._mode)
         left = stale_files.others(output_dir, arrival)
         warnings = [*self._sidecars.warnings, *_of_left(left, output_dir, arrival)]
-        if self._asked.dtype is not None:
+        if self._request.dtype is not None:
             warnings += overflow.warnings(
-                [one.overflows for one in self._written], self._asked.dtype
+                [one.overflows for one in self._written], self._request.dtype
             )
         return Published(names, left, warnings)
 
     def _arrival(self) -> stale_files.Arrival:
         """What is staged by now."""
-        sets = self._prepared.sets
-        folders = frozenset(weights.folder for weights in sets)
+        weight_sets = self._plan.weight_sets
+        folders = frozenset(weights.folder for weights in weight_sets)
         staged = frozenset(self._staging.staged())
-        adapter = sets[0].adapter is not None
+        adapter = weight_sets[0].adapter is not None
         return stale_files.Arrival(self._staging.folder, staged, folders, adapter)
 
 

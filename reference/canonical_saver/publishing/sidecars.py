@@ -23,7 +23,7 @@ from canonical_saver.publishing.model_card import Card
 from canonical_saver.publishing.stale_files import CARD, card_mark, has_mark
 from canonical_saver.weights import is_peft
 from canonical_saver.weights.module_tree import original_class
-from canonical_saver.weights.saved_tensors import Weights
+from canonical_saver.weights.saved_tensors import WeightSet
 
 _CONFIG = "config.json"
 _GENERATION = "generation_config.json"
@@ -46,7 +46,7 @@ class Written:
 
 def write(
     model: nn.Module,
-    sets: list[Weights],
+    weight_sets: list[WeightSet],
     tokenizer: Any,
     folder: Path,
     output_dir: Path,
@@ -56,7 +56,7 @@ def write(
 
     Args:
         model: the unwrapped model; it and its configuration stay as they are.
-        sets: what is saved.
+        weight_sets: what is saved.
         tokenizer: tokenizer or processor, or None.
         folder: where to write.
         output_dir: where the files will lie in the end.
@@ -67,15 +67,15 @@ def write(
     """
     staged = BestEffort(folder)
     if is_peft(model):
-        for weights in sets:
+        for weights in weight_sets:
             _write_adapter_config(model, weights, staged)
             _write_card(model, weights, weights.folder, staged, output_dir)
-        if all(weights.folder for weights in sets):
-            _write_card(model, sets[0], "", staged, output_dir)
+        if all(weights.folder for weights in weight_sets):
+            _write_card(model, weight_sets[0], "", staged, output_dir)
         if (own := _saved_with_generation(model)) and not (output_dir / _CONFIG).exists():
             _write_generation_config(own.generation_config, staged)
     elif hasattr(getattr(model, "config", None), "save_pretrained"):
-        _write_config(model, sets[0], staged, dtype)
+        _write_config(model, weight_sets[0], staged, dtype)
         if _generates(model):
             _write_generation_config(model.generation_config, staged)
     if tokenizer is not None:
@@ -100,11 +100,11 @@ def _generates(model: Any) -> bool:
 
 
 def _write_config(
-    model: Any, weights: Weights, staged: BestEffort, dtype: torch.dtype | None
+    model: Any, weights: WeightSet, staged: BestEffort, dtype: torch.dtype | None
 ) -> None:
     kind = original_class(model)
     settings: dict[str, Any] = {"architectures": [kind.__name__]}
-    floating = [s.dtype for s in weights.memory.values() if s.dtype.is_floating_point]
+    floating = [s.dtype for s in weights.model_tensors.values() if s.dtype.is_floating_point]
     if floating:
         settings["dtype"] = str(dtype or floating[0]).removeprefix("torch.")
     code = _write_code(type(model.config), staged) | _write_code(kind, staged)
@@ -308,7 +308,7 @@ def _base_name(model: Any, config: Any) -> str | None:
     return name or getattr(getattr(base, "config", None), "_name_or_path", None) or None
 
 
-def _write_adapter_config(model: Any, weights: Weights, staged: BestEffort) -> None:
+def _write_adapter_config(model: Any, weights: WeightSet, staged: BestEffort) -> None:
     name = f"{weights.folder}/{_ADAPTER}" if weights.folder else _ADAPTER
     own = weights.config
     settings: dict[str, Any] = {}
@@ -340,7 +340,7 @@ def _write_adapter_config(model: Any, weights: Weights, staged: BestEffort) -> N
 
 
 def _write_card(
-    model: Any, weights: Weights, place: str, staged: BestEffort, output_dir: Path
+    model: Any, weights: WeightSet, place: str, staged: BestEffort, output_dir: Path
 ) -> None:
     """Write an adapter's model card to a place in the folder, unless somebody else's lies there."""
     if (output_dir / place / CARD).exists() and not has_mark(output_dir, place):

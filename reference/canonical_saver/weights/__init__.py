@@ -16,8 +16,8 @@ from canonical_saver.errors import WeightsError
 from canonical_saver.weights import full
 from canonical_saver.weights.engines import Engines, experts
 from canonical_saver.weights.module_tree import named_modules, unwrap
-from canonical_saver.weights.saved_tensors import Weights
-from canonical_saver.weights.tensors import Source
+from canonical_saver.weights.saved_tensors import WeightSet
+from canonical_saver.weights.tensors import ModelTensor
 
 
 def find_model(roots: tuple[nn.Module, ...]) -> Any:
@@ -61,7 +61,7 @@ def can_merge(model: Any) -> bool:
     return is_peft(model) and not getattr(model.get_base_model(), "hf_quantizer", None)
 
 
-def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weights]:
+def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[WeightSet]:
     """Find all that a save of the model holds.
 
     Args:
@@ -74,20 +74,20 @@ def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weight
     """
     tensors = dict(named_sources(model, engines))
     if is_peft(model):
-        sets = _of_adapters(model, tensors, engines, merge=merge)
+        weight_sets = _of_adapters(model, tensors, engines, merge=merge)
     else:
-        sets = [_of_model(model, tensors, engines)]
-    for weights in sets:
-        names = [entry.name for entry in weights.entries]
+        weight_sets = [_of_model(model, tensors, engines)]
+    for weights in weight_sets:
+        names = [saved.name for saved in weights.saved_tensors]
         if not names or len(set(names)) != len(names):
             raise WeightsError(
                 f"expected tensors with names of their own in '{weights.stem}', found "
                 f"{len(names)} with {len(set(names))} names; is the model a trained one?"
             )
-    return sets
+    return weight_sets
 
 
-def _of_model(model: Any, tensors: dict[str, Source], engines: Engines) -> Weights:
+def _of_model(model: Any, tensors: dict[str, ModelTensor], engines: Engines) -> WeightSet:
     if _uses_peft():
         from canonical_saver.weights import injected
 
@@ -96,15 +96,19 @@ def _of_model(model: Any, tensors: dict[str, Source], engines: Engines) -> Weigh
 
 
 def _of_adapters(
-    model: Any, tensors: dict[str, Source], engines: Engines, *, merge: bool
-) -> list[Weights]:
+    model: Any, tensors: dict[str, ModelTensor], engines: Engines, *, merge: bool
+) -> list[WeightSet]:
     from canonical_saver.weights import adapter, merged
 
-    sources = dict(experts.numbered(model, tensors.items()))
-    return [merged.weights(model, sources)] if merge else adapter.sets(model, sources, engines)
+    model_tensors = dict(experts.numbered(model, tensors.items()))
+    return (
+        [merged.weights(model, model_tensors)]
+        if merge
+        else adapter.weight_sets(model, model_tensors, engines)
+    )
 
 
-def named_sources(model: nn.Module, engines: Engines) -> Iterator[tuple[str, Source]]:
+def named_sources(model: nn.Module, engines: Engines) -> Iterator[tuple[str, ModelTensor]]:
     """The state dict by places instead of data, in its order and under canonical names.
 
     Args:
@@ -114,5 +118,5 @@ def named_sources(model: nn.Module, engines: Engines) -> Iterator[tuple[str, Sou
     for prefix, module in named_modules(model):
         own = [*engines.parameters(module, prefix), *engines.buffers(module, prefix)]
         own += engines.extras(module, {name for name, _ in own})
-        for name, source in own:
-            yield f"{prefix}.{name}" if prefix else name, source
+        for name, model_tensor in own:
+            yield f"{prefix}.{name}" if prefix else name, model_tensor

@@ -25,28 +25,30 @@ from canonical_saver.weights.adapter_names import folder_of
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.injected import InjectedModel
 from canonical_saver.weights.module_tree import named_modules, unwrap
-from canonical_saver.weights.saved_tensors import Weights, direct
-from canonical_saver.weights.tensors import Source
+from canonical_saver.weights.saved_tensors import WeightSet, direct
+from canonical_saver.weights.tensors import ModelTensor
 from canonical_saver.weights.unselected import listed, loadable, trained_names, unselected
 
 _log = logging.getLogger("canonical_saver")
 _DICTIONARIES = (nn.ModuleDict, nn.ParameterDict, BufferDict)
 
 
-def sets(model: Any, sources: Mapping[str, Source], engines: Engines) -> list[Weights]:
+def weight_sets(
+    model: Any, model_tensors: Mapping[str, ModelTensor], engines: Engines
+) -> list[WeightSet]:
     """Find the tensors of each adapter, and what was trained beside them.
 
     Args:
         model: the unwrapped PEFT model.
-        sources: its tensors by their names in memory.
+        model_tensors: its tensors by their names in memory.
         engines: where they lie.
 
     Raises:
         WeightsError: something that was trained cannot be saved so that PEFT loads it again.
     """
-    found = [weights(model, sources, name, engines) for name in _own_adapters(model)]
+    found = [weights(model, model_tensors, name, engines) for name in _own_adapters(model)]
     trained = trained_names(model, engines)
-    left = unselected(trained, sources, [one.entries for one in found])
+    left = unselected(trained, model_tensors, [one.saved_tensors for one in found])
     beside = loadable(model, left)
     if not beside:
         return found
@@ -58,12 +60,14 @@ def sets(model: Any, sources: Mapping[str, Source], engines: Engines) -> list[We
     with_them = []
     for one in found:
         around = _layers_around(model, str(one.adapter))
-        extra = tuple(direct(_without(around, name), sources[name]) for name in beside)
-        with_them.append(replace(one, entries=one.entries + extra, warnings=(message,)))
+        extra = tuple(direct(_without(around, name), model_tensors[name]) for name in beside)
+        with_them.append(replace(one, saved_tensors=one.saved_tensors + extra, warnings=(message,)))
     return with_them
 
 
-def weights(model: Any, sources: Mapping[str, Source], adapter: str, engines: Engines) -> Weights:
+def weights(
+    model: Any, model_tensors: Mapping[str, ModelTensor], adapter: str, engines: Engines
+) -> WeightSet:
     """Find the tensors of one adapter, as ``get_peft_model_state_dict`` selects and names them.
 
     That function itself would be wrong here: it reads names with wrappers in them, calls
@@ -72,35 +76,39 @@ def weights(model: Any, sources: Mapping[str, Source], adapter: str, engines: En
 
     Args:
         model: the unwrapped PEFT model.
-        sources: its tensors by their names in memory.
+        model_tensors: its tensors by their names in memory.
         adapter: the name of the adapter.
         engines: where the tensors lie.
     """
     config = model.peft_config[adapter]
-    state = dict(sources)
+    state = dict(model_tensors)
     if not config.is_prompt_learning:
         of_others = _places_of_others(model, adapter)
-        state = {k: v for k, v in sources.items() if not f"{k}.".startswith(of_others)}
+        state = {k: v for k, v in model_tensors.items() if not f"{k}.".startswith(of_others)}
         state |= _set_aside(model, adapter, engines)
     prompt = state.get(f"prompt_encoder.{adapter}.embedding.weight")
-    memory: dict[str, Source] = {}
-    compute: Any = dict
+    inputs: dict[str, ModelTensor] = {}
+    convert: Any = dict
     if prompt is not None and not _computes_its_prompt(config):
-        entries = [direct("prompt_embeddings", prompt)]
+        saved_tensors = [direct("prompt_embeddings", prompt)]
     else:
         selection = peft_rules.select(model, adapter, state, engines.on_first_rank)
-        entries = list(selection.entries)
-        memory, compute, config = selection.memory, selection.compute, selection.config
+        saved_tensors = list(selection.saved_tensors)
+        inputs, convert, config = selection.model_tensors, selection.convert, selection.config
     beside = _embeddings(model, adapter, config, state, engines)
     if peft_rules.KNOW_THEIR_NAMES:
         beside |= _beside_the_tuner(model, adapter, state)
-    entries = [entry for entry in entries if entry.name not in beside]
-    entries += [direct(name, source) for name, source in beside.items()]
+    saved_tensors = [saved for saved in saved_tensors if saved.name not in beside]
+    saved_tensors += [direct(name, model_tensor) for name, model_tensor in beside.items()]
     if around := _layers_around(model, adapter):
-        entries = [replace(entry, name=_without(around, entry.name)) for entry in entries]
+        saved_tensors = [
+            replace(saved, name=_without(around, saved.name)) for saved in saved_tensors
+        ]
     in_root = model.in_root if isinstance(model, InjectedModel) else "default"
     folder = folder_of(adapter, in_root)
-    return Weights(folder, "adapter_model", tuple(entries), memory, compute, adapter, config)
+    return WeightSet(
+        folder, "adapter_model", tuple(saved_tensors), inputs, convert, adapter, config
+    )
 
 
 def _own_adapters(model: Any) -> list[str]:
@@ -110,16 +118,16 @@ def _own_adapters(model: Any) -> list[str]:
     return [name for name, c in model.peft_config.items() if str(c.peft_type).endswith("XLORA")]
 
 
-def _set_aside(model: Any, adapter: str, engines: Engines) -> dict[str, Source]:
+def _set_aside(model: Any, adapter: str, engines: Engines) -> dict[str, ModelTensor]:
     """The tensors of an adaption prompt that is not active; PEFT takes its modules off."""
     modules = getattr(model.base_model, "_cached_adapters", {}).get(adapter, ())
     if not modules:
         return {}
     places = {id(module): name for name, module in named_modules(model)}
-    found: dict[str, Source] = {}
+    found: dict[str, ModelTensor] = {}
     for parent, module in zip(model.base_model._parents[adapter], modules, strict=True):
         start = f"{places[id(unwrap(parent))]}.{model.peft_config[adapter].target_modules}."
-        found |= {start + name: source for name, source in engines.parameters(module)}
+        found |= {start + name: model_tensor for name, model_tensor in engines.parameters(module)}
     return found
 
 
@@ -167,9 +175,11 @@ def _without(around: list[str], name: str) -> str:
     return name
 
 
-def _beside_the_tuner(model: Any, adapter: str, state: dict[str, Source]) -> dict[str, Source]:
+def _beside_the_tuner(
+    model: Any, adapter: str, state: dict[str, ModelTensor]
+) -> dict[str, ModelTensor]:
     """The modules that are trained whole, and the trained tokens."""
-    found: dict[str, Source] = {}
+    found: dict[str, ModelTensor] = {}
     for name, module in named_modules(model):
         if not isinstance(module, AuxiliaryTrainingWrapper) or adapter not in module._adapters:
             continue
@@ -194,13 +204,13 @@ def _computes_its_prompt(config: Any) -> bool:
 
 
 def _embeddings(
-    model: Any, adapter: str, config: Any, state: dict[str, Source], engines: Engines
-) -> dict[str, Source]:
+    model: Any, adapter: str, config: Any, state: dict[str, ModelTensor], engines: Engines
+) -> dict[str, ModelTensor]:
     """Embeddings that a reload would lose: targeted, or with another vocabulary."""
     tokens_only = getattr(config, "trainable_token_indices", None) is not None
     tokens_only = tokens_only or str(config.peft_type).endswith("TRAINABLE_TOKENS")
     grown = _vocabulary_changed(model, config, engines)
-    found: dict[str, Source] = {}
+    found: dict[str, ModelTensor] = {}
     for layer in _text_embeddings(model.get_base_model()):
         inner: Any = layer
         adapters: set[str] = set()

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.saved_tensors import Entry, Weights
+from canonical_saver.weights.saved_tensors import SavedTensor, WeightSet
 
 _PACKED = frozenset({torch.uint8, torch.int8})
 _FOUR_BIT = ".quant_state.bitsandbytes__"
 _OF_QUANTIZATION = re.compile("scale|zero|absmax|quant|codebook|SCB")
 
 
-def limited(model: Any, weights: Weights, dtype: torch.dtype | None) -> Weights:
+def limited(model: Any, weights: WeightSet, dtype: torch.dtype | None) -> WeightSet:
     """Mark the tensors that a cast would break.
 
     Args:
@@ -36,7 +36,7 @@ def limited(model: Any, weights: Weights, dtype: torch.dtype | None) -> Weights:
     """
     if dtype is None:
         return weights
-    four_bit = next((e.name for e in weights.entries if _FOUR_BIT in e.name), None)
+    four_bit = next((e.name for e in weights.saved_tensors if _FOUR_BIT in e.name), None)
     if four_bit is not None:
         raise WeightsError(
             f"dtype: expected weights that can be cast apart from each other, found 4-bit ones of "
@@ -44,25 +44,27 @@ def limited(model: Any, weights: Weights, dtype: torch.dtype | None) -> Weights:
             f"'{four_bit}'; save the model without dtype, or load its base in that dtype"
         )
     quantized = weights.adapter is None and is_quantized(model)
-    packed = [entry for entry in weights.entries if _is_packed(entry, quantized)]
+    packed = [saved for saved in weights.saved_tensors if _is_packed(saved, quantized)]
     if quantized and not packed:
         raise WeightsError(
             f"dtype: expected a model that is not quantized, or packed weights that show what is, "
             f"found only that {type(model).__name__} is; save it without dtype"
         )
-    modules = {_module(entry.name) for entry in packed}
-    within = tuple(f"{entry.name}." for entry in packed)
+    modules = {_module(saved.name) for saved in packed}
+    within = tuple(f"{saved.name}." for saved in packed)
     kept = _kept_in_float32(model, dtype) if weights.adapter is None else None
-    names = {id(source): name for name, source in weights.memory.items()}
+    names = {id(model_tensor): name for name, model_tensor in weights.model_tensors.items()}
 
-    def is_fixed(entry: Entry) -> bool:
-        if _module(entry.name) in modules or entry.name.startswith(within):
+    def is_fixed(saved: SavedTensor) -> bool:
+        if _module(saved.name) in modules or saved.name.startswith(within):
             return True
-        if quantized and _OF_QUANTIZATION.search(entry.name.rpartition(".")[2]):
+        if quantized and _OF_QUANTIZATION.search(saved.name.rpartition(".")[2]):
             return True
-        return kept is not None and any(map(kept.search, _in_memory(entry, names)))
+        return kept is not None and any(map(kept.search, _in_memory(saved, names)))
 
-    return replace(weights, entries=tuple(replace(e, fixed=is_fixed(e)) for e in weights.entries))
+    return replace(
+        weights, saved_tensors=tuple(replace(e, fixed=is_fixed(e)) for e in weights.saved_tensors)
+    )
 
 
 def is_quantized(model: Any) -> bool:
@@ -77,13 +79,13 @@ def has_quantization(config: Any) -> bool:
     return any(getattr(part, "quantization_config", None) is not None for part in parts)
 
 
-def _is_packed(entry: Entry, quantized: bool) -> bool:
+def _is_packed(saved: SavedTensor, quantized: bool) -> bool:
     """Whether a tensor is a quantized weight; by its dtype, the names differ from way to way."""
-    dtype = entry.dtype
+    dtype = saved.dtype
     if dtype.is_floating_point:
         return dtype.itemsize == 1
     # Masks and counters are integers too, but a model that is not quantized has them as buffers.
-    return dtype != torch.bool and (quantized or (dtype in _PACKED and len(entry.shape) == 2))
+    return dtype != torch.bool and (quantized or (dtype in _PACKED and len(saved.shape) == 2))
 
 
 def _kept_in_float32(model: Any, dtype: torch.dtype) -> re.Pattern[str] | None:
@@ -92,9 +94,11 @@ def _kept_in_float32(model: Any, dtype: torch.dtype) -> re.Pattern[str] | None:
     return re.compile("|".join(p.replace("*", ".*") for p in patterns)) if patterns else None
 
 
-def _in_memory(entry: Entry, names: Mapping[int, str]) -> set[str]:
-    spans = entry.spans or ()
-    return {names.get(id(span.source), entry.name) for span in spans} | entry.needs
+def _in_memory(saved: SavedTensor, names: Mapping[int, str]) -> set[str]:
+    source_ranges = saved.source_ranges or ()
+    return {
+        names.get(id(source_range.model_tensor), saved.name) for source_range in source_ranges
+    } | saved.needs
 
 
 def _module(name: str) -> str:

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import torch
 
-from canonical_saver.weights.tensors import Run, elements
+from canonical_saver.weights.tensors import LocalSlice, elements
 
 BLOCK = 2**16
 """Words of a block: 512 KiB, so that on a processor all passes but the first read its cache."""
@@ -28,7 +28,7 @@ DEVICE_BLOCKS = 8
 _WORD = 8
 
 
-def digests(runs: Sequence[Run]) -> list[int]:
+def digests(slices: Sequence[LocalSlice]) -> list[int]:
     """Digest the elements of each run, waiting once for each device.
 
     Extra memory is two pieces of ``BLOCK`` words (on an accelerator ``DEVICE_BLOCKS`` times as
@@ -37,16 +37,16 @@ def digests(runs: Sequence[Run]) -> list[int]:
     Returns:
         Signed 64-bit numbers; 0 for a run without elements.
     """
-    values = [0] * len(runs)
+    values = [0] * len(slices)
     by_device: dict[torch.device, list[int]] = {}
-    for number, run in enumerate(runs):
-        if run.length:
-            by_device.setdefault(run.data.device, []).append(number)
+    for number, local_slice in enumerate(slices):
+        if local_slice.length:
+            by_device.setdefault(local_slice.data.device, []).append(number)
     for device, numbers in by_device.items():
         digester = _Digester(device)
         found = torch.empty(len(numbers), dtype=torch.int64, device=device)
         for place, number in enumerate(numbers):
-            digester.digest(runs[number], found[place : place + 1])
+            digester.digest(slices[number], found[place : place + 1])
         for number, value in zip(numbers, found.tolist(), strict=True):
             values[number] = value
     return values
@@ -68,27 +68,27 @@ class _Digester:
         self._factors = _factors(device)
         self._product, self._upper = torch.empty(2, self._piece, dtype=torch.int64, device=device)
 
-    def digest(self, run: Run, found: torch.Tensor) -> None:
+    def digest(self, local_slice: LocalSlice, found: torch.Tensor) -> None:
         """Digest a run that has elements.
 
         Args:
-            run: the run.
+            local_slice: the run.
             found: where the digest goes, of shape ``[1]``.
         """
-        size = run.length * run.data.element_size()
+        size = local_slice.length * local_slice.data.element_size()
         blocks = -(-size // (BLOCK * _WORD))
         sums = found if blocks == 1 else torch.empty(blocks, dtype=found.dtype, device=found.device)
-        self._sum_blocks(self._words(run), sums)
+        self._sum_blocks(self._words(local_slice), sums)
         while blocks > 1:
             blocks = -(-blocks // BLOCK)
             words, sums = sums, found if blocks == 1 else torch.empty_like(sums[:blocks])
             self._sum_blocks(iter(torch.split(words, self._piece)), sums)
 
-    def _words(self, run: Run) -> Iterator[torch.Tensor]:
+    def _words(self, local_slice: LocalSlice) -> Iterator[torch.Tensor]:
         """Yield pieces of a run as 64-bit words, the last word filled up with zeros."""
-        step = self._piece * _WORD // run.data.element_size()
-        for start in range(0, run.length, step):
-            piece = elements(run, start, min(step, run.length - start))
+        step = self._piece * _WORD // local_slice.data.element_size()
+        for start in range(0, local_slice.length, step):
+            piece = elements(local_slice, start, min(step, local_slice.length - start))
             missing = -piece.numel() % _WORD
             if missing:
                 piece = torch.nn.functional.pad(piece, (0, missing))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from canonical_saver.weights.tensors import Run
+from canonical_saver.weights.tensors import LocalSlice
 
 CLOSE = torch.finfo(torch.bfloat16).eps
 """Relative distance of copies of which every element was rounded to a neighbour in bfloat16."""
@@ -16,18 +16,18 @@ STRETCH = 64
 """Samples whose distance is taken together: one foreign value among them is far from close."""
 
 
-def sample(run: Run) -> torch.Tensor | None:
+def sample(local_slice: LocalSlice) -> torch.Tensor | None:
     """Copy some elements to main memory.
 
     Returns:
         Floating-point numbers of shape ``[SAMPLES]`` or fewer; None for elements that are no such
         numbers, of which none is close to another.
     """
-    if not (run.data.is_floating_point() or run.data.is_complex()):
+    if not (local_slice.data.is_floating_point() or local_slice.data.is_complex()):
         return None
-    count = min(run.length, SAMPLES)
-    places = run.offset + torch.arange(count) * run.length // max(count, 1)
-    data = run.data if run.load is None else run.load()
+    count = min(local_slice.length, SAMPLES)
+    places = local_slice.offset + torch.arange(count) * local_slice.length // max(count, 1)
+    data = local_slice.data if local_slice.load is None else local_slice.load()
     places = places.to(data.device)
     if data.is_contiguous():
         values = data.view(-1)[places]

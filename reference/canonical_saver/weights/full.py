@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -13,11 +14,11 @@ from canonical_saver.errors import WeightsError
 from canonical_saver.weights import hub_conversion, own_saving, state_dict
 from canonical_saver.weights.engines import Engines, experts, offload
 from canonical_saver.weights.module_tree import named_modules
-from canonical_saver.weights.saved_tensors import Compute, Weights
-from canonical_saver.weights.tensors import Source
+from canonical_saver.weights.saved_tensors import Convert, WeightSet
+from canonical_saver.weights.tensors import ModelTensor
 
 
-def model_weights(model: nn.Module, tensors: dict[str, Source], engines: Engines) -> Weights:
+def model_weights(model: nn.Module, tensors: dict[str, ModelTensor], engines: Engines) -> WeightSet:
     """Find all that a save of a whole model holds, by the rules that its classes have.
 
     Args:
@@ -34,8 +35,8 @@ def model_weights(model: nn.Module, tensors: dict[str, Source], engines: Engines
         owner, found = own_saving.follow(model, tensors, engines)
     else:
         found = state_dict.find(model, tensors, engines)
-    sources = dict(experts.numbered(owner, found.sources.items()))
-    made = weights(owner, sources, sources, partial(hub_conversion.revert, owner))
+    model_tensors = dict(experts.numbered(owner, found.model_tensors.items()))
+    made = weights(owner, model_tensors, partial(hub_conversion.revert, owner))
     return replace(made, owner=owner, warnings=tuple(found.warnings))
 
 
@@ -58,30 +59,35 @@ def _refuse_quantizer(model: nn.Module) -> None:
 
 
 def weights(
-    model: nn.Module, sources: dict[str, Source], memory: dict[str, Source], compute: Compute
-) -> Weights:
+    model: nn.Module,
+    found: Mapping[str, ModelTensor],
+    convert: Convert,
+    inputs: Mapping[str, ModelTensor] | None = None,
+) -> WeightSet:
     """Find all that a save of a whole model holds.
 
     Args:
         model: the unwrapped model.
-        sources: its tensors by their names in memory.
-        memory: the sources of those among them that are yet to be computed, and all others.
-        compute: computes them, under their names on the hub.
+        found: its tensors by their names in memory.
+        convert: computes those that have another form in a file, under their names on the hub.
+        inputs: what ``convert`` needs, by names in memory; ``found`` if not given.
     """
-    for key in getattr(model, "_keys_to_ignore_on_save", None) or ():
-        sources.pop(key, None)
-    for target, origin in _reloaded_ties(model, sources):
-        if target in sources and origin in sources and _tied(sources[target], sources[origin]):
-            del sources[target]
-    entries = tuple(hub_conversion.to_hub(model, sources))
-    return Weights("", "model", entries, memory, compute)
+    ignored = getattr(model, "_keys_to_ignore_on_save", None) or ()
+    kept = {name: tensor for name, tensor in found.items() if name not in ignored}
+    for target, origin in _reloaded_ties(model, kept):
+        if target in kept and origin in kept and _tied(kept[target], kept[origin]):
+            del kept[target]
+    saved_tensors = tuple(hub_conversion.to_hub(model, kept))
+    return WeightSet("", "model", saved_tensors, dict(kept if inputs is None else inputs), convert)
 
 
-def _tied(one: Source, other: Source) -> bool:
+def _tied(one: ModelTensor, other: ModelTensor) -> bool:
     return one.identity == other.identity or offload.equal(one, other)
 
 
-def _reloaded_ties(model: nn.Module, sources: dict[str, Source]) -> list[tuple[str, str]]:
+def _reloaded_ties(
+    model: nn.Module, model_tensors: dict[str, ModelTensor]
+) -> list[tuple[str, str]]:
     """Pairs (target, origin) that loading will tie again, by each submodel's own declaration.
 
     What is tied in memory only, against the configuration, has to be saved twice: loading gives a
@@ -94,7 +100,7 @@ def _reloaded_ties(model: nn.Module, sources: dict[str, Source]) -> list[tuple[s
         if not isinstance(declared, dict) or not getattr(config, "tie_word_embeddings", False):
             continue
         inside = f"{prefix}." if prefix else ""
-        names = sorted(n.removeprefix(inside) for n in sources if n.startswith(inside))
+        names = sorted(n.removeprefix(inside) for n in model_tensors if n.startswith(inside))
         for target, origin in declared.items():
             targets = [n for n in names if re.search(f"^{target}", n)]
             origins = [n for n in names if re.search(f"^{origin}", n)]

@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from canonical_saver.weights.module_tree import bare
-from canonical_saver.weights.saved_tensors import Entry, Span
-from canonical_saver.weights.tensors import Source
+from canonical_saver.weights.saved_tensors import SavedTensor, SourceRange
+from canonical_saver.weights.tensors import ModelTensor
 
 MOST_STRETCHES = 4096
 """A tensor of more than so many separate stretches of a source is computed instead: gathering the
@@ -31,34 +31,38 @@ source costs less than so many small writes. The halves of fused experts are one
 """
 
 
-def to_hub(model: nn.Module, sources: Mapping[str, Source]) -> list[Entry]:
+def to_hub(model: nn.Module, model_tensors: Mapping[str, ModelTensor]) -> list[SavedTensor]:
     """Name and shape the tensors of a model as on the hub.
 
     Args:
         model: the unwrapped model; only a transformers model has conversions.
-        sources: its tensors by their names in memory, in state-dict order.
+        model_tensors: its tensors by their names in memory, in state-dict order.
 
     Returns:
         The tensors to save, in the order in which ``save_pretrained`` fills files.
     """
     shadows = {
-        name: torch.empty(source.shape, dtype=source.dtype, device="meta")
-        for name, source in sources.items()
+        name: torch.empty(model_tensor.shape, dtype=model_tensor.dtype, device="meta")
+        for name, model_tensor in model_tensors.items()
     }
     watch = _Watch()
-    for name, source in sources.items():
-        watch.know(shadows[name], name, source)
+    for name, model_tensor in model_tensors.items():
+        watch.know(shadows[name], name, model_tensor)
     with watch:
         converted = revert(model, shadows)
-    entries = []
+    saved_tensors = []
     for name, shadow in converted.items():
-        spans = watch.spans(shadow)
+        source_ranges = watch.source_ranges(shadow)
         needs = frozenset[str]()
-        if spans is None or any(span.source.needs for span in spans):
-            spans = None
-            needs = needs.union(*(sources[n].needs or {n} for n in watch.origins(shadow)))
-        entries.append(Entry(name, shadow.dtype, tuple(shadow.shape), spans, needs))
-    return entries
+        if source_ranges is None or any(
+            source_range.model_tensor.needs for source_range in source_ranges
+        ):
+            source_ranges = None
+            needs = needs.union(*(model_tensors[n].needs or {n} for n in watch.origins(shadow)))
+        saved_tensors.append(
+            SavedTensor(name, shadow.dtype, tuple(shadow.shape), source_ranges, needs)
+        )
+    return saved_tensors
 
 
 def revert(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -83,19 +87,19 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._spans: dict[int, list[Span]] = {}
+        self._spans: dict[int, list[SourceRange]] = {}
         self._origins: dict[int, frozenset[str]] = {}
         self._alive: list[torch.Tensor] = []
 
-    def know(self, shadow: torch.Tensor, name: str, source: Source) -> None:
+    def know(self, shadow: torch.Tensor, name: str, model_tensor: ModelTensor) -> None:
         key = self._key(shadow)
-        self._spans[key] = [Span(0, source.numel, source, 0)]
+        self._spans[key] = [SourceRange(0, model_tensor.numel, model_tensor, 0)]
         self._origins[key] = frozenset({name})
 
     def origins(self, shadow: torch.Tensor) -> frozenset[str]:
         return self._origins.get(self._key(shadow), frozenset())
 
-    def spans(self, shadow: torch.Tensor) -> tuple[Span, ...] | None:
+    def source_ranges(self, shadow: torch.Tensor) -> tuple[SourceRange, ...] | None:
         """The ranges that make up a tensor in row-major order, None if they are too many."""
         known = self._spans.get(self._key(shadow))
         stretches = _stretches(shadow)
@@ -106,12 +110,16 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for first, length in stretches:
             last = first + length
             for number in range(bisect_right(known, first, key=_end), len(known)):
-                span = known[number]
-                if span.start >= last:
+                source_range = known[number]
+                if source_range.start >= last:
                     break
-                lower, upper = max(span.start, first), min(_end(span), last)
-                offset = span.offset + lower - span.start
-                found.append(Span(position + lower - first, upper - lower, span.source, offset))
+                lower, upper = max(source_range.start, first), min(_end(source_range), last)
+                offset = source_range.offset + lower - source_range.start
+                found.append(
+                    SourceRange(
+                        position + lower - first, upper - lower, source_range.model_tensor, offset
+                    )
+                )
             position += length
         return tuple(found)
 
@@ -137,7 +145,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _joined(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor
-    ) -> list[Span] | None:
+    ) -> list[SourceRange] | None:
         """The ranges of a new tensor that was made by copying others one behind the other."""
         name = func.name().split("::")[-1].split(".")[0]
         if name in ("cat", "stack"):
@@ -149,13 +157,16 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             parts = [args[0]]
         else:
             return None
-        joined: list[Span] = []
+        joined: list[SourceRange] = []
         position = 0
         for part in parts:
-            spans = self.spans(part)
-            if spans is None:
+            source_ranges = self.source_ranges(part)
+            if source_ranges is None:
                 return None
-            joined += [Span(position + s.start, s.length, s.source, s.offset) for s in spans]
+            joined += [
+                SourceRange(position + s.start, s.length, s.model_tensor, s.offset)
+                for s in source_ranges
+            ]
             position += part.numel()
         return joined if output.is_contiguous() else None
 
@@ -165,8 +176,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return int(tensor.untyped_storage()._cdata)
 
 
-def _end(span: Span) -> int:
-    return span.start + span.length
+def _end(source_range: SourceRange) -> int:
+    return source_range.start + source_range.length
 
 
 def _stretches(tensor: torch.Tensor) -> list[tuple[int, int]] | None:

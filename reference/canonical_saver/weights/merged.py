@@ -18,18 +18,18 @@ from torch import nn
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights import full, hub_conversion, state_dict
 from canonical_saver.weights.module_tree import holding, named_modules, unwrap
-from canonical_saver.weights.saved_tensors import Weights
-from canonical_saver.weights.tensors import Source
+from canonical_saver.weights.saved_tensors import WeightSet
+from canonical_saver.weights.tensors import ModelTensor
 
 T = TypeVar("T")
 
 
-def weights(model: Any, sources: Mapping[str, Source]) -> Weights:
+def weights(model: Any, model_tensors: Mapping[str, ModelTensor]) -> WeightSet:
     """Find the tensors of the base model, those of adapted modules as yet to be computed.
 
     Args:
         model: the unwrapped PEFT model.
-        sources: its tensors by their names in memory.
+        model_tensors: its tensors by their names in memory.
 
     Raises:
         WeightsError: the adapter is of a kind that cannot be merged, or the base has rules of its
@@ -49,30 +49,30 @@ def weights(model: Any, sources: Mapping[str, Source]) -> Weights:
             "merge_and_unload and save the result"
         )
     start = next(f"{name}." for name, module in named_modules(model) if module is base)
-    memory = _under(start, sources)
+    model_tensors = _under(start, model_tensors)
     adapted = _adapted(base)
-    found: dict[str, Source] = {}
-    merged: dict[object, tuple[str, Source]] = {}
+    found: dict[str, ModelTensor] = {}
+    merged: dict[object, tuple[str, ModelTensor]] = {}
     done: set[str] = set()
-    for name, source in memory.items():
+    for name, model_tensor in model_tensors.items():
         place = _place(name, adapted)
         if not place:
-            found[name] = source
+            found[name] = model_tensor
         elif place not in done:
             done.add(place)
-            found |= _to_merge(adapted[place], place, _under(place, memory))
-    for name, source in found.items():
-        if source.needs:
-            merged.setdefault(source.identity, (name, source))
+            found |= _to_merge(adapted[place], place, _under(place, model_tensors))
+    for name, model_tensor in found.items():
+        if model_tensor.needs:
+            merged.setdefault(model_tensor.identity, (name, model_tensor))
     # What has two names has two names after one of them was merged into.
     aliases = {}
-    for name, source in found.items():
-        first, one = merged.get(source.identity, (name, source))
-        if one is not source:
+    for name, model_tensor in found.items():
+        first, one = merged.get(model_tensor.identity, (name, model_tensor))
+        if one is not model_tensor:
             found[name], aliases[name] = one, first
-    plain = {name: source for name, source in found.items() if not source.needs}
-    compute = _Merge(base, adapted, aliases, frozenset(plain))
-    return full.weights(base, found, memory | plain, compute)
+    plain = {name: model_tensor for name, model_tensor in found.items() if not model_tensor.needs}
+    convert = _Merge(base, adapted, aliases, frozenset(plain))
+    return full.weights(base, found, convert, inputs=model_tensors | plain)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def _under(place: str, named: Mapping[str, T]) -> dict[str, T]:
     return {k.removeprefix(place): v for k, v in named.items() if k.startswith(place)}
 
 
-def _to_merge(module: nn.Module, place: str, own: Mapping[str, Source]) -> dict[str, Source]:
+def _to_merge(
+    module: nn.Module, place: str, own: Mapping[str, ModelTensor]
+) -> dict[str, ModelTensor]:
     """The tensors that a module of the base will have, once its adapter is merged into it."""
     shadows = {k: torch.empty(s.shape, dtype=s.dtype, device="meta") for k, s in own.items()}
     shadow = holding(module, shadows)
@@ -122,8 +124,10 @@ def _to_merge(module: nn.Module, place: str, own: Mapping[str, Source]) -> dict[
     needs = frozenset(place + name for name in own) if computed else frozenset[str]()
     found = {}
     for name, tensor in _unloaded(shadow, merge=False).items():
-        source = own[names[id(tensor)]]
-        found[place + name] = replace(source, runs=(), needs=needs) if computed else source
+        model_tensor = own[names[id(tensor)]]
+        found[place + name] = (
+            replace(model_tensor, slices=(), needs=needs) if computed else model_tensor
+        )
     return found
 
 

@@ -24,7 +24,7 @@ from canonical_saver.weights import state_dict
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.module_tree import named_modules, original_class
 from canonical_saver.weights.state_dict import StandIn, StateDict
-from canonical_saver.weights.tensors import Source
+from canonical_saver.weights.tensors import ModelTensor
 
 
 def applies(model: nn.Module) -> bool:
@@ -34,7 +34,7 @@ def applies(model: nn.Module) -> bool:
 
 
 def follow(
-    model: nn.Module, tensors: Mapping[str, Source], engines: Engines
+    model: nn.Module, tensors: Mapping[str, ModelTensor], engines: Engines
 ) -> tuple[Any, StateDict]:
     """Find what a model's own ``save_pretrained`` saves, without saving.
 
@@ -65,10 +65,10 @@ def follow(
         raise _refused(kind, f"it writes files of its own: {', '.join(written[:5])}")
     if len(calls) != 1:
         raise _refused(kind, f"it calls save_pretrained of transformers {len(calls)} times")
-    owner, asked = calls[0]
-    if str(asked["save_directory"]) != folder or asked.get("variant") is not None:
+    owner, request = calls[0]
+    if str(request["save_directory"]) != folder or request.get("variant") is not None:
         raise _refused(kind, "it gives the weights another name or another folder")
-    state = asked.get("state_dict")
+    state = request.get("state_dict")
     if state is None and owner is stand_in.module:
         return owner, state_dict.find(model, dict(tensors), engines)
     return owner, stand_in.places(stand_in.state_dict(owner) if state is None else state, engines)

@@ -26,8 +26,8 @@ from torch.utils._pytree import tree_flatten
 
 from canonical_saver.errors import WeightsError, describe
 from canonical_saver.weights.module_tree import bare, holding
-from canonical_saver.weights.saved_tensors import Entry, direct
-from canonical_saver.weights.tensors import Source, whole
+from canonical_saver.weights.saved_tensors import SavedTensor, direct
+from canonical_saver.weights.tensors import ModelTensor, whole
 
 _LOG = logging.getLogger("canonical_saver")
 
@@ -41,23 +41,23 @@ class Selection:
     """What PEFT's rules select.
 
     Attributes:
-        entries: the tensors, under PEFT's names.
-        memory: the sources of those that are computed, by their names in memory.
-        compute: computes them.
+        saved_tensors: the tensors, under PEFT's names.
+        model_tensors: the sources of those that are computed, by their names in memory.
+        convert: computes them.
         config: the adapter's configuration, as the rules leave it; not the model's own.
     """
 
-    entries: tuple[Entry, ...]
-    memory: dict[str, Source]
-    compute: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+    saved_tensors: tuple[SavedTensor, ...]
+    model_tensors: dict[str, ModelTensor]
+    convert: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
     config: Any
 
 
 def select(
     model: Any,
     adapter: str,
-    state: Mapping[str, Source],
-    on_first_rank: Callable[[Source], Source],
+    state: Mapping[str, ModelTensor],
+    on_first_rank: Callable[[ModelTensor], ModelTensor],
 ) -> Selection:
     """Apply the rules of one adapter's kind.
 
@@ -74,11 +74,13 @@ def select(
     if model.peft_config[adapter].is_prompt_learning:
         known = {k: v for k, v in state.items() if k.startswith(f"prompt_encoder.{adapter}.")}
     traced = _traced(_Rules(model, adapter, known))
-    entries = tuple(_entry(traced, name, value, on_first_rank) for name, value in traced.found)
-    computed = {entry.name: entry for entry in entries if entry.spans is None}
-    needed = frozenset[str]().union(*(entry.needs for entry in computed.values()))
-    memory = {name: source for name, source in known.items() if name in needed}
-    return Selection(entries, memory, _Compute(traced.rules, computed), traced.config)
+    saved_tensors = tuple(
+        _entry(traced, name, value, on_first_rank) for name, value in traced.found
+    )
+    computed = {saved.name: saved for saved in saved_tensors if saved.source_ranges is None}
+    needed = frozenset[str]().union(*(saved.needs for saved in computed.values()))
+    model_tensors = {name: model_tensor for name, model_tensor in known.items() if name in needed}
+    return Selection(saved_tensors, model_tensors, _Compute(traced.rules, computed), traced.config)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class _Rules:
 
     model: Any
     adapter: str
-    known: dict[str, Source]
+    known: dict[str, ModelTensor]
     reads_values: bool = False
     view: Any = field(default=None)
 
@@ -183,9 +185,9 @@ def _traced(rules: _Rules) -> _Traced:
         ) from error
 
 
-def _trace(rules: _Rules, make: Callable[[Source], torch.Tensor], mode: Any) -> _Traced:
+def _trace(rules: _Rules, make: Callable[[ModelTensor], torch.Tensor], mode: Any) -> _Traced:
     with mode:
-        shadows = {name: make(source) for name, source in rules.known.items()}
+        shadows = {name: make(model_tensor) for name, model_tensor in rules.known.items()}
         watch = _Watch(shadows)
         with watch:
             found, config = rules.apply(dict(shadows))
@@ -193,8 +195,11 @@ def _trace(rules: _Rules, make: Callable[[Source], torch.Tensor], mode: Any) -> 
 
 
 def _entry(
-    traced: _Traced, name: str, value: torch.Tensor, on_first_rank: Callable[[Source], Source]
-) -> Entry:
+    traced: _Traced,
+    name: str,
+    value: torch.Tensor,
+    on_first_rank: Callable[[ModelTensor], ModelTensor],
+) -> SavedTensor:
     rules = traced.rules
     origin = traced.watch.unchanged(value)
     if origin is not None:
@@ -203,7 +208,7 @@ def _entry(
     if rules.learns_prompts:
         needs = frozenset(rules.known)  # a network's branches may depend on what is in it
     if needs:
-        return Entry(name, value.dtype, tuple(value.shape), None, needs)
+        return SavedTensor(name, value.dtype, tuple(value.shape), None, needs)
     if value.is_meta or isinstance(value, FakeTensor):
         raise WeightsError(
             f"adapter '{rules.adapter}' ({rules.kind}), '{name}': expected a tensor of the model, "
@@ -218,7 +223,7 @@ class _Compute:
     """Computes some tensors of an adapter, given all that they are made of."""
 
     rules: _Rules
-    computed: Mapping[str, Entry]
+    computed: Mapping[str, SavedTensor]
 
     def __call__(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         rules = self.rules
@@ -226,14 +231,14 @@ class _Compute:
         state = {n: tensors[n] if n in tensors else make(s) for n, s in rules.known.items()}
         found, _ = rules.apply(state)
         made = {}
-        for name, entry in self.computed.items():
-            if not entry.needs <= tensors.keys():
+        for name, saved in self.computed.items():
+            if not saved.needs <= tensors.keys():
                 continue
             made[name] = found[name]
-            if tuple(made[name].shape) != entry.shape or made[name].dtype != entry.dtype:
+            if tuple(made[name].shape) != saved.shape or made[name].dtype != saved.dtype:
                 raise WeightsError(
-                    f"adapter '{rules.adapter}' ({rules.kind}), '{name}': expected {entry.dtype} "
-                    f"of shape {entry.shape}, as its rules say without data, found "
+                    f"adapter '{rules.adapter}' ({rules.kind}), '{name}': expected {saved.dtype} "
+                    f"of shape {saved.shape}, as its rules say without data, found "
                     f"{made[name].dtype} of shape {tuple(made[name].shape)}; please report it"
                 )
         return made
@@ -284,14 +289,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return int(tensor.untyped_storage()._cdata)
 
 
-def _empty(source: Source) -> torch.Tensor:
-    return torch.empty(source.shape, dtype=source.dtype)
+def _empty(model_tensor: ModelTensor) -> torch.Tensor:
+    return torch.empty(model_tensor.shape, dtype=model_tensor.dtype)
 
 
-def _on_meta(source: Source) -> torch.Tensor:
-    return torch.empty(source.shape, dtype=source.dtype, device="meta")
+def _on_meta(model_tensor: ModelTensor) -> torch.Tensor:
+    return torch.empty(model_tensor.shape, dtype=model_tensor.dtype, device="meta")
 
 
-def _zeros(source: Source) -> torch.Tensor:
+def _zeros(model_tensor: ModelTensor) -> torch.Tensor:
     """A tensor of zeros that takes the memory of one."""
-    return torch.zeros((), dtype=source.dtype).expand(source.shape)
+    return torch.zeros((), dtype=model_tensor.dtype).expand(model_tensor.shape)

@@ -27,8 +27,8 @@ from canonical_saver.collectives import Ranks
 from canonical_saver.errors import VerifyError
 from canonical_saver.weights import config_shapes, drift
 from canonical_saver.weights.digests import digests
-from canonical_saver.weights.saved_tensors import Weights
-from canonical_saver.weights.tensors import Source
+from canonical_saver.weights.saved_tensors import WeightSet
+from canonical_saver.weights.tensors import ModelTensor
 
 MOST_SAMPLED = 1000
 """Differing tensors whose values are compared, spread evenly over all of them."""
@@ -95,17 +95,17 @@ class Replicas:
     """What this rank holds of tensors that others are said to hold as well, and its digests.
 
     Args:
-        sets: what is to be saved.
+        weight_sets: what is to be saved.
     """
 
-    def __init__(self, sets: Sequence[Weights]) -> None:
-        self._tensors = _tensors(sets)
+    def __init__(self, weight_sets: Sequence[WeightSet]) -> None:
+        self._tensors = _tensors(weight_sets)
         self._held = {
             number: replica
-            for number, (_, source) in enumerate(self._tensors)
-            if (replica := source.replica) is not None
+            for number, (_, model_tensor) in enumerate(self._tensors)
+            if (replica := model_tensor.replica) is not None
         }
-        found = digests([replica.run for replica in self._held.values()])
+        found = digests([replica.local_slice for replica in self._held.values()])
         self._digests = dict(zip(self._held, found, strict=True))
 
     def summary(self) -> Summary:
@@ -151,7 +151,7 @@ class Replicas:
 
     def _samples(self, differences: Sequence[Difference]) -> dict[int, torch.Tensor | None]:
         return {
-            one.number: drift.sample(self._held[one.number].run)
+            one.number: drift.sample(self._held[one.number].local_slice)
             for one in differences
             if one.number in self._held
         }
@@ -164,7 +164,7 @@ class Replicas:
         rows = []
         for number, replica in self._held.items():
             if replica.part in parts:
-                flags = _WRITES * bool(self._tensors[number][1].runs)
+                flags = _WRITES * bool(self._tensors[number][1].slices)
                 flags += _BUFFER * replica.buffer + _SYNCHRONIZED * replica.synchronized
                 rows.append((number, parts.index(replica.part), self._digests[number], flags))
         return torch.tensor(rows, dtype=torch.int64).reshape(-1, 4)
@@ -174,27 +174,33 @@ class Replicas:
         shapes: dict[str, tuple[int, ...]] = told[0][1]
         judged = []
         for one in differences:
-            name, source = self._tensors[one.number]
+            name, model_tensor = self._tensors[one.number]
             whole = shapes.get(name)
-            if whole is not None and not config_shapes.is_part(source.shape, whole, len(told)):
+            if whole is not None and not config_shapes.is_part(
+                model_tensor.shape, whole, len(told)
+            ):
                 whole = None
             apart = 0.0
             if one.number in samples[one.writer]:
                 mine = samples[one.writer][one.number]
                 apart = max(drift.distance(mine, samples[rank][one.number]) for rank in one.others)
-            judged.append(Judged(one, name, source.shape, whole, apart))
+            judged.append(Judged(one, name, model_tensor.shape, whole, apart))
         return judged
 
 
-def _tensors(sets: Sequence[Weights]) -> list[tuple[str, Source]]:
+def _tensors(weight_sets: Sequence[WeightSet]) -> list[tuple[str, ModelTensor]]:
     """The tensors that a save is made of, each once, by their names in memory where known."""
-    found: dict[int, tuple[str, Source]] = {}
-    for weights in sets:
+    found: dict[int, tuple[str, ModelTensor]] = {}
+    for weights in weight_sets:
         place = f"{weights.folder}/" if weights.folder else ""
-        named = list(weights.memory.items())
-        named += [(e.name, span.source) for e in weights.entries for span in e.spans or ()]
-        for name, source in named:
-            found.setdefault(id(source), (place + name, source))
+        named = list(weights.model_tensors.items())
+        named += [
+            (e.name, source_range.model_tensor)
+            for e in weights.saved_tensors
+            for source_range in e.source_ranges or ()
+        ]
+        for name, model_tensor in named:
+            found.setdefault(id(model_tensor), (place + name, model_tensor))
     return list(found.values())
 
 

@@ -9,38 +9,38 @@ from typing import Any
 import torch
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.tensors import Source
+from canonical_saver.weights.tensors import ModelTensor
 
-Compute = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+Convert = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 """Turns complete tensors by their names in memory into tensors by their names in the file."""
 
 
 @dataclass(frozen=True, eq=False)
-class Span:
+class SourceRange:
     """Elements of a saved tensor that are a flat range of one source.
 
     Attributes:
         start: first element in the saved tensor.
         length: how many elements.
-        source: where they come from.
+        model_tensor: where they come from.
         offset: first element in the source.
     """
 
     start: int
     length: int
-    source: Source
+    model_tensor: ModelTensor
     offset: int
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class SavedTensor:
     """One tensor of a save.
 
     Attributes:
         name: its key in the file.
         dtype: its dtype in the model.
         shape: its shape in the file.
-        spans: where its elements come from; None if they must be computed.
+        source_ranges: where its elements come from; None if they must be computed.
         needs: for a computed tensor, the names in memory that it is computed from.
         fixed: its dtype stays, also where others are cast.
     """
@@ -48,27 +48,27 @@ class Entry:
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
-    spans: tuple[Span, ...] | None
+    source_ranges: tuple[SourceRange, ...] | None
     needs: frozenset[str] = frozenset()
     fixed: bool = False
 
 
-def direct(name: str, source: Source) -> Entry:
+def direct(name: str, model_tensor: ModelTensor) -> SavedTensor:
     """Save a source as it is."""
-    span = Span(0, source.numel, source, 0)
-    return Entry(name, source.dtype, source.shape, (span,))
+    source_range = SourceRange(0, model_tensor.numel, model_tensor, 0)
+    return SavedTensor(name, model_tensor.dtype, model_tensor.shape, (source_range,))
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightSet:
     """The tensors of one weight file, or of one set of shards.
 
     Attributes:
         folder: where they go, relative to the output folder; "" is the folder itself.
         stem: file name without its ending.
-        entries: the tensors in the order in which files are filled.
-        memory: the sources of computed tensors, by their names in memory.
-        compute: computes those of some groups of entries whose sources it is given.
+        saved_tensors: the tensors in the order in which files are filled.
+        model_tensors: the sources of computed tensors, by their names in memory.
+        convert: computes those of some groups of entries whose sources it is given.
         adapter: the name of the PEFT adapter, None for a full save.
         config: the adapter's configuration as PEFT's rules leave it, None for a full save.
         owner: the module whose configuration goes beside them, None for the model itself.
@@ -77,26 +77,32 @@ class Weights:
 
     folder: str
     stem: str
-    entries: tuple[Entry, ...]
-    memory: dict[str, Source]
-    compute: Compute
+    saved_tensors: tuple[SavedTensor, ...]
+    model_tensors: dict[str, ModelTensor]
+    convert: Convert
     adapter: str | None = None
     config: Any = None
     owner: Any = None
     warnings: tuple[str, ...] = ()
 
 
-def require_data(weights: Weights) -> None:
+def require_data(weights: WeightSet) -> None:
     """Refuse tensors of which this rank should write elements that it does not have.
 
     Raises:
         WeightsError: a tensor is on the meta device, and nothing says where its data is.
     """
-    for entry in weights.entries:
-        spans = entry.spans or ()
-        for source in [*(s.source for s in spans), *(weights.memory[n] for n in entry.needs)]:
-            if any(run.load is None and run.data.is_meta for run in source.runs):
+    for saved in weights.saved_tensors:
+        source_ranges = saved.source_ranges or ()
+        for model_tensor in [
+            *(s.model_tensor for s in source_ranges),
+            *(weights.model_tensors[n] for n in saved.needs),
+        ]:
+            if any(
+                local_slice.load is None and local_slice.data.is_meta
+                for local_slice in model_tensor.slices
+            ):
                 raise WeightsError(
-                    f"'{entry.name}': expected a tensor with data, found one on the meta device "
+                    f"'{saved.name}': expected a tensor with data, found one on the meta device "
                     "and no hook of accelerate that has its data; load the weights before saving"
                 )

@@ -20,7 +20,7 @@ from torch import nn
 from canonical_saver.errors import WeightsError, describe
 from canonical_saver.weights.engines import Engines, bnb, dotted, named
 from canonical_saver.weights.module_tree import bare, named_modules
-from canonical_saver.weights.tensors import Source, has_own_storage
+from canonical_saver.weights.tensors import ModelTensor, has_own_storage
 
 _RULES = ("state_dict", "_save_to_state_dict", "get_extra_state")
 _HOOKS = ("_state_dict_pre_hooks", "_state_dict_hooks")
@@ -32,15 +32,15 @@ class StateDict:
     """The tensors of a state dict by places.
 
     Attributes:
-        sources: by their names, in order.
+        model_tensors: by their names, in order.
         warnings: what the model's rules leave out.
     """
 
-    sources: dict[str, Source]
+    model_tensors: dict[str, ModelTensor]
     warnings: list[str] = field(default_factory=list)
 
 
-def find(model: nn.Module, tensors: dict[str, Source], engines: Engines) -> StateDict:
+def find(model: nn.Module, tensors: dict[str, ModelTensor], engines: Engines) -> StateDict:
     """Find what ``state_dict()`` of a model has.
 
     Args:
@@ -92,13 +92,13 @@ class StandIn:
     """
 
     def __init__(
-        self, model: nn.Module, tensors: Mapping[str, Source], *, with_data: bool = True
+        self, model: nn.Module, tensors: Mapping[str, ModelTensor], *, with_data: bool = True
     ) -> None:
         self.module: Any = bare(model)
         self._tensors = tensors
         self._modules = dict(named_modules(model))
         self._copies = {id(m): self.module.get_submodule(n) for n, m in self._modules.items()}
-        self._sharded = any(not source.replicated for source in tensors.values())
+        self._sharded = any(not model_tensor.replicated for model_tensor in tensors.values())
         self._names: dict[object, str] = {}
         """Names in ``tensors`` by the places in this process that stand for them."""
         self._owned: dict[str, tuple[str, str]] = {}
@@ -127,12 +127,12 @@ class StandIn:
         Raises:
             WeightsError: an entry cannot be written as it is, or a trained tensor is in none.
         """
-        sources: dict[str, Source] = {}
+        model_tensors: dict[str, ModelTensor] = {}
         warnings = []
         for name, value in found.items():
             if isinstance(value, torch.Tensor):
                 with named(name):
-                    sources[name] = self._place(value, engines)
+                    model_tensors[name] = self._place(value, engines)
             elif value is None or (isinstance(value, Sized) and not len(value)):
                 warnings.append(f"'{name}' of the state dict is {value!r} and is left out")
             else:
@@ -141,11 +141,15 @@ class StandIn:
                     f"{type(value).__name__}, which a weight file cannot hold; let "
                     "get_extra_state, or the hook that adds it, give a tensor"
                 )
-        known = {source.identity for source in self._tensors.values()}
-        kept = {source.identity for source in sources.values()}
-        added = [name for name, source in sources.items() if source.identity not in known]
-        for name, source in self._tensors.items():
-            if source.identity in kept:
+        known = {model_tensor.identity for model_tensor in self._tensors.values()}
+        kept = {model_tensor.identity for model_tensor in model_tensors.values()}
+        added = [
+            name
+            for name, model_tensor in model_tensors.items()
+            if model_tensor.identity not in known
+        ]
+        for name, model_tensor in self._tensors.items():
+            if model_tensor.identity in kept:
                 continue
             # A rule may save a module's tensor in another form.
             place = dotted(self._owned[name][0], "")
@@ -156,27 +160,27 @@ class StandIn:
                     "the module that has it, or mend them"
                 )
             warnings.append(f"'{name}' is not saved as it is, by the model's own rules")
-        return StateDict(sources, warnings)
+        return StateDict(model_tensors, warnings)
 
-    def _place(self, value: torch.Tensor, engines: Engines) -> Source:
+    def _place(self, value: torch.Tensor, engines: Engines) -> ModelTensor:
         known = self._names.get(_place_of(value))
         if known is not None:
             return self._tensors[known]
         computed = value.is_meta and any(
-            run.load is not None or not run.data.is_meta
-            for source in self._tensors.values()
-            for run in source.runs[:1]
+            local_slice.load is not None or not local_slice.data.is_meta
+            for model_tensor in self._tensors.values()
+            for local_slice in model_tensor.slices[:1]
         )
         # What reaches a sharded model past the copy finds no elements.
         computed |= self._sharded and value.is_floating_point() and not value.numel()
-        source = None if computed else engines.tensor(value)
-        if source is None:
+        model_tensor = None if computed else engines.tensor(value)
+        if model_tensor is None:
             raise WeightsError(
                 "expected an entry of the state dict that lies in memory, found one that a hook or "
                 "an override computes of tensors that are sharded or offloaded; save it from one "
                 "process that has them complete"
             )
-        return source
+        return model_tensor
 
     def _is_trained(self, name: str) -> bool:
         place, short = self._owned[name]
@@ -188,20 +192,24 @@ class StandIn:
         """Give each module of the copy its tensors, its rules, and the children that are saved."""
         held: dict[str, dict[str, torch.Tensor]] = {place: {} for place in self._modules}
         stand_ins: dict[object, torch.Tensor] = {}
-        for name, source in self._tensors.items():
+        for name, model_tensor in self._tensors.items():
             place, short = self._owned[name] = self._owner(name)
             module = self._modules[place]
             value = module._parameters.get(short, module._buffers.get(short))
-            whole = value is not None and source.replicated and tuple(value.shape) == source.shape
+            whole = (
+                value is not None
+                and model_tensor.replicated
+                and tuple(value.shape) == model_tensor.shape
+            )
             if value is not None and whole:
                 self._names[_place_of(value)] = name  # for rules that hold the model itself
-            if source.identity not in stand_ins:
-                stand_ins[source.identity] = (
+            if model_tensor.identity not in stand_ins:
+                stand_ins[model_tensor.identity] = (
                     value.detach()
                     if value is not None and whole and with_data and not value.is_meta
-                    else torch.empty(source.shape, dtype=source.dtype, device="meta")
+                    else torch.empty(model_tensor.shape, dtype=model_tensor.dtype, device="meta")
                 )
-            held[place][short] = stand_ins[source.identity]
+            held[place][short] = stand_ins[model_tensor.identity]
             self._names[_place_of(held[place][short])] = name
         for place, module in self._modules.items():
             copy = self._copies[id(module)]

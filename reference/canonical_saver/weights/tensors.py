@@ -13,9 +13,12 @@ import torch
 
 from canonical_saver.errors import WeightsError
 
+PIECE = 8 * 2**20
+"""Bytes carried at a time; a rank's extra memory is a few of these."""
+
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class LocalSlice:
     """Consecutive elements of a logical tensor that this rank holds.
 
     Attributes:
@@ -40,27 +43,27 @@ class Replica:
     Attributes:
         part: which elements, in words that are the same on every rank that is said to hold them,
             and on no other.
-        run: the elements as they lie here, whether this rank writes them or another one.
+        local_slice: the elements as they lie here, whether this rank writes them or another one.
         buffer: the tensor is a buffer.
         synchronized: the engine made the replicas equal when it took the model over, and reduces
             the gradients over all of them, so that they cannot be parts of something larger.
     """
 
     part: str
-    run: Run
+    local_slice: LocalSlice
     buffer: bool = False
     synchronized: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class ModelTensor:
     """A tensor of the model, spread over the ranks or held whole by each.
 
     Attributes:
         identity: equal for two names of one tensor, and only for them.
         dtype: dtype of the stored elements.
         shape: logical shape.
-        runs: what this rank is to write; the runs of all ranks tile the tensor exactly.
+        slices: what this rank is to write; the runs of all ranks tile the tensor exactly.
         replicated: every rank holds the whole tensor. Rank 0 writes it: replicas are equal only
             until something drifts, and a file must never be put together from two of them.
         needs: where the tensor is yet to be computed, the names of the sources for it; no rank has
@@ -71,7 +74,7 @@ class Source:
     identity: object
     dtype: torch.dtype
     shape: tuple[int, ...]
-    runs: tuple[Run, ...]
+    slices: tuple[LocalSlice, ...]
     replicated: bool = False
     needs: frozenset[str] = frozenset()
     replica: Replica | None = None
@@ -101,7 +104,7 @@ def refuse_wrapper(tensor: torch.Tensor) -> None:
         )
 
 
-def whole(tensor: torch.Tensor, identity: object = None) -> Source:
+def whole(tensor: torch.Tensor, identity: object = None) -> ModelTensor:
     """Describe a tensor that every rank holds complete.
 
     Raises:
@@ -110,15 +113,17 @@ def whole(tensor: torch.Tensor, identity: object = None) -> Source:
     refuse_wrapper(tensor)
     plain = tensor.detach().as_subclass(torch.Tensor)
     key = id(tensor) if identity is None else identity
-    run = Run(0, plain.numel(), plain)
-    return Source(key, plain.dtype, tuple(plain.shape), (run,), replicated=True)
+    local_slice = LocalSlice(0, plain.numel(), plain)
+    return ModelTensor(key, plain.dtype, tuple(plain.shape), (local_slice,), replicated=True)
 
 
-def elements(run: Run, start: int, length: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+def elements(
+    local_slice: LocalSlice, start: int, length: int, dtype: torch.dtype | None = None
+) -> torch.Tensor:
     """Copy or view some elements of a run as bytes, where they are.
 
     Args:
-        run: the run.
+        local_slice: the run.
         start: first element, counted from the run's own first.
         length: how many elements; the memory needed is proportional to it.
         dtype: cast floating-point elements to this dtype, if given.
@@ -126,19 +131,21 @@ def elements(run: Run, start: int, length: int, dtype: torch.dtype | None = None
     Returns:
         A contiguous tensor of uint8 on the run's device, shape ``[length * itemsize]``.
     """
-    first = run.offset + start
-    data = run.data if run.load is None else run.load()
+    first = local_slice.offset + start
+    data = local_slice.data if local_slice.load is None else local_slice.load()
     piece = _flat(data, first, first + length)
     if dtype is not None and piece.dtype.is_floating_point:
         piece = piece.to(dtype)
-    if run.load is not None:
+    if local_slice.load is not None:
         piece = piece.clone()  # a view would keep all that was read in memory
     return piece.contiguous().view(torch.uint8)
 
 
-def read(run: Run, start: int, length: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+def read(
+    local_slice: LocalSlice, start: int, length: int, dtype: torch.dtype | None = None
+) -> torch.Tensor:
     """Copy or view some elements of a run as bytes in main memory, see :func:`elements`."""
-    return elements(run, start, length, dtype).to("cpu")
+    return elements(local_slice, start, length, dtype).to("cpu")
 
 
 def _flat(data: torch.Tensor, start: int, stop: int) -> torch.Tensor:

@@ -20,30 +20,42 @@ from torch.nn.modules.batchnorm import _NormBase
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.module_tree import named_modules, unwrap
-from canonical_saver.weights.saved_tensors import Entry
-from canonical_saver.weights.tensors import Source
+from canonical_saver.weights.saved_tensors import SavedTensor
+from canonical_saver.weights.tensors import ModelTensor
 
 SHOWN = 5
 """So many names are said in a message, and how many others there are."""
 
 
 def unselected(
-    trained: Collection[str], sources: Mapping[str, Source], sets: Collection[Collection[Entry]]
+    trained: Collection[str],
+    model_tensors: Mapping[str, ModelTensor],
+    weight_sets: Collection[Collection[SavedTensor]],
 ) -> list[str]:
     """Compare what was trained with what will be written.
 
     Args:
         trained: names in memory of all that training changed.
-        sources: the tensors of the model by their names in memory.
-        sets: the tensors to write, for each adapter.
+        model_tensors: the tensors of the model by their names in memory.
+        weight_sets: the tensors to write, for each adapter.
 
     Returns:
         The names of those that nothing to write is made of, in the order of the model. A tensor
         with two names is written when it is under one of them.
     """
-    written = {span.source.identity for entries in sets for e in entries for span in e.spans or ()}
-    written |= {sources[name].identity for entries in sets for e in entries for name in e.needs}
-    return [n for n, s in sources.items() if n in trained and s.identity not in written]
+    written = {
+        source_range.model_tensor.identity
+        for saved_tensors in weight_sets
+        for e in saved_tensors
+        for source_range in e.source_ranges or ()
+    }
+    written |= {
+        model_tensors[name].identity
+        for saved_tensors in weight_sets
+        for e in saved_tensors
+        for name in e.needs
+    }
+    return [n for n, s in model_tensors.items() if n in trained and s.identity not in written]
 
 
 def trained_names(model: nn.Module, engines: Engines) -> set[str]:

@@ -13,8 +13,8 @@ from canonical_saver.collectives import Ranks
 from canonical_saver.errors import RequestError, VerifyError
 from canonical_saver.formats.layout import File
 from canonical_saver.weights.replicas import Replicas, Summary, differing_parts
-from canonical_saver.weights.saved_tensors import Weights
-from canonical_saver.writing.write_items import prove_tiling
+from canonical_saver.weights.saved_tensors import WeightSet
+from canonical_saver.writing.tiling import prove_tiling
 
 Described = dict[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of each tensor by its name."""
@@ -69,13 +69,13 @@ def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
 
 
 def settle(
-    unlike: Unlike, sets: Sequence[Weights], replicas: Replicas, model: Any, ranks: Ranks
+    unlike: Unlike, weight_sets: Sequence[WeightSet], replicas: Replicas, model: Any, ranks: Ranks
 ) -> list[str]:
     """Find out what it means that plans differ; collective, and nothing to do if none does.
 
     Args:
         unlike: what differs, the same on every rank.
-        sets: what this rank is to save.
+        weight_sets: what this rank is to save.
         replicas: what it holds that others are said to hold as well.
         model: the unwrapped model.
         ranks: the ranks of the save.
@@ -87,7 +87,7 @@ def settle(
         VerifyError: the same on every rank; names the first tensor that differs.
     """
     if unlike.layouts:
-        raise _layouts_differ(sets, ranks)
+        raise _layouts_differ(weight_sets, ranks)
     return replicas.compare(unlike.parts, model, ranks) if unlike.parts else []
 
 
@@ -109,19 +109,19 @@ def check_options(everyone: Sequence[Mapping[str, Any]]) -> None:
                 )
 
 
-def fingerprint(sets: Sequence[Weights], files: Sequence[File]) -> str:
+def fingerprint(weight_sets: Sequence[WeightSet], files: Sequence[File]) -> str:
     """A digest of all names, dtypes, shapes and places of a save."""
     hashed = hashlib.sha256()
-    for weights in sets:
+    for weights in weight_sets:
         hashed.update(repr((weights.folder, weights.stem, _described([weights]))).encode())
     for file in files:
         hashed.update(f"{file.name} {file.size} ".encode() + file.header)
     return hashed.hexdigest()
 
 
-def _layouts_differ(sets: Sequence[Weights], ranks: Ranks) -> VerifyError:
+def _layouts_differ(weight_sets: Sequence[WeightSet], ranks: Ranks) -> VerifyError:
     """Say how the layouts of the ranks differ; collective."""
-    mine = _described(sets)
+    mine = _described(weight_sets)
     theirs = ranks.on_first("compare layouts", lambda: mine)
     texts = ranks.exchange("compare layouts", lambda: difference(theirs, mine, ranks.rank))
     found = next((text for text in texts if text), "")
@@ -158,11 +158,11 @@ def difference(first: Described, other: Described, rank: int) -> str:
     return ""
 
 
-def _described(sets: Sequence[Weights]) -> Described:
+def _described(weight_sets: Sequence[WeightSet]) -> Described:
     found: Described = {}
-    for weights in sets:
+    for weights in weight_sets:
         place = f"{weights.folder}/" if weights.folder else ""
-        found |= {place + e.name: (str(e.dtype), tuple(e.shape)) for e in weights.entries}
+        found |= {place + e.name: (str(e.dtype), tuple(e.shape)) for e in weights.saved_tensors}
     return found
 
 

@@ -12,16 +12,11 @@ from typing import Protocol
 
 import torch
 
-from canonical_saver.weights.tensors import Run, elements
-
-PIECE = 8 * 2**20
-"""Bytes carried at a time; a rank's extra memory is a few of these."""
+from canonical_saver.weights.tensors import PIECE, elements
+from canonical_saver.writing.write_items import Part
+from canonical_saver.writing.writer import ASYNCHRONOUS
 
 BUFFERS = 2
-_ASYNCHRONOUS = frozenset({"cuda", "xpu"})
-
-Part = tuple[Run, int, int, torch.dtype | None]
-"""Elements of a run: the run, the first of them, how many, and a dtype to cast them to."""
 
 
 class Copier(Protocol):
@@ -70,7 +65,10 @@ def to_host(
 def _begun(
     carry: Copier, batch: list[Part], buffer: torch.Tensor
 ) -> Callable[[], list[torch.Tensor]]:
-    size = sum(length * (dtype or run.data.dtype).itemsize for run, _, length, dtype in batch)
+    size = sum(
+        length * (dtype or local_slice.data.dtype).itemsize
+        for local_slice, _, length, dtype in batch
+    )
     wait = carry.start(batch, buffer)
 
     def finish() -> list[torch.Tensor]:
@@ -91,7 +89,7 @@ class _Streams:  # pragma: no cover - needs an accelerator
         self._streams: dict[torch.device, torch.Stream] = {}
 
     def applies(self, tensor: torch.Tensor) -> bool:
-        return tensor.device.type in _ASYNCHRONOUS
+        return tensor.device.type in ASYNCHRONOUS
 
     def buffer(self) -> torch.Tensor:
         return torch.empty(PIECE, dtype=torch.uint8, pin_memory=True)

@@ -10,14 +10,13 @@ from functools import partial
 
 import torch
 
-from canonical_saver.formats.layout import Placed
-from canonical_saver.weights.saved_tensors import Weights
-from canonical_saver.weights.tensors import read, whole
-from canonical_saver.writing.device_copy import PIECE
-from canonical_saver.writing.write_items import Transfer
+from canonical_saver.formats.layout import PlacedTensor
+from canonical_saver.weights.saved_tensors import WeightSet
+from canonical_saver.weights.tensors import PIECE, read, whole
+from canonical_saver.writing.write_items import WriteItem
 from canonical_saver.writing.writer import Writer
 
-Group = Sequence[tuple[int, Placed]]
+Group = Sequence[tuple[int, PlacedTensor]]
 """Numbers of files, and the tensors in them that are computed together."""
 
 
@@ -32,37 +31,39 @@ def convert(writer: Writer) -> None:
 
 
 def _convert(writer: Writer, turn: int, group: Group) -> None:
-    weights = _set_of(group, writer.prepared.sets)
+    weights = _set_of(group, writer.write_plan.weight_sets)
     chosen = writer.chosen(turn)
     gathered = _gathered(writer, weights, group, chosen)
     if writer.ranks.rank != chosen:
         return
-    converted = weights.compute(gathered)
+    converted = weights.convert(gathered)
     with writer.room, writer.open() as handles:
         for file, placed in group:
-            tensor = converted.pop(placed.entry.name).contiguous()
-            run = whole(tensor).runs[0]
-            writer.write_checked(handles, [Transfer(file, placed.offset, run, placed.dtype)])
+            tensor = converted.pop(placed.saved.name).contiguous()
+            local_slice = whole(tensor).slices[0]
+            writer.write_now(handles, [WriteItem(file, placed.offset, local_slice, placed.dtype)])
 
 
 def _gathered(
-    writer: Writer, weights: Weights, group: Group, chosen: int
+    writer: Writer, weights: WeightSet, group: Group, chosen: int
 ) -> dict[str, torch.Tensor]:
     """Bring the sources of a group to one rank, complete, by their names in memory."""
-    ranks, memory = writer.ranks, weights.memory
-    needed = {n for _, placed in group for n in placed.entry.needs}
-    names = [name for name in memory if name in needed]
-    mine = [(name, run) for name in names for run in memory[name].runs]
-    everyone = ranks.gather([(name, run.start, run.length) for name, run in mine])
+    ranks, model_tensors = writer.ranks, weights.model_tensors
+    needed = {n for _, placed in group for n in placed.saved.needs}
+    names = [name for name in model_tensors if name in needed]
+    mine = [(name, local_slice) for name in names for local_slice in model_tensors[name].slices]
+    everyone = ranks.gather(
+        [(name, local_slice.start, local_slice.length) for name, local_slice in mine]
+    )
     flat: dict[str, torch.Tensor] = {}
     if ranks.rank == chosen:
         for name in names:
-            flat[name] = torch.empty(memory[name].numel, dtype=memory[name].dtype)
+            flat[name] = torch.empty(model_tensors[name].numel, dtype=model_tensors[name].dtype)
     for sender, held in enumerate(everyone):
         parts = [
             (name, start + first, first, min(step, length - first), number)
             for number, (name, start, length) in enumerate(held)
-            for step in (PIECE // memory[name].dtype.itemsize,)
+            for step in (PIECE // model_tensors[name].dtype.itemsize,)
             for first in range(0, length, step)
         ]
         pieces: Iterable[torch.Tensor] = ()
@@ -73,14 +74,16 @@ def _gathered(
         if ranks.rank != chosen:
             continue
         if sender != chosen:
-            sizes = (count * memory[name].dtype.itemsize for name, _, _, count, _ in parts)
+            sizes = (count * model_tensors[name].dtype.itemsize for name, _, _, count, _ in parts)
             pieces = ranks.receive(sizes, sender)
         for (name, start, _, count, _), piece in zip(parts, pieces, strict=False):
-            flat[name][start : start + count] = piece.view(memory[name].dtype)
-    return {name: flat.pop(name).view(memory[name].shape) for name in list(flat)}
+            flat[name][start : start + count] = piece.view(model_tensors[name].dtype)
+    return {name: flat.pop(name).view(model_tensors[name].shape) for name in list(flat)}
 
 
-def _set_of(group: Group, sets: Sequence[Weights]) -> Weights:
+def _set_of(group: Group, weight_sets: Sequence[WeightSet]) -> WeightSet:
     """The set of weights that a group of computed tensors belongs to."""
     _, placed = group[0]
-    return next(one for one in sets if any(entry is placed.entry for entry in one.entries))
+    return next(
+        one for one in weight_sets if any(saved is placed.saved for saved in one.saved_tensors)
+    )

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from canonical_saver.errors import VerifyError
-from canonical_saver.file_io import view
+from canonical_saver.file_io import as_memoryview
 from canonical_saver.formats.layout import File
 
 MOST_SAMPLES = 2048
@@ -80,7 +80,10 @@ class Samples:
         self._seen += 1
         if (self._seen - 1) % self._stride:
             return
-        first, last = bytes(view(pieces[0])[:_WINDOW]), bytes(view(pieces[-1])[-_WINDOW:])
+        first, last = (
+            bytes(as_memoryview(pieces[0])[:_WINDOW]),
+            bytes(as_memoryview(pieces[-1])[-_WINDOW:]),
+        )
         # A new file is full of zeros: they are there even if nothing was written.
         start = min(len(first) - len(first.lstrip(b"\0")), max(len(first) - _LENGTH, 0))
         stop = max(len(last.rstrip(b"\0")), min(_LENGTH, len(last)))

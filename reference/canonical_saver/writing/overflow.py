@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 
 from canonical_saver.formats.layout import File
-from canonical_saver.weights.tensors import Run, read
-from canonical_saver.writing.write_items import Batch
+from canonical_saver.weights.tensors import LocalSlice, read
+from canonical_saver.writing.write_items import WriteBatch
 
 
 class Overflows:
@@ -28,7 +28,7 @@ class Overflows:
         self._files = files
         self._offsets = [[tensor.offset for tensor in file.tensors] for file in files]
 
-    def look(self, batch: Batch, pieces: Sequence[torch.Tensor]) -> None:
+    def look(self, batch: WriteBatch, pieces: Sequence[torch.Tensor]) -> None:
         """Look at a batch that was carried to main memory.
 
         Args:
@@ -37,35 +37,39 @@ class Overflows:
         """
         if not any(cast for *_, cast in batch.parts):
             return
-        sizes = [n * (cast or run.data.dtype).itemsize for run, _, n, cast in batch.parts]
+        sizes = [
+            n * (cast or local_slice.data.dtype).itemsize for local_slice, _, n, cast in batch.parts
+        ]
         if len(pieces) != len(sizes):
             pieces = torch.split(pieces[0], sizes)
         offset = batch.offset
-        for (run, start, length, cast), piece, size in zip(batch.parts, pieces, sizes, strict=True):
+        for (local_slice, start, length, cast), piece, size in zip(
+            batch.parts, pieces, sizes, strict=True
+        ):
             if cast is not None and length:
                 found = piece.clone() if piece.storage_offset() % cast.itemsize else piece
-                if lost := overflowed(run, start, found.view(cast)):
+                if lost := overflowed(local_slice, start, found.view(cast)):
                     self.counts[self._name(batch.file, offset)] += lost
             offset += size
 
     def _name(self, file: int, offset: int) -> str:
         number = bisect_right(self._offsets[file], offset) - 1
-        return self._files[file].tensors[number].entry.name
+        return self._files[file].tensors[number].saved.name
 
 
-def overflowed(run: Run, start: int, found: torch.Tensor) -> int:
+def overflowed(local_slice: LocalSlice, start: int, found: torch.Tensor) -> int:
     """How many elements of a run are finite and became something else.
 
     Args:
-        run: the run.
+        local_slice: the run.
         start: its first element that was cast.
         found: the elements after the cast, in main memory, of shape ``[elements]``.
     """
     low, high = torch.aminmax(_wide(found))
     if bool(low.isfinite() & high.isfinite()):
         return 0
-    source = read(run, start, len(found)).view(run.data.dtype)
-    return int((_wide(source).isfinite() & ~_wide(found).isfinite()).sum())
+    model_tensor = read(local_slice, start, len(found)).view(local_slice.data.dtype)
+    return int((_wide(model_tensor).isfinite() & ~_wide(found).isfinite()).sum())
 
 
 def warnings(everyone: Sequence[Counter[str]], dtype: torch.dtype) -> list[str]:

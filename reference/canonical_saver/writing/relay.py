@@ -19,14 +19,14 @@ def relay(writer: Writer) -> None:
     Raises:
         SaveError: the same on every rank, when it failed on any.
     """
-    if all(writer.sees):
+    if all(writer.shares_folder):
         return
     ranks = writer.ranks
-    planned = [] if writer.sees[ranks.rank] else writer.prepared.planned
+    planned = [] if writer.shares_folder[ranks.rank] else writer.write_plan.planned
     places = ranks.exchange("relay", lambda: [(b.file, b.offset, b.size) for b in batches(planned)])
 
     def carry() -> None:
-        if not writer.sees[ranks.rank]:
+        if not writer.shares_folder[ranks.rank]:
             ranks.send((_joined(pieces) for _, pieces in writer.carry(planned)), 0)
         if ranks.rank == 0:
             with writer.room:
@@ -48,7 +48,7 @@ def _receive(writer: Writer, everyone: Sequence[Sequence[Range]]) -> None:
                 if failure is not None:
                     continue  # the sender cannot know, so it is heard to its end
                 try:
-                    writer.put_checked(handles, file, offset, [piece])
+                    writer.write_and_check(handles, file, offset, [piece])
                 except (OSError, VerifyError, WriteError) as error:
                     failure = error
     if failure is not None:

@@ -19,13 +19,13 @@ class View:
     Attributes:
         path: the folder, as this rank was asked for it.
         target: the same without links.
-        sees: whether it is that of rank 0, and can be written to.
+        shares_folder: whether it is that of rank 0, and can be written to.
         host: the host that this rank is on.
     """
 
     path: str
     target: str
-    sees: bool
+    shares_folder: bool
     host: str = ""
 
 
@@ -39,10 +39,10 @@ def look(output_dir: Path, probe: str, token: str) -> View:
     """
     path = output_dir / probe
     try:
-        sees = path.read_text() == token and os.access(path, os.W_OK)
+        shares_folder = path.read_text() == token and os.access(path, os.W_OK)
     except (OSError, ValueError):
-        sees = False
-    return View(str(output_dir), os.path.realpath(output_dir), sees, host_id())
+        shares_folder = False
+    return View(str(output_dir), os.path.realpath(output_dir), shares_folder, host_id())
 
 
 def look_together(output_dir: Path, staging: str, token: str, ranks: Ranks) -> list[View]:
@@ -85,7 +85,7 @@ def check(views: Sequence[View]) -> None:
     strays = [
         f"{view.path} on rank {rank}"
         for rank, view in enumerate(views)
-        if not view.sees and view.path != first.path and view.target != first.target
+        if not view.shares_folder and view.path != first.path and view.target != first.target
     ]
     if strays:
         raise RequestError(

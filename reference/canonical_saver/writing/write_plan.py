@@ -10,66 +10,79 @@ from typing import Any
 
 import torch
 
-from canonical_saver import formats, weights
+from canonical_saver import weights
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import RequestError
+from canonical_saver.formats import Archive, WeightFormat, find_format
 from canonical_saver.formats.layout import File, stored_size
 from canonical_saver.request import Request
 from canonical_saver.weights import casting
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.module_tree import unwrap
 from canonical_saver.weights.replicas import Replicas
-from canonical_saver.weights.saved_tensors import Weights, require_data
+from canonical_saver.weights.saved_tensors import WeightSet, require_data
 from canonical_saver.writing import agreement
-from canonical_saver.writing.write_items import Transfer, packed, ranges, transfers
+from canonical_saver.writing.write_items import WriteItem, packed, ranges, write_items
 
 
 @dataclass(frozen=True)
-class Prepared:
+class WritePlan:
     """A save as this rank has planned it.
 
     Attributes:
-        asked: what was asked for.
+        request: what was asked for.
         model: the module whose configuration goes beside the weights, without wrappers.
-        sets: the tensors of each weight file or set of shards.
+        weight_sets: the tensors of each weight file or set of shards.
         files: the layout, the same on every rank.
         planned: what this rank writes.
         replicas: what it holds that others are said to hold as well.
     """
 
-    asked: Request
+    request: Request
     model: Any
-    sets: list[Weights]
+    weight_sets: list[WeightSet]
     files: list[File]
-    planned: list[Transfer]
+    planned: list[WriteItem]
     replicas: Replicas
+
+    @property
+    def warnings(self) -> dict[str, None]:
+        """What a person should know of the selection of weights, each once."""
+        return dict.fromkeys(text for weights in self.weight_sets for text in weights.warnings)
+
+    @property
+    def format(self) -> WeightFormat:
+        """The format of its files."""
+        return find_format(self.request.format)
 
     @property
     def needed(self) -> int:
         """Bytes of all weights."""
-        return sum(stored_size(one.entries, self.asked.dtype) for one in self.sets)
+        return sum(stored_size(one.saved_tensors, self.request.dtype) for one in self.weight_sets)
 
-    def placed(self, archives: list[formats.Archive]) -> Prepared:
+    def placed(self, archives: list[Archive]) -> WritePlan:
         """The same with the final layout, where that was not known before the files were made."""
-        files = formats.place(self.files, archives)
-        return self if files is self.files else replace(self, files=files, planned=transfers(files))
+        files = self.format.place(self.files, archives)
+        return (
+            self if files is self.files else replace(self, files=files, planned=write_items(files))
+        )
 
     def proposal(self) -> agreement.Proposal:
         """What the other ranks must agree with."""
         return agreement.Proposal(
-            options=self.asked.options(),
-            fingerprint=agreement.fingerprint(self.sets, self.files),
+            options=self.request.options(),
+            fingerprint=agreement.fingerprint(self.weight_sets, self.files),
             replicas=self.replicas.summary(),
             ranges=packed(ranges(self.planned)),
         )
 
 
 @torch.no_grad()
-def prepare(asked: Request, ranks: Ranks, *, dry: bool = False) -> Prepared:
+def plan_write(request: Request, ranks: Ranks, *, dry: bool = False) -> WritePlan:
     """Plan a save on this rank; no rank waits for another here.
 
     Args:
-        asked: what was asked for.
+        request: what was asked for.
         ranks: the ranks of the save.
         dry: nothing will be written, so the tensors need not have data.
 
@@ -77,25 +90,25 @@ def prepare(asked: Request, ranks: Ranks, *, dry: bool = False) -> Prepared:
         SaveError: the weights cannot be found, named or stored as asked.
     """
     with _no_collections():
-        model = weights.find_model(asked.roots)
-        engines = Engines(asked.roots, ranks.rank)
-        merge = asked.merge and weights.can_merge(model)
-        if merge and asked.format == "dcp":
+        model = weights.find_model(request.roots)
+        engines = Engines(request.roots, ranks.rank)
+        merge = request.merge and weights.can_merge(model)
+        if merge and request.format == "dcp":
             raise RequestError(
                 "relora: expected weights in memory, as the dcp format has them, found ones that "
                 "are yet to be merged; save as safetensors"
             )
-        sets = weights.collect(model, engines, merge=merge)
-        for one in () if dry else sets:
+        weight_sets = weights.collect(model, engines, merge=merge)
+        for one in () if dry else weight_sets:
             require_data(one)
         if merge:
             model = unwrap(model.get_base_model())
-        model = sets[0].owner or model
-        sets = [casting.limited(model, one, asked.dtype) for one in sets]
-        files = formats.lay_out(sets, asked)
-        compared = asked.check_replicas and ranks.world_size > 1 and not dry
-        replicas = Replicas(sets if compared else ())
-        return Prepared(asked, model, sets, files, transfers(files), replicas)
+        model = weight_sets[0].owner or model
+        weight_sets = [casting.limited(model, one, request.dtype) for one in weight_sets]
+        files = find_format(request.format).lay_out(weight_sets, request)
+        compared = request.check_replicas and ranks.world_size > 1 and not dry
+        replicas = Replicas(weight_sets if compared else ())
+        return WritePlan(request, model, weight_sets, files, write_items(files), replicas)
 
 
 @contextmanager

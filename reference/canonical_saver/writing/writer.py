@@ -7,22 +7,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import tee
-from pathlib import Path
 
 import torch
 
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import VerifyError
-from canonical_saver.file_io import flush, put, view
-from canonical_saver.formats.layout import File
-from canonical_saver.progress import Meter, Tell
-from canonical_saver.writing.device_copy import to_host
+from canonical_saver.file_io import as_memoryview, pwrite_all
+from canonical_saver.progress import Meter, ProgressCallback
+from canonical_saver.weights.tensors import elements
+from canonical_saver.writing.computed_tensors import groups_to_compute
 from canonical_saver.writing.free_space import Room
 from canonical_saver.writing.hosts import Sample, Samples
 from canonical_saver.writing.overflow import Overflows
 from canonical_saver.writing.shared_folder import View
-from canonical_saver.writing.write_items import Batch, Transfer, batches, groups_to_compute
-from canonical_saver.writing.write_plan import Prepared
+from canonical_saver.writing.staged_files import OpenFiles
+from canonical_saver.writing.write_items import WriteBatch, WriteItem, batches
+from canonical_saver.writing.write_plan import WritePlan
+
+ASYNCHRONOUS = frozenset({"cuda", "xpu"})
+"""Kinds of devices that copy while the processor writes."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,18 @@ class Writer:
     """Writes into staged files.
 
     Args:
-        prepared: the plan, with the final layout.
-        folder: the staging folder.
+        write_plan: the plan, with the final layout.
+        staging: the staging folder, relative to the output folder.
         views: for each rank, what it sees of the folder.
         ranks: the ranks of the save.
-        tell: told of the progress.
+        on_progress: told of the progress.
         room: explains errors of a full disk.
 
     Attributes:
-        prepared: the plan.
+        write_plan: the plan.
         folder: the staging folder.
         ranks: the ranks of the save.
-        sees: for each rank, whether it sees the folder.
+        shares_folder: for each rank, whether it sees the folder.
         groups: the tensors that must be computed, in order of their turns.
         meter: counts the bytes written.
         samples: some of the bytes that this rank writes.
@@ -63,23 +66,24 @@ class Writer:
 
     def __init__(
         self,
-        prepared: Prepared,
-        folder: Path,
+        write_plan: WritePlan,
+        staging: str,
         views: Sequence[View],
         ranks: Ranks,
-        tell: Tell,
+        on_progress: ProgressCallback,
         room: Room,
     ) -> None:
-        self.prepared, self.folder, self.ranks, self.room = prepared, folder, ranks, room
-        self.sees = [one.sees for one in views]
-        self.groups = groups_to_compute(prepared.files)
+        self.write_plan, self.ranks, self.room = write_plan, ranks, room
+        self.folder = write_plan.request.output_dir / staging
+        self.shares_folder = [one.shares_folder for one in views]
+        self.groups = groups_to_compute(write_plan.files)
         self.samples = Samples.of_rank(ranks.rank, [one.host for one in views])
-        self.overflows = Overflows(prepared.files)
-        self.meter = Meter(tell)
-        self._read_back = prepared.asked.verify == "full"
-        if self.sees[ranks.rank]:
-            for transfer in prepared.planned:
-                self.meter.expect(transfer.file, transfer.size)
+        self.overflows = Overflows(write_plan.files)
+        self.meter = Meter(on_progress)
+        self._read_back = write_plan.request.verify == "full"
+        if self.shares_folder[ranks.rank]:
+            for item in write_plan.planned:
+                self.meter.expect(item.file, item.size)
         for turn, group in enumerate(self.groups):
             if self.chosen(turn) == ranks.rank:
                 for file, placed in group:
@@ -87,7 +91,7 @@ class Writer:
 
     def chosen(self, turn: int) -> int:
         """The rank that computes a group."""
-        seeing = [rank for rank, sees in enumerate(self.sees) if sees]
+        seeing = [rank for rank, shares_folder in enumerate(self.shares_folder) if shares_folder]
         return seeing[turn % len(seeing)]
 
     def write(self) -> None:
@@ -97,12 +101,12 @@ class Writer:
             OSError: the file system refused a write.
             VerifyError: other bytes read back than were written.
         """
-        if not self.sees[self.ranks.rank]:
+        if not self.shares_folder[self.ranks.rank]:
             return
-        planned = self.prepared.planned
+        planned = self.write_plan.planned
         with self.room, self.open() as handles:
             for batch, pieces in self.carry(planned):
-                self.put(handles, batch.file, batch.offset, pieces)
+                self.pwrite_all(handles, batch.file, batch.offset, pieces)
         if self._read_back:
             # After the flush, from the disk as far as that is possible.
             with self.open(os.O_RDONLY) as handles:
@@ -114,20 +118,20 @@ class Writer:
         """What came of it so far."""
         return Written(self.samples.kept, self.overflows.counts)
 
-    def write_checked(self, handles: OpenFiles, planned: Sequence[Transfer]) -> None:
+    def write_now(self, handles: OpenFiles, planned: Sequence[WriteItem]) -> None:
         """Write parts that will not be there later, and read each back if that was asked for."""
         for batch, pieces in self.carry(planned):
-            self.put_checked(handles, batch.file, batch.offset, pieces)
+            self.write_and_check(handles, batch.file, batch.offset, pieces)
 
-    def put_checked(
+    def write_and_check(
         self, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
     ) -> None:
         """Write bytes, and read them back if that was asked for."""
-        self.put(handles, file, offset, pieces)
+        self.pwrite_all(handles, file, offset, pieces)
         if self._read_back:
             self._compare(handles, file, offset, pieces)
 
-    def put(
+    def pwrite_all(
         self, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
     ) -> None:
         """Write bytes.
@@ -138,11 +142,13 @@ class Writer:
             offset: first byte in it.
             pieces: contiguous uint8 CPU tensors.
         """
-        put(handles[file], [view(piece) for piece in pieces], offset)
+        pwrite_all(handles[file], [as_memoryview(piece) for piece in pieces], offset)
         self.samples.add(file, offset, pieces)
         self.meter.wrote(file, sum(piece.numel() for piece in pieces))
 
-    def carry(self, planned: Sequence[Transfer]) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
+    def carry(
+        self, planned: Sequence[WriteItem]
+    ) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
         """Yield batches with their bytes, which are valid until the next one is asked for."""
         for batch, pieces in _carried(planned):
             self.overflows.look(batch, pieces)
@@ -150,46 +156,27 @@ class Writer:
 
     def open(self, mode: int = os.O_RDWR) -> OpenFiles:
         """The staged files, each opened when first needed."""
-        return OpenFiles(self.folder, self.prepared.files, mode)
+        return OpenFiles(self.folder, self.write_plan.files, mode)
 
     def _compare(
         self, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
     ) -> None:
         for piece in pieces:
-            if os.pread(handles[file], piece.numel(), offset) != view(piece):
+            if os.pread(handles[file], piece.numel(), offset) != as_memoryview(piece):
                 raise VerifyError(
-                    f"{self.prepared.files[file].name}: the {piece.numel()} bytes from {offset} on "
+                    f"{self.write_plan.files[file].name}: the {piece.numel()} bytes from {offset} on "
                     "read back differently than they were written; check the disk"
                 )
             offset += piece.numel()
 
 
-def _carried(planned: Sequence[Transfer]) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
-    kept, handed = tee(batches(planned))
+def _carried(planned: Sequence[WriteItem]) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
+    found = batches(planned)
+    if not any(item.local_slice.data.device.type in ASYNCHRONOUS for item in planned):
+        for batch in found:
+            yield batch, [elements(*part).to("cpu") for part in batch.parts]
+        return
+    from canonical_saver.writing.device_copy import to_host
+
+    kept, handed = tee(found)
     yield from zip(kept, to_host(batch.parts for batch in handed), strict=True)
-
-
-class OpenFiles:
-    """The staged files, each opened when first needed; flushed to disk on the way out."""
-
-    def __init__(self, folder: Path, files: Sequence[File], mode: int = os.O_RDWR) -> None:
-        self._folder, self._files, self._mode = folder, files, mode
-        self._handles: dict[int, int] = {}
-
-    def __enter__(self) -> OpenFiles:
-        return self
-
-    def __getitem__(self, number: int) -> int:
-        if number not in self._handles:
-            path = self._folder / self._files[number].name
-            self._handles[number] = os.open(path, self._mode | os.O_NOFOLLOW)
-        return self._handles[number]
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None and self._mode != os.O_RDONLY:
-                for handle in self._handles.values():
-                    flush(handle)
-        finally:
-            for handle in self._handles.values():
-                os.close(handle)

@@ -27,7 +27,7 @@ from canonical_saver.weights.engines import (
     replicated,
     zero3,
 )
-from canonical_saver.weights.tensors import Replica, Run, Source, whole
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica, whole
 
 
 class Engines:
@@ -47,7 +47,7 @@ class Engines:
         self._synchronized = replicated.synchronized(roots)
         self._trainable_flat = fsdp1.trainable(roots)
 
-    def parameters(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, Source]]:
+    def parameters(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, ModelTensor]]:
         """Yield the module's own parameters, in state-dict order, by their names in it.
 
         Args:
@@ -67,24 +67,24 @@ class Engines:
         names = [name for name, value in module._parameters.items() if value is not None]
         names += [name for name in self._flat.get(id(module), {}) if name not in names]
         for name in names:
-            source = self._flat.get(id(module), {}).get(name)
-            if source is None:
+            model_tensor = self._flat.get(id(module), {}).get(name)
+            if model_tensor is None:
                 with named(dotted(place, name)):
-                    source = self._parameter(module, name)
-            elif source.replicated:
-                source = self.on_first_rank(source, module._parameters.get(name))
-            if source is not None:
-                yield name, source
+                    model_tensor = self._parameter(module, name)
+            elif model_tensor.replicated:
+                model_tensor = self.on_first_rank(model_tensor, module._parameters.get(name))
+            if model_tensor is not None:
+                yield name, model_tensor
 
-    def buffers(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, Source]]:
+    def buffers(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, ModelTensor]]:
         """Yield the module's own persistent buffers, see :meth:`parameters`."""
         for name, value in module._buffers.items():
             if name in module._non_persistent_buffers_set:
                 continue
             with named(dotted(place, name)):
-                source = self.tensor(value, buffer=True)
-            if source is not None:
-                yield name, source
+                model_tensor = self.tensor(value, buffer=True)
+            if model_tensor is not None:
+                yield name, model_tensor
 
     def trainable(self, module: nn.Module) -> Iterator[str]:
         """Yield the names of the module's own parameters that require a gradient."""
@@ -99,7 +99,7 @@ class Engines:
         """Whether this is the rank that speaks for all."""
         return self._rank == 0
 
-    def extras(self, module: nn.Module, known: set[str]) -> Iterator[tuple[str, Source]]:
+    def extras(self, module: nn.Module, known: set[str]) -> Iterator[tuple[str, ModelTensor]]:
         """Yield tensors that a module only adds while saving, as bitsandbytes' quantization state.
 
         Args:
@@ -111,7 +111,7 @@ class Engines:
 
     def tensor(
         self, value: torch.Tensor | None, identity: object = None, *, buffer: bool = False
-    ) -> Source | None:
+    ) -> ModelTensor | None:
         """Describe one tensor of a state dict; None for a flat parameter, which is in none.
 
         Args:
@@ -125,19 +125,19 @@ class Engines:
         if value is None or fsdp1.applies(value):
             return None
         if zero3.applies(value):
-            return zero3.source(value)
+            return zero3.model_tensor(value)
         if dtensor.applies(value):
-            return dtensor.source(value)
+            return dtensor.model_tensor(value)
         stored = self._offloaded.get(id(value))
         if stored is not None:
-            return self.on_first_rank(offload.source(stored), value, buffer=buffer)
+            return self.on_first_rank(offload.model_tensor(stored), value, buffer=buffer)
         plain = whole(float8.unwrapped(value), identity)
         return self.on_first_rank(plain, value, buffer=buffer)
 
-    def _parameter(self, module: nn.Module, name: str) -> Source | None:
+    def _parameter(self, module: nn.Module, name: str) -> ModelTensor | None:
         held = module._parameters[name]
         if held is not None and autotp.applies(module):
-            return self.on_first_rank(autotp.source(module, name, held), held)
+            return self.on_first_rank(autotp.model_tensor(module, name, held), held)
         value = bnb.unpacked(module, name)
         if value is held:
             return self.tensor(value)
@@ -145,23 +145,25 @@ class Engines:
         return None if value is None else self.on_first_rank(whole(value, id(held)), held)
 
     def on_first_rank(
-        self, source: Source, held: torch.Tensor | None = None, *, buffer: bool = False
-    ) -> Source:
+        self, model_tensor: ModelTensor, held: torch.Tensor | None = None, *, buffer: bool = False
+    ) -> ModelTensor:
         """Let rank 0 alone write a tensor that every rank is said to hold complete.
 
         Args:
-            source: the tensor; any other is returned as it is.
+            model_tensor: the tensor; any other is returned as it is.
             held: the parameter or buffer that it is of.
             buffer: whether it is a buffer.
         """
-        if not source.replicated or not source.runs:
-            return source
-        (run,) = source.runs
-        replica: Replica | None = Replica("whole", run, buffer, id(held) in self._synchronized)
-        if run.data.is_meta and run.load is None:
+        if not model_tensor.replicated or not model_tensor.slices:
+            return model_tensor
+        (local_slice,) = model_tensor.slices
+        replica: Replica | None = Replica(
+            "whole", local_slice, buffer, id(held) in self._synchronized
+        )
+        if local_slice.data.is_meta and local_slice.load is None:
             replica = None  # a rank that only knows the shape, for another one that has the bytes
-        runs: tuple[Run, ...] = source.runs if self._rank == 0 else ()
-        return replace(source, runs=runs, replica=replica)
+        slices: tuple[LocalSlice, ...] = model_tensor.slices if self._rank == 0 else ()
+        return replace(model_tensor, slices=slices, replica=replica)
 
 
 def dotted(place: str, name: str) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights.module_tree import is_a
-from canonical_saver.weights.tensors import Replica, Run, Source, whole
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica, whole
 
 _DESCRIPTION = "ds_autotp_universal_checkpoint_meta"
 
@@ -31,7 +31,7 @@ def applies(module: nn.Module) -> bool:
     return group is not None and dist.get_world_size(group) > 1
 
 
-def source(module: Any, name: str, parameter: torch.Tensor) -> Source:
+def model_tensor(module: Any, name: str, parameter: torch.Tensor) -> ModelTensor:
     """Describe a parameter of such a layer.
 
     Raises:
@@ -49,8 +49,8 @@ def source(module: Any, name: str, parameter: torch.Tensor) -> Source:
     if all(len(piece["locations"]) == len(ranks) for piece in pieces):
         return whole(parameter)
     plain = parameter.detach()
-    runs = tuple(
-        Run(start, length, plain, offset)
+    slices = tuple(
+        LocalSlice(start, length, plain, offset)
         for piece in pieces
         if 0 in ranks and piece["locations"][0] == module.tp_index
         for start, offset, length in _stretches(piece)
@@ -59,9 +59,9 @@ def source(module: Any, name: str, parameter: torch.Tensor) -> Source:
     if len(ranks) < dist.get_world_size():
         # Other groups hold the same; the one with rank 0 writes.
         part = f"tensor-parallel part {module.tp_index} of {len(ranks)}"
-        replica = Replica(part, Run(0, plain.numel(), plain))
+        replica = Replica(part, LocalSlice(0, plain.numel(), plain))
     shape = tuple(description["logical_shape"])
-    return Source(id(parameter), plain.dtype, shape, runs, replica=replica)
+    return ModelTensor(id(parameter), plain.dtype, shape, slices, replica=replica)
 
 
 def _description(module: Any, parameter: torch.Tensor, what: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights.engines import float8
-from canonical_saver.weights.tensors import Replica, Run, Source, refuse_wrapper
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica, refuse_wrapper
 
 
 def applies(tensor: torch.Tensor) -> bool:
@@ -35,7 +35,7 @@ def reshard(root: nn.Module) -> None:
             module.reshard()
 
 
-def source(tensor: Any) -> Source:
+def model_tensor(tensor: Any) -> ModelTensor:
     """Describe a distributed tensor.
 
     Raises:
@@ -47,7 +47,7 @@ def source(tensor: Any) -> Source:
     shape = tuple(tensor.shape)
     coordinate = tensor.device_mesh.get_coordinate()
     if coordinate is None:
-        return Source(id(tensor), local.dtype, shape, ())
+        return ModelTensor(id(tensor), local.dtype, shape, ())
     held = _held(tensor, shape, coordinate)
     if tuple(len(numbers) for numbers in held) != tuple(local.shape):
         raise WeightsError(
@@ -55,9 +55,9 @@ def source(tensor: Any) -> Source:
             f"of shape {shape} placed as {tensor.placements}, found {tuple(local.shape)}; make it "
             "again by distribute_tensor"
         )
-    runs = tuple(_runs(held, shape, local)) if _writes(tensor, coordinate) else ()
+    slices = tuple(_runs(held, shape, local)) if _writes(tensor, coordinate) else ()
     replica = _replica(tensor, coordinate, local)
-    return Source(id(tensor), local.dtype, shape, runs, replica=replica)
+    return ModelTensor(id(tensor), local.dtype, shape, slices, replica=replica)
 
 
 def _held(tensor: Any, shape: tuple[int, ...], coordinate: list[int]) -> list[torch.Tensor]:
@@ -100,28 +100,30 @@ def _replica(tensor: Any, coordinate: list[int], local: torch.Tensor) -> Replica
         return None
     places = ["*" if r else str(c) for c, r in zip(coordinate, replicated, strict=True)]
     part = f"{mesh.mesh_dim_names} {tuple(mesh.shape)} {tensor.placements} {','.join(places)}"
-    return Replica(part, Run(0, local.numel(), local))
+    return Replica(part, LocalSlice(0, local.numel(), local))
 
 
-def _runs(held: list[torch.Tensor], shape: tuple[int, ...], local: torch.Tensor) -> list[Run]:
+def _runs(
+    held: list[torch.Tensor], shape: tuple[int, ...], local: torch.Tensor
+) -> list[LocalSlice]:
     """Turn the numbers held along each dimension into runs of consecutive elements."""
     if local.numel() == 0:
         return []
     split = max((d for d, numbers in enumerate(held) if len(numbers) < shape[d]), default=-1)
     if split < 0:
-        return [Run(0, local.numel(), local)]
+        return [LocalSlice(0, local.numel(), local)]
     inner = prod(shape[split + 1 :])
     strides = [prod(shape[d + 1 :]) for d in range(split)]
     stretches = _stretches(held[split])
     width = len(held[split]) * inner
-    runs: list[Run] = []
+    slices: list[LocalSlice] = []
     outer = product(*(numbers.tolist() for numbers in held[:split]))
     for row, coordinates in enumerate(outer):
         base = sum(c * stride for c, stride in zip(coordinates, strides, strict=True))
         for first, position, count in stretches:
             start = base + first * inner
-            runs.append(Run(start, count * inner, local, row * width + position * inner))
-    return runs
+            slices.append(LocalSlice(start, count * inner, local, row * width + position * inner))
+    return slices
 
 
 def _stretches(numbers: torch.Tensor) -> list[tuple[int, int, int]]:

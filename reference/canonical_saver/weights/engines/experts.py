@@ -17,7 +17,7 @@ from torch import nn
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights.module_tree import is_a, named_modules
-from canonical_saver.weights.tensors import Source
+from canonical_saver.weights.tensors import ModelTensor
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class _Layer:
     local: int
 
 
-def numbered(model: nn.Module, named: Iterable[tuple[str, Source]]) -> Iterator[tuple[str, Source]]:
+def numbered(
+    model: nn.Module, named: Iterable[tuple[str, ModelTensor]]
+) -> Iterator[tuple[str, ModelTensor]]:
     """Give experts their numbers among all, and add those that other ranks hold.
 
     Args:
@@ -51,15 +53,15 @@ def numbered(model: nn.Module, named: Iterable[tuple[str, Source]]) -> Iterator[
     if not layers:
         yield from named
         return
-    sources = dict(named)
+    model_tensors = dict(named)
     done: set[str] = set()
-    for name, source in sources.items():
+    for name, model_tensor in model_tensors.items():
         layer = next((one for one in layers if name.startswith(one.place)), None)
         if layer is None:
-            yield name, source
+            yield name, model_tensor
         elif layer.place not in done:
             done.add(layer.place)
-            yield from _experts(layer, sources)
+            yield from _experts(layer, model_tensors)
 
 
 def _layers(model: nn.Module) -> Iterator[_Layer]:
@@ -83,27 +85,31 @@ def _layers(model: nn.Module) -> Iterator[_Layer]:
         yield _Layer(place, dist.get_rank(layer.ep_group), ranks, layer.num_local_experts)
 
 
-def _experts(layer: _Layer, sources: dict[str, Source]) -> Iterator[tuple[str, Source]]:
+def _experts(
+    layer: _Layer, model_tensors: dict[str, ModelTensor]
+) -> Iterator[tuple[str, ModelTensor]]:
     """All experts of a layer, in order of their numbers."""
-    inside = [pair for pair in sources.items() if pair[0].startswith(layer.place)]
+    inside = [pair for pair in model_tensors.items() if pair[0].startswith(layer.place)]
     for number in range(layer.local * len(layer.ranks)):
         owner, local = divmod(number, layer.local)
         here = f"{layer.place}{local}."
-        for name, source in inside:
+        for name, model_tensor in inside:
             if name.startswith(here):
                 full = f"{layer.place}{number}.{name.removeprefix(here)}"
-                yield full, _placed(source, layer, owner, number)
+                yield full, _placed(model_tensor, layer, owner, number)
 
 
-def _placed(source: Source, layer: _Layer, owner: int, number: int) -> Source:
+def _placed(model_tensor: ModelTensor, layer: _Layer, owner: int, number: int) -> ModelTensor:
     if owner != layer.rank:
         # The experts of a layer are copies of one module: only shape and dtype are taken.
-        return replace(source, identity=(source.identity, number), runs=(), replica=None)
-    if source.replica is None:
-        return source
+        return replace(
+            model_tensor, identity=(model_tensor.identity, number), slices=(), replica=None
+        )
+    if model_tensor.replica is None:
+        return model_tensor
     # With several groups each holds all experts; the one with rank 0 writes.
-    runs = (source.replica.run,) if 0 in layer.ranks else ()
+    slices = (model_tensor.replica.local_slice,) if 0 in layer.ranks else ()
     several = len(layer.ranks) < dist.get_world_size()
     part = f"experts {owner} of {len(layer.ranks)}"
-    replica = replace(source.replica, part=part) if several else None
-    return replace(source, runs=runs, replica=replica)
+    replica = replace(model_tensor.replica, part=part) if several else None
+    return replace(model_tensor, slices=slices, replica=replica)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp._flat_param import FlatParameter
 
-from canonical_saver.weights.tensors import Replica, Run, Source
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
 
 
 def applies(parameter: torch.Tensor | None) -> bool:
@@ -23,7 +23,7 @@ def applies(parameter: torch.Tensor | None) -> bool:
     return isinstance(parameter, FlatParameter)
 
 
-def find(roots: tuple[nn.Module, ...]) -> dict[int, dict[str, Source]]:
+def find(roots: tuple[nn.Module, ...]) -> dict[int, dict[str, ModelTensor]]:
     """Find all original parameters that live in flat parameters.
 
     Args:
@@ -32,7 +32,7 @@ def find(roots: tuple[nn.Module, ...]) -> dict[int, dict[str, Source]]:
     Returns:
         For each module, by its id, its own parameters' names and where they lie.
     """
-    found: dict[int, dict[str, Source]] = {}
+    found: dict[int, dict[str, ModelTensor]] = {}
     seen: set[int] = set()
     for root in roots:
         for module in root.modules():
@@ -54,7 +54,7 @@ def _handles(module: Any) -> list[Any]:
     return [*own, *getattr(module._exec_order_data, "all_handles", ())]
 
 
-def lost(module: nn.Module, found: Mapping[int, Mapping[str, Source]]) -> str | None:
+def lost(module: nn.Module, found: Mapping[int, Mapping[str, ModelTensor]]) -> str | None:
     """The name of a parameter of a module that lies in a flat parameter out of reach, if one does.
 
     Args:
@@ -103,7 +103,7 @@ def trainable(roots: tuple[nn.Module, ...]) -> dict[int, set[str]]:
     return found
 
 
-def _read_handle(module: Any, handle: Any, found: dict[int, dict[str, Source]]) -> None:
+def _read_handle(module: Any, handle: Any, found: dict[int, dict[str, ModelTensor]]) -> None:
     flat = handle.flat_param
     sharded = handle.uses_sharded_strategy
     # _local_shard is in the original dtype; _mp_shard is a low-precision copy.
@@ -119,19 +119,19 @@ def _read_handle(module: Any, handle: Any, found: dict[int, dict[str, Source]]) 
     for index, (owner, shape, info) in enumerate(
         zip(flat._param_infos, flat._shapes, flat._shard_param_infos, strict=True)
     ):
-        runs: tuple[Run, ...] = ()
+        slices: tuple[LocalSlice, ...] = ()
         replica = None
         if info.in_shard:
             start, length = info.intra_param_start_idx, info.numel_in_shard
-            runs = (Run(start, length, shard, info.offset_in_shard),)
-            replica = Replica(part, runs[0]) if part else None
+            slices = (LocalSlice(start, length, shard, info.offset_in_shard),)
+            replica = Replica(part, slices[0]) if part else None
             if part and 0 not in group:
-                runs = ()
+                slices = ()
         identity = (id(handle), index)
-        source = Source(
-            identity, shard.dtype, tuple(shape), runs, replicated=not sharded, replica=replica
+        model_tensor = ModelTensor(
+            identity, shard.dtype, tuple(shape), slices, replicated=not sharded, replica=replica
         )
-        found.setdefault(id(owner.module), {})[owner.param_name] = source
+        found.setdefault(id(owner.module), {})[owner.param_name] = model_tensor
     for shared in flat._shared_param_infos:
-        source = found[id(shared.prim_module)][shared.prim_param_name]
-        found.setdefault(id(shared.module), {})[shared.param_name] = source
+        model_tensor = found[id(shared.prim_module)][shared.prim_param_name]
+        found.setdefault(id(shared.module), {})[shared.param_name] = model_tensor

@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.tensors import Run, Source, read
-from canonical_saver.writing.device_copy import PIECE
+from canonical_saver.weights.tensors import PIECE, LocalSlice, ModelTensor, read
 
 
 class _Last:
@@ -108,7 +107,7 @@ def find(roots: tuple[nn.Module, ...]) -> dict[int, Stored]:
     return found
 
 
-def source(stored: Stored) -> Source:
+def model_tensor(stored: Stored) -> ModelTensor:
     """Describe an offloaded tensor, which every rank has complete.
 
     Raises:
@@ -120,19 +119,19 @@ def source(stored: Stored) -> Source:
         # Tied tensors lie at one place; an empty one lies nowhere.
         identity = (tensor.data_ptr(), tuple(tensor.stride())) if tensor.numel() else stored
         data = tensor.detach()
-        run = Run(0, data.numel(), data)
-        return Source(identity, data.dtype, tuple(data.shape), (run,), replicated=True)
+        local_slice = LocalSlice(0, data.numel(), data)
+        return ModelTensor(identity, data.dtype, tuple(data.shape), (local_slice,), replicated=True)
     file = stored.file()
     if file is not None and not file.is_file():
         raise WeightsError(
             f"expected the offloaded data in {file}, found no such file; was the offload folder "
             "removed?"
         )
-    run = Run(0, like.numel(), like.detach(), load=stored.load)
-    return Source(stored, like.dtype, tuple(like.shape), (run,), replicated=True)
+    local_slice = LocalSlice(0, like.numel(), like.detach(), load=stored.load)
+    return ModelTensor(stored, like.dtype, tuple(like.shape), (local_slice,), replicated=True)
 
 
-def equal(one: Source, other: Source) -> bool:
+def equal(one: ModelTensor, other: ModelTensor) -> bool:
     """Whether two offloaded tensors have the same bytes, as the copies of tied ones do.
 
     Offloading to files copies a tensor for each of its names.
@@ -145,9 +144,11 @@ def equal(one: Source, other: Source) -> bool:
     # Apart, so that each keeps its own tensor in memory while they are compared.
     second = Stored(second.place, second.weights, second.key, second.like, _Last())
     step = max(1, PIECE // max(1, one.dtype.itemsize))
-    runs = [Run(0, s.like.numel(), s.like, load=s.load) for s in (first, second)]
+    slices = [LocalSlice(0, s.like.numel(), s.like, load=s.load) for s in (first, second)]
     return all(
-        torch.equal(*(read(run, start, min(step, one.numel - start)) for run in runs))
+        torch.equal(
+            *(read(local_slice, start, min(step, one.numel - start)) for local_slice in slices)
+        )
         for start in range(0, one.numel, step)
     )
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.tensors import Replica, Run, Source
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
 
 
 def applies(parameter: torch.Tensor) -> bool:
@@ -20,7 +20,7 @@ def applies(parameter: torch.Tensor) -> bool:
     return hasattr(parameter, "ds_id") and hasattr(parameter, "ds_tensor")
 
 
-def source(parameter: Any) -> Source:
+def model_tensor(parameter: Any) -> ModelTensor:
     """Describe a partitioned parameter.
 
     Raises:
@@ -45,11 +45,11 @@ def source(parameter: Any) -> Source:
     # What lies behind the last element of the parameter is uninitialised memory.
     length = min(max(parameter.ds_numel - start, 0), partition.ds_numel)
     if not length:
-        return Source(id(parameter), partition.dtype, shape, ())
-    run = Run(start, length, partition.detach())
+        return ModelTensor(id(parameter), partition.dtype, shape, ())
+    local_slice = LocalSlice(start, length, partition.detach())
     # With several partition groups (MiCS) each holds the whole; the first one writes.
     replica = None
     if len(ranks) < dist.get_world_size():
-        replica = Replica(f"partition {number} of {len(ranks)}", run)
-    runs = (run,) if ranks[0] == 0 else ()
-    return Source(id(parameter), partition.dtype, shape, runs, replica=replica)
+        replica = Replica(f"partition {number} of {len(ranks)}", local_slice)
+    slices = (local_slice,) if ranks[0] == 0 else ()
+    return ModelTensor(id(parameter), partition.dtype, shape, slices, replica=replica)

@@ -7,7 +7,7 @@ a file of its own; flat ranges become the boxes that this format knows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -31,9 +31,10 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import WeightsError, WriteError
-from canonical_saver.formats.layout import stored_dtype
-from canonical_saver.weights.saved_tensors import Entry, Weights, direct
-from canonical_saver.weights.tensors import Run, read
+from canonical_saver.formats.layout import File, stored_dtype
+from canonical_saver.request import Request
+from canonical_saver.weights.saved_tensors import SavedTensor, WeightSet, direct
+from canonical_saver.weights.tensors import LocalSlice, read
 from canonical_saver.writing.overflow import overflowed
 from canonical_saver.writing.writer import Writer
 
@@ -42,47 +43,69 @@ from canonical_saver.writing.writer import Writer
 class _Part:
     """A box of a tensor that this rank writes: its elements are consecutive."""
 
-    run: Run
+    local_slice: LocalSlice
     start: int
     dtype: torch.dtype
     sizes: tuple[int, ...]
 
 
-def _entries(weights: Weights) -> tuple[Entry, ...]:
+def _entries(weights: WeightSet) -> tuple[SavedTensor, ...]:
     """The tensors of a save under their names in memory."""
     if weights.adapter is None:
-        fixed = {name for entry in weights.entries if entry.fixed for name in entry.needs}
-        kept = {id(s.source) for e in weights.entries if e.fixed for s in e.spans or ()}
+        fixed = {name for saved in weights.saved_tensors if saved.fixed for name in saved.needs}
+        kept = {
+            id(s.model_tensor)
+            for e in weights.saved_tensors
+            if e.fixed
+            for s in e.source_ranges or ()
+        }
         return tuple(
-            replace(direct(name, source), fixed=name in fixed or id(source) in kept)
-            for name, source in weights.memory.items()
+            replace(direct(name, model_tensor), fixed=name in fixed or id(model_tensor) in kept)
+            for name, model_tensor in weights.model_tensors.items()
         )
-    for entry in weights.entries:
-        if entry.spans is None:
+    for saved in weights.saved_tensors:
+        if saved.source_ranges is None:
             raise WeightsError(
-                f"'{entry.name}': expected a tensor in memory, found one that is yet to be "
+                f"'{saved.name}': expected a tensor in memory, found one that is yet to be "
                 "computed, which the dcp format cannot hold; save as safetensors"
             )
-    return weights.entries
+    return weights.saved_tensors
 
 
-def write_all(writer: Writer) -> None:
+def lay_out(weight_sets: Sequence[WeightSet], request: Request) -> list[File]:
+    """No files: there is one a rank, made by torch."""
+    return []
+
+
+def create(folder: Path, weight_sets: Sequence[WeightSet], files: Sequence[File]) -> list[Any]:
+    """Nothing is made before torch makes it."""
+    return []
+
+
+def place(files: list[File], archives: Sequence[Any]) -> list[File]:
+    """No files."""
+    return files
+
+
+def finish(writer: Writer) -> None:
     """Write a checkpoint for each set of weights; collective.
 
     Raises:
         SaveError: the same on every rank, when it failed on any.
     """
-    if not all(writer.sees):
-        blind = [rank for rank, sees in enumerate(writer.sees) if not sees]
+    if not all(writer.shares_folder):
+        blind = [
+            rank for rank, shares_folder in enumerate(writer.shares_folder) if not shares_folder
+        ]
         raise WriteError(
             "expected one file system for all ranks, as the dcp format needs it, found that ranks "
-            f"{blind} do not see {writer.prepared.asked.output_dir} of rank 0; save as safetensors"
+            f"{blind} do not see {writer.write_plan.request.output_dir} of rank 0; save as safetensors"
         )
-    dtype = writer.prepared.asked.dtype
+    dtype = writer.write_plan.request.dtype
 
     def work() -> None:
         with writer.room:
-            for one in writer.prepared.sets:
+            for one in writer.write_plan.weight_sets:
                 writer.overflows.counts += write(
                     writer.folder / one.folder, one, dtype, writer.ranks
                 )
@@ -90,7 +113,9 @@ def write_all(writer: Writer) -> None:
     writer.ranks.step("write", work)
 
 
-def write(folder: Path, weights: Weights, dtype: torch.dtype | None, ranks: Ranks) -> Counter[str]:
+def write(
+    folder: Path, weights: WeightSet, dtype: torch.dtype | None, ranks: Ranks
+) -> Counter[str]:
     """Write one checkpoint; collective.
 
     Args:
@@ -107,15 +132,17 @@ def write(folder: Path, weights: Weights, dtype: torch.dtype | None, ranks: Rank
     """
     parts: dict[tuple[str, tuple[int, ...]], _Part] = {}
     items: list[WriteItem] = []
-    for entry in _entries(weights):
-        (span,) = entry.spans or ()
-        kind = stored_dtype(entry, dtype)
-        for run in span.source.runs:
+    for saved in _entries(weights):
+        (source_range,) = saved.source_ranges or ()
+        kind = stored_dtype(saved, dtype)
+        for local_slice in source_range.model_tensor.slices:
             start = 0
-            for offsets, sizes in boxes(run.start, run.start + run.length, entry.shape):
-                parts[entry.name, offsets] = _Part(run, start, kind, sizes)
+            for offsets, sizes in boxes(
+                local_slice.start, local_slice.start + local_slice.length, saved.shape
+            ):
+                parts[saved.name, offsets] = _Part(local_slice, start, kind, sizes)
                 start += prod(sizes)
-                items.append(_item(entry, kind, offsets, sizes))
+                items.append(_item(saved, kind, offsets, sizes))
     planner = _Planner(items, parts)
     save(
         {},
@@ -162,11 +189,11 @@ def _in_row(
 
 
 def _item(
-    entry: Entry, dtype: torch.dtype, offsets: tuple[int, ...], sizes: tuple[int, ...]
+    saved: SavedTensor, dtype: torch.dtype, offsets: tuple[int, ...], sizes: tuple[int, ...]
 ) -> WriteItem:
     chunk = ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes))
-    data = TensorWriteData(chunk, TensorProperties(dtype=dtype), torch.Size(entry.shape))
-    index = MetadataIndex(entry.name, torch.Size(offsets))
+    data = TensorWriteData(chunk, TensorProperties(dtype=dtype), torch.Size(saved.shape))
+    index = MetadataIndex(saved.name, torch.Size(offsets))
     return WriteItem(index, WriteItemType.SHARD, tensor_data=data)
 
 
@@ -187,9 +214,9 @@ class _Planner(DefaultSavePlanner):
     def resolve_data(self, write_item: WriteItem) -> Any:
         offset = write_item.index.offset
         part = self._parts[write_item.index.fqn, tuple(offset or ())]
-        cast = part.dtype if part.run.data.dtype != part.dtype else None
-        data = read(part.run, part.start, prod(part.sizes), cast).view(part.dtype)
+        cast = part.dtype if part.local_slice.data.dtype != part.dtype else None
+        data = read(part.local_slice, part.start, prod(part.sizes), cast).view(part.dtype)
         if cast is not None and len(data):
-            lost = overflowed(part.run, part.start, data)
+            lost = overflowed(part.local_slice, part.start, data)
             self.overflows += Counter({write_item.index.fqn: lost})
         return data.view(part.sizes)

@@ -1,0 +1,136 @@
+"""The ``safetensors`` format: a header of JSON, and the tensors one behind the other."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from canonical_saver.errors import WeightsError
+from canonical_saver.file_io import preallocate, pwrite_all
+from canonical_saver.formats.layout import (
+    File,
+    PlacedTensor,
+    find_shards,
+    index,
+    lay_out_shards,
+    stored_dtype,
+)
+from canonical_saver.request import Request
+from canonical_saver.weights.saved_tensors import SavedTensor, WeightSet
+
+ENDING = ".safetensors"
+
+DTYPE_NAMES: dict[torch.dtype, str] = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e8m0fnu: "F8_E8M0",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.float32: "F32",
+    torch.complex64: "C64",
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.uint64: "U64",
+}
+"""Names of dtypes in a header, in the order in which safetensors ranks them (it writes the last
+first)."""
+
+
+_RANKING = {dtype: number for number, dtype in enumerate(DTYPE_NAMES)}
+
+
+def safetensors_header(tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]]]) -> bytes:
+    """Make the header that safetensors writes for tensors already in file order.
+
+    Returns:
+        Length and text, padded with spaces to a multiple of 8 bytes.
+    """
+    described: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, dtype, shape in tensors:
+        end = position + prod(shape) * dtype.itemsize
+        described[name] = {
+            "dtype": DTYPE_NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def safetensors_file(
+    name: str, saved_tensors: Sequence[SavedTensor], dtype: torch.dtype | None
+) -> File:
+    """Lay out one file.
+
+    Raises:
+        WeightsError: a dtype that the format does not have.
+    """
+    stored = [(saved, stored_dtype(saved, dtype)) for saved in saved_tensors]
+    for saved, kind in stored:
+        if kind not in DTYPE_NAMES:
+            raise WeightsError(
+                f"'{saved.name}': expected a dtype that safetensors can hold, found {kind}; save "
+                "in the torch format"
+            )
+    stored.sort(key=lambda pair: (-_RANKING[pair[1]], pair[0].name.encode()))
+    header = safetensors_header([(saved.name, kind, saved.shape) for saved, kind in stored])
+    position = len(header)
+    placed = []
+    for saved, kind in stored:
+        placed.append(PlacedTensor(saved, kind, position))
+        position += placed[-1].size
+    return File(name, header, tuple(placed), position)
+
+
+def lay_out(weight_sets: Sequence[WeightSet], request: Request) -> list[File]:
+    """Lay out all weight files of a save; the layout is final."""
+    return lay_out_shards(weight_sets, request, ENDING, safetensors_file)
+
+
+def create(folder: Path, weight_sets: Sequence[WeightSet], files: Sequence[File]) -> list[Any]:
+    """Make each file at its final size with its header, and the indexes; on rank 0."""
+    for file in files:
+        _create(folder / file.name, file)
+    for weights in weight_sets:
+        shards = find_shards(weights, files)
+        if len(shards) > 1:
+            path = folder / weights.folder / f"{weights.stem}{ENDING}.index.json"
+            path.write_bytes(index(shards))
+    return []
+
+
+def place(files: list[File], archives: Sequence[Any]) -> list[File]:
+    """The same files: their layout is final."""
+    return files
+
+
+def finish(writer: Any) -> None:
+    """Nothing is left to write."""
+
+
+def _create(path: Path, file: File) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        preallocate(handle, file.size)
+        pwrite_all(handle, [memoryview(file.header)], 0)
+    finally:
+        os.close(handle)
