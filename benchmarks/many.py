@@ -73,7 +73,7 @@ def fused(layers: int) -> nn.Module:
 
 def _main(kind: str, size: int, folder: Path) -> None:
     from canonical_saver import save_model
-    from canonical_saver.plan import plan
+    from canonical_saver.planned_files import plan
 
     os.fsync = lambda fd: None
     torch.set_num_threads(1)

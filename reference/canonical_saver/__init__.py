@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         WeightsError,
         WriteError,
     )
-    from canonical_saver.plan import PlannedFile, plan
+    from canonical_saver.planned_files import PlannedFile, plan
     from canonical_saver.progress import Progress
     from canonical_saver.publishing.staging import recover
     from canonical_saver.save import Report, save_model, save_trained_model
@@ -45,8 +45,8 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
     "Progress": "progress",
-    "PlannedFile": "plan",
-    "plan": "plan",
+    "PlannedFile": "planned_files",
+    "plan": "planned_files",
     "recover": "publishing.staging",
 }
 """The module of each public name that is not one of ``save``."""

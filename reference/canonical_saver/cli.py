@@ -68,7 +68,7 @@ def _plan(folder: Path, max_shard_size: str | None, dtype: str | None) -> None:
     import transformers
 
     from canonical_saver.errors import RequestError
-    from canonical_saver.plan import plan
+    from canonical_saver.planned_files import plan
     from canonical_saver.weights.casting import has_quantization
 
     config = transformers.AutoConfig.from_pretrained(folder)

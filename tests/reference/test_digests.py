@@ -111,11 +111,11 @@ def kilobytes(key):
 
 torch.set_num_threads(1)
 sizes = [BLOCK * 8 + 1] * 50 + [200_000_000]
-runs = [whole(torch.ones(n, dtype=torch.int8)).runs[0] for n in sizes]
-digests(runs[:1])
+slices = [whole(torch.ones(n, dtype=torch.int8)).slices[0] for n in sizes]
+digests(slices[:1])
 open("/proc/self/clear_refs", "w").write("5")
 before = kilobytes("VmRSS")
-digests(runs)
+digests(slices)
 print(kilobytes("VmHWM") - before)
 """
 

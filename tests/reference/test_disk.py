@@ -13,7 +13,7 @@ import torch
 from tests.reference.crash import isolation
 
 from canonical_saver import file_io
-from canonical_saver.writing import dcp
+from canonical_saver.formats import dcp
 
 
 @pytest.mark.parametrize("most", [1, 3, 4, 5, 100])

@@ -98,6 +98,7 @@ def test_a_saved_model_went_through_the_buffers(
     save_model(model, tmp_path / "plain", dtype="bfloat16")
     copier = SlowCopier()
     monkeypatch.setattr("canonical_saver.writing.device_copy._Streams", lambda: copier)
+    monkeypatch.setattr("canonical_saver.writing.writer.ASYNCHRONOUS", {"cpu"})
     save_model(model, tmp_path / "staged", dtype="bfloat16", verify="full")
     assert copier.buffers
     assert models.contents(tmp_path / "staged") == models.contents(tmp_path / "plain")

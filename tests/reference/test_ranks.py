@@ -34,11 +34,11 @@ def fail_on_rank_one(rank: int, folder: str) -> list[str]:
     errors = [error_of(model, f"{folder}/m" if rank else 7)]
     with pytest.MonkeyPatch.context() as patch:
         if rank == 1:
-            patch.setattr(engines_module.dtensor, "source", lambda _: 1 / 0)
+            patch.setattr(engines_module.dtensor, "model_tensor", lambda _: 1 / 0)
         errors.append(error_of(model, f"{folder}/m"))
     with pytest.MonkeyPatch.context() as patch:
         if rank == 1:
-            patch.setattr("canonical_saver.writing.device_copy.elements", lambda *_: 1 / 0)
+            patch.setattr("canonical_saver.writing.writer.elements", lambda *_: 1 / 0)
         errors.append(error_of(model, f"{folder}/m"))
     other = models.llama() if rank else models.mixtral()
     errors.append(error_of(other, f"{folder}/m"))
@@ -121,7 +121,7 @@ def save_on_two_disks(rank: int, folder: str) -> None:
             patch.setattr(shared_folder, "look", lambda path, *_: look(path, "nothing", ""))
         with pytest.MonkeyPatch.context() as failing:
             if rank == 1:
-                failing.setattr("canonical_saver.writing.device_copy.elements", lambda *_: 1 / 0)
+                failing.setattr("canonical_saver.writing.writer.elements", lambda *_: 1 / 0)
             error = error_of(wrap("fsdp2", models.llama()), f"{folder}/failed")
         assert "rank 1 failed in phase 'relay'" in error
         for engine in ("ddp", "fsdp2", "zero3"):

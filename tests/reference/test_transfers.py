@@ -14,7 +14,9 @@ from canonical_saver.formats.layout import File, PlacedTensor
 from canonical_saver.formats.safetensors import safetensors_file
 from canonical_saver.weights.saved_tensors import SavedTensor, SourceRange
 from canonical_saver.weights.tensors import PIECE, LocalSlice, ModelTensor, elements
+from canonical_saver.writing import tiling
 from canonical_saver.writing import write_items as planning
+from canonical_saver.writing.computed_tensors import groups_to_compute
 
 
 @st.composite
@@ -77,7 +79,7 @@ def test_the_parts_of_all_ranks_make_the_file(
         assert found.tolist() == list(
             range(source_range.offset, source_range.offset + source_range.length)
         )
-    planning.prove_tiling(files, everyone)
+    tiling.prove_tiling(files, everyone)
     whole = planning.write_items(files)
     assert sum(t.size for t in whole) == files[0].size - len(files[0].header)
 
@@ -106,7 +108,7 @@ def test_a_missing_or_doubled_byte_is_found(
     )
     everyone[rank][number : number + 1] = wrong
     with pytest.raises(VerifyError, match=r"a gap|an overlap|outside of every"):
-        planning.prove_tiling(files, [planning.packed(found) for found in everyone])
+        tiling.prove_tiling(files, [planning.packed(found) for found in everyone])
 
 
 def test_neighbours_make_one_batch_and_a_large_tensor_several() -> None:
@@ -144,5 +146,5 @@ def test_tensors_that_share_a_source_are_computed_together() -> None:
         computed("d", {"2", "4"}),
         computed("e", {"3"}),
     ]
-    groups = planning.groups_to_compute([File("f", b"", tuple(tensors), 0)])
+    groups = groups_to_compute([File("f", b"", tuple(tensors), 0)])
     assert [[p.saved.name for _, p in group] for group in groups] == [["a", "c", "d"], ["b", "e"]]

@@ -101,10 +101,10 @@ QUIET: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", QUIET)
 @pytest.mark.parametrize("prepared", [False, True])
-def test_save_model_frozen_base_adds_nothing(kind: str, write_plan: bool, tmp_path: Path) -> None:
+def test_save_model_frozen_base_adds_nothing(kind: str, prepared: bool, tmp_path: Path) -> None:
     config = LoraConfig(**{"target_modules": ["q_proj"], "r": 3} | QUIET[kind])
     base: Any = models.llama(biases=True, tied=kind == "tied tokens")
-    if write_plan:
+    if prepared:
         base.enable_input_require_grads()
     model: Any = get_peft_model(base, config)
     model.save_pretrained(tmp_path / "golden")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing.synchronize
+import multiprocessing.util
 import os
+import select
 import signal
 import subprocess
 import time
@@ -46,6 +49,7 @@ class Rehearsal:
         rank: number of this rank.
         limit: seconds after which the save counts as hanging.
         grace: seconds that it gets once it has failed on another rank.
+        ranks: how many ranks save.
     """
 
     strace: Sequence[str]
@@ -53,6 +57,7 @@ class Rehearsal:
     rank: int
     limit: float
     grace: float
+    ranks: int = 1
 
     @property
     def said(self) -> Path:
@@ -62,6 +67,14 @@ class Rehearsal:
     def fail(self) -> None:
         """Let the other ranks know that this one has failed."""
         (self.meeting / f"failed-{self.rank}").touch()
+
+    def end(self) -> None:
+        """Let the other ranks know that the save has ended here."""
+        (self.meeting / f"ended-{self.rank}").touch()
+
+    def has_ended_everywhere(self) -> bool:
+        """Whether no rank saves any more."""
+        return len(list(self.meeting.glob("ended-*"))) >= self.ranks
 
     def has_failed_elsewhere(self) -> bool:
         """Whether another rank has failed."""
@@ -97,7 +110,11 @@ def rehearse(
             if not _is_attached(child, tracer):
                 return _unready(rehearsal)
         os.write(go, b"!")
-        return _wait(child, rehearsal)
+        how = _wait(child, rehearsal, told)
+        rehearsal.end()
+        if how.status == "returned":
+            _keep_alive(rehearsal)
+        return how
     finally:
         os.close(go)
         os.close(told)
@@ -113,10 +130,13 @@ def _save_in_child(
     try:
         allow_any_tracer = 0x59616D61  # PR_SET_PTRACER of linux/prctl.h
         ctypes.CDLL(None).prctl(allow_any_tracer, ctypes.c_ulong(-1), 0, 0, 0)
+        _own_locks()
         connect()
         os.write(tell, b"!")
         if os.read(waiting, 1):
             save()
+            os.write(tell, b"!")
+            os.read(waiting, 1)  # until all ranks have ended: see _keep_alive
             code = 0
     except BaseException as error:
         said.write_text(describe_exception(error), errors="backslashreplace")
@@ -124,8 +144,20 @@ def _save_in_child(
         os._exit(code)
 
 
+def _own_locks() -> None:
+    """Replace locks of ``multiprocessing``, which this copy shares with the rank and its copies.
+
+    A copy that is killed while it holds one, as tqdm's, would leave all later ones waiting.
+    """
+    context = multiprocessing.get_context("fork")
+    for lock in list(multiprocessing.util._afterfork_registry.values()):
+        if isinstance(lock, multiprocessing.synchronize.Lock | multiprocessing.synchronize.RLock):
+            type(lock).__init__(lock, ctx=context)
+
+
 def _unready(rehearsal: Rehearsal) -> Rehearsed:
     rehearsal.fail()
+    rehearsal.end()
     return Rehearsed("unready", rehearsal.said.read_text(errors="replace"))
 
 
@@ -138,10 +170,23 @@ def _is_attached(child: int, tracer: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def _wait(child: int, rehearsal: Rehearsal) -> Rehearsed:
+def _keep_alive(rehearsal: Rehearsal) -> None:
+    """Wait until the save has ended on all ranks.
+
+    In a training, a rank that returns from a save lives on: its threads still send what others wait
+    for.
+    """
+    time_limit = TimeLimit(rehearsal.limit)
+    while time_limit.left() > 0 and not rehearsal.has_ended_everywhere():
+        time.sleep(_POLL)
+
+
+def _wait(child: int, rehearsal: Rehearsal, told: int) -> Rehearsed:
     time_limit, why = TimeLimit(rehearsal.limit), f"within {rehearsal.limit:g} s"
     alone = True
     while time_limit.left() > 0:
+        if select.select([told], [], [], 0)[0] and os.read(told, 1):
+            return Rehearsed("returned")
         ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is not None:
             how = _describe(ended.si_code, ended.si_status, rehearsal.said)

@@ -142,8 +142,8 @@ class Rank:
     def _rehearse(
         self, saver: str, strace: list[list[str]], meeting: str, limit: float, grace: float
     ) -> str:
-        number = int(os.environ.get("RANK", "0"))
-        how = Rehearsal(strace[number], Path(meeting), number, limit, grace)
+        number, ranks = (int(os.environ.get(*v)) for v in (("RANK", "0"), ("WORLD_SIZE", "1")))
+        how = Rehearsal(strace[number], Path(meeting), number, limit, grace, ranks)
         connect = partial(connect_again, how.meeting) if self._start.group else lambda: None
         return json.dumps(asdict(rehearse(partial(self._save, saver), how, connect)))
 

@@ -72,7 +72,7 @@ def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weight
     Raises:
         WeightsError: nothing to save, or a name is used twice.
     """
-    tensors = dict(named_sources(model, engines))
+    tensors = dict(named_tensors(model, engines))
     if is_peft(model):
         weight_sets = _of_adapters(model, tensors, engines, merge=merge)
     else:
@@ -108,7 +108,7 @@ def _of_adapters(
     )
 
 
-def named_sources(model: nn.Module, engines: Engines) -> Iterator[tuple[str, ModelTensor]]:
+def named_tensors(model: nn.Module, engines: Engines) -> Iterator[tuple[str, ModelTensor]]:
     """The state dict by places instead of data, in its order and under canonical names.
 
     Args:
