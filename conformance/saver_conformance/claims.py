@@ -6,7 +6,7 @@ A saver that cannot do everything says so in its own file, above its function::
     def save(cfg, trainer, model): ...
 
 It is then addressed as ``my-saver``, and judged by what it claims. The arguments are literals:
-the judge reads them from the source, and what the file imports is imported by the ranks alone.
+the suite reads them from the source, and what the file imports is imported by the ranks alone.
 A saver of any other folder says the same in a file, see ``claims_file.py``.
 """
 
@@ -46,7 +46,7 @@ class Claim:
             other values are replaced by the first of them.
         without: patterns of the clauses that it has no part in, for instance because its library
             saves weights alone.
-        trainer: the trainer that belongs to the saver, by its name in the bench.
+        trainer: the trainer that belongs to the saver, by its name in the workload.
     """
 
     address: str
@@ -92,7 +92,10 @@ class Claim:
         if adapter is not None:
             adapter = replace(adapter, **self._nearest(adapter))
         values = {"after": self._fit_earlier(case), **self._nearest(case)}
-        if (values.get("occupied", "empty"), values.get("guests", "none")) != ("empty", "none"):
+        if (values.get("existing_save", "empty"), values.get("foreign_files", "none")) != (
+            "empty",
+            "none",
+        ):
             values["after"] = None  # what lies in the folder is the one or the other
         return replace(case, **{**values, "adapter": adapter, "trainer": self.trainer})
 

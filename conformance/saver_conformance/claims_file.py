@@ -23,7 +23,7 @@ from typing import Any
 from saver_conformance.cases.case import Adapter, Case, check_value
 from saver_conformance.claims import Claim
 from saver_conformance.errors import ClaimsFileError, UnknownSaverError
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 _LISTS = ("modes", "without")
 _KEYS = (*_LISTS, "only")
@@ -57,18 +57,18 @@ def read_claims(path: Path) -> Claim:
 
 def _read_list(path: Path, key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-        raise ClaimsFileError(f"{path}: {key}: expected a list of names, found {shown(value)}")
+        raise ClaimsFileError(f"{path}: {key}: expected a list of names, found {quoted(value)}")
     return tuple(value)
 
 
 def _read_only(path: Path, only: Any) -> dict[str, tuple[Any, ...]]:
     if not isinstance(only, Mapping):
-        raise ClaimsFileError(f"{path}: expected a table [only], found {shown(only)}")
+        raise ClaimsFileError(f"{path}: expected a table [only], found {quoted(only)}")
     claimed = {}
     for name, values in only.items():
         if not isinstance(values, list) or not values:
             raise ClaimsFileError(
-                f"{path}: only.{name}: expected a list of values, found {shown(values)}"
+                f"{path}: only.{name}: expected a list of values, found {quoted(values)}"
             )
         kind = Case if name in Case.__dataclass_fields__ else Adapter
         if name not in kind.__dataclass_fields__ or name in _NOT_AXES:

@@ -32,4 +32,4 @@ class ClaimsFileError(Exception):
 
 
 class WaiverFileError(Exception):
-    """Waivers do not have the form that ``verdict/waivers.py`` describes, or match nothing that exists."""
+    """Waivers have another form than ``verdict/waivers.py`` describes, or match nothing."""

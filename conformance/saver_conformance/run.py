@@ -12,7 +12,7 @@ from saver_conformance.cases.case import MODES, Case, Mode
 from saver_conformance.cases.coverage import measure
 from saver_conformance.cases.profiles import Profile, cases_of, in_order
 from saver_conformance.claims import Claim, check_address, claimed_modes, find_claim
-from saver_conformance.execution.case_runner import Bench, Judge
+from saver_conformance.execution.case_runner import CaseRunner, Workload
 from saver_conformance.execution.explore import Exploration
 from saver_conformance.execution.kept_output import KeptOutput
 from saver_conformance.execution.pipeline import Pipeline
@@ -54,11 +54,11 @@ def run_conformance(
     crash_points: int = CRASH_POINTS,
     seconds: float | None = None,
     progress: Progress | None = None,
-    bench: Bench | None = None,
+    workload: Workload | None = None,
     waivers: Sequence[Waiver] = (),
     claims: Claim | None = None,
 ) -> Verdict:
-    """Judge a saver.
+    """CaseRunner a saver.
 
     Args:
         saver: its address, ``package.module:function``, or its name; the current folder is
@@ -70,7 +70,7 @@ def run_conformance(
         crash_points: system calls at which a save is killed, in the cases that do so.
         seconds: how long ``explore`` draws; None: until Ctrl-C or the first broken MUST.
         progress: told how the run goes on.
-        bench: what trains and reloads.
+        workload: what trains and reloads.
         waivers: clauses that are known to be broken.
         claims: what the saver claims, in place of what it says itself; see ``claims_file``.
 
@@ -89,21 +89,21 @@ def run_conformance(
         prepare(report)
     claimed = claimed_modes(claim, tuple(modes))
     progress = progress or Silent()
-    with Judge(
+    with CaseRunner(
         claim.address,
-        bench=bench,
+        workload=workload,
         save_limit=save_limit,
         crash_points=crash_points,
         progress=progress,
-    ) as judge:
+    ) as runner:
         smallest, interrupted = None, False
         if profile == "explore":
-            records, smallest = _explore(judge, claim, claimed, seconds, progress, waivers)
+            records, smallest = _explore(runner, claim, claimed, seconds, progress, waivers)
             paces: tuple[Pace, ...] = ()
         else:
             fitting = [claim.fit(case) for mode in claimed for case in cases_of(mode, profile)]
             planned = in_order(dict.fromkeys(fitting))
-            records, paces, interrupted = _run_planned(judge, planned, progress)
+            records, paces, interrupted = _run_planned(runner, planned, progress)
     verdict = _conclude(
         *(saver, claim, profile, claimed, records, paces, started, smallest, waivers),
         interrupted=interrupted,
@@ -121,21 +121,21 @@ def replay(
     *,
     save_limit: float = SAVE_LIMIT,
     crash_points: int = CRASH_POINTS,
-    bench: Bench | None = None,
+    workload: Workload | None = None,
     waivers: Sequence[Waiver] = (),
     claims: Claim | None = None,
     progress: Progress | None = None,
     listen: Listener | None = None,
     keep: Path | None = None,
 ) -> Verdict:
-    """Judge a saver by one case; raises as ``run_conformance`` does.
+    """CaseRunner a saver by one case; raises as ``run_conformance`` does.
 
     Args:
         case: the case.
         saver: its address or name.
         save_limit: seconds after which a save counts as hanging.
         crash_points: system calls at which a save is killed, if the case asks for it.
-        bench: what trains and reloads.
+        workload: what trains and reloads.
         waivers: clauses that are known to be broken.
         claims: what the saver claims.
         progress: told how the run goes on.
@@ -149,16 +149,16 @@ def replay(
     check_waivers(waivers)
     claim = _find(saver, claims)
     progress = progress or Silent()
-    with Judge(
+    with CaseRunner(
         claim.address,
-        bench=bench,
+        workload=workload,
         save_limit=save_limit,
         crash_points=crash_points,
         progress=progress,
         listen=listen,
         keep=KeptOutput(keep) if keep else None,
-    ) as judge:
-        records, paces, interrupted = _run_planned(judge, (case,), progress)
+    ) as runner:
+        records, paces, interrupted = _run_planned(runner, (case,), progress)
     verdict = _conclude(
         *(saver, claim, "replay", (case.mode,), records, paces, started, None, waivers),
         interrupted=interrupted,
@@ -175,15 +175,15 @@ def _find(saver: str, claims: Claim | None) -> Claim:
 
 
 def _run_planned(
-    judge: Judge, planned: Sequence[Case], progress: Progress
+    runner: CaseRunner, planned: Sequence[Case], progress: Progress
 ) -> tuple[tuple[CaseRecord, ...], tuple[Pace, ...], bool]:
     progress.plan(len(planned))
-    pipeline = Pipeline(judge, progress)
+    pipeline = Pipeline(runner, progress)
     return pipeline.run(planned), pipeline.paces, pipeline.interrupted
 
 
 def _explore(
-    judge: Judge,
+    runner: CaseRunner,
     claim: Claim,
     modes: Sequence[Mode],
     seconds: float | None,
@@ -193,7 +193,7 @@ def _explore(
     def judge_one(case: Case) -> CaseRecord:
         case = claim.fit(case)
         progress.train(case)
-        record = judge.judge(case)
+        record = runner.run(case)
         progress.finish(record)
         return record
 

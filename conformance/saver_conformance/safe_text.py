@@ -13,7 +13,7 @@ _repr.maxdict = _repr.maxlist = _repr.maxtuple = 20
 _repr.maxstring = _repr.maxother = _repr.maxlong = 200
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """The ``repr`` of ``value``, however large or deep it is, with its middle left out."""
     return _repr.repr(value)
 

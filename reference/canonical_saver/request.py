@@ -62,7 +62,8 @@ class Request:
         verify: ``layout`` proves sizes and tiling, ``full`` reads everything back too.
         checksums: whether to write ``SHA256SUMS``.
         tokenizer: the tokenizer or processor, or None.
-        progress: who is told of the progress, see :func:`canonical_saver.progress.progress_callback`.
+        progress: who is told of the progress, see
+            :func:`canonical_saver.progress.progress_callback`.
         merge: save the base with the adapter merged into it, as ReLoRA trains it.
         check_replicas: find out first whether ranks that are said to hold the same bytes do.
         base_model: the base of an adapter as the configuration names it, a folder or an id on the

@@ -1,4 +1,4 @@
-"""One judge for all tests that run savers on the real bench, and one wheel."""
+"""One judge for all tests that run savers on the real workload, and one wheel."""
 
 import contextlib
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance.execution.case_runner import Judge
+from saver_conformance.execution.case_runner import CaseRunner
 
 SAVE_LIMIT = 15.0
 """Seconds; enough for a tiny save on a busy machine, and what a mutant that sleeps costs."""
@@ -18,7 +18,7 @@ CRASH_POINTS = 10
 ROOT = Path(__file__).parents[2]
 
 
-class SharedJudge(Judge):
+class SharedJudge(CaseRunner):
     """A judge whose worlds go from one saver to the next; starting them takes most of the time."""
 
     def make_ready(self, case):

@@ -58,9 +58,9 @@ def test_unusual_plainest_case_says_nothing(mode: Mode) -> None:
 
 
 def test_unusual_names_value_and_meaning() -> None:
-    case = Case(LORA, adapter=Adapter(names=("a", "b")), world_size=2, handover="base")
+    case = Case(LORA, adapter=Adapter(names=("a", "b")), world_size=2, model_argument="base")
     told = words(case)
-    assert [line.partition(" ")[0].rstrip(":") for line in told] == ["names", "handover"]
+    assert [line.partition(" ")[0].rstrip(":") for line in told] == ["names", "model_argument"]
     assert "a, b" in told[0]
     assert "trainer.model" in told[1]
 
@@ -77,7 +77,7 @@ def test_unusual_tells_saves_before() -> None:
         {},
         {"mode": "x", "new_axis": "\x1b[2J"},
         {"adapter": [], "after": 3, "architecture": "a" * 10_000},
-        {"adapter": {"targets": {"a": 1}}, "occupied": None, "head": ["x"], "after": {}},
+        {"adapter": {"targets": {"a": 1}}, "existing_save": None, "tie": ["x"], "after": {}},
     ],
 )
 def test_unusual_other_content_is_told_as_it_is(plain: dict[str, Any]) -> None:

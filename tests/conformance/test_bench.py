@@ -1,4 +1,4 @@
-"""The bench without engines: names, tables and configurations, against the libraries themselves."""
+"""The workload without engines: names, tables and configurations against the libraries."""
 
 from __future__ import annotations
 
@@ -120,9 +120,11 @@ def test_planted_bits_survive_in_the_snapshot(dtype):
     layer = torch.nn.Linear(8, 8, bias=False).to(dtype)
     oracle.plant("single", layer)
     view, patterns = oracle.SPECIAL_BITS[dtype]
-    planted = layer.weight.detach().view(-1).view(view)
-    assert planted[:8].tolist() == list(patterns)
-    assert oracle.bits(layer.weight).data == planted.clone().view(torch.uint8).numpy().tobytes()
+    special_values = layer.weight.detach().view(-1).view(view)
+    assert special_values[:8].tolist() == list(patterns)
+    assert (
+        oracle.bits(layer.weight).data == special_values.clone().view(torch.uint8).numpy().tobytes()
+    )
 
 
 def test_a_snapshot_leaves_the_storage_resizable():
@@ -176,29 +178,31 @@ def test_what_is_no_case_is_refused(text):
         Case.from_json(text)
 
 
-@pytest.mark.parametrize("guests", ["none", "strangers", "readonly", "processor"])
-@pytest.mark.parametrize("occupied", ["empty", "single", "sharded", "adapter", "another"])
-def test_occupants_are_what_the_case_says(tmp_path, occupied, guests):
-    case = Case(Mode("full", "single"), occupied=occupied, guests=guests)
+@pytest.mark.parametrize("foreign_files", ["none", "strangers", "readonly", "processor"])
+@pytest.mark.parametrize("existing_save", ["empty", "single", "sharded", "adapter", "another"])
+def test_occupants_are_what_the_case_says(tmp_path, existing_save, foreign_files):
+    case = Case(Mode("full", "single"), existing_save=existing_save, foreign_files=foreign_files)
     base, output = _base(tmp_path, case), tmp_path / "out"
     make_tokenizer(models.vocabulary_size(case), chat=True).save_pretrained(base)
     existing_files.occupy(case, output, base)
     entries = scan(output) if output.exists() else {}
     names = set(entries)
-    assert ("model.safetensors" in names) == (occupied == "single")
-    assert ("model.safetensors.index.json" in names) == (occupied == "sharded")
-    assert ("adapter_model.safetensors" in names) == (occupied == "adapter")
-    assert ("pytorch_model.bin.index.json" in names) == (occupied == "another")
-    assert ("checkpoint-1/model.safetensors" in names) == (guests in ("strangers", "readonly"))
-    assert ("preprocessor_config.json" in names) == (guests == "processor")
-    assert bool(names) == (occupied != "empty" or guests != "none")
+    assert ("model.safetensors" in names) == (existing_save == "single")
+    assert ("model.safetensors.index.json" in names) == (existing_save == "sharded")
+    assert ("adapter_model.safetensors" in names) == (existing_save == "adapter")
+    assert ("pytorch_model.bin.index.json" in names) == (existing_save == "another")
+    assert ("checkpoint-1/model.safetensors" in names) == (
+        foreign_files in ("strangers", "readonly")
+    )
+    assert ("preprocessor_config.json" in names) == (foreign_files == "processor")
+    assert bool(names) == (existing_save != "empty" or foreign_files != "none")
     protected = [entry.mode == 0o444 for entry in entries.values() if entry.kind == "file"]
-    assert all(protected) == (guests == "readonly" or not names)
+    assert all(protected) == (foreign_files == "readonly" or not names)
 
 
 @pytest.mark.parametrize("architecture", list(models.CLASS_NAMES))
 def test_a_contrary_head_is_tied_where_the_configuration_is_not(tmp_path, architecture):
-    case = Case(Mode("full", "single"), architecture=architecture, head="contrary")
+    case = Case(Mode("full", "single"), architecture=architecture, tie="contrary")
     model = models.load_base(case, _base(tmp_path, case))
     assert model.config.tie_word_embeddings == case.declares_tie
     assert bool(oracle.read_names(model).tied) != case.declares_tie

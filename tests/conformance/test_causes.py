@@ -35,10 +35,10 @@ def causes_where(fails: Callable[[Case], bool]) -> tuple[FailureCause, ...]:
     [
         (lambda case: case.dtype == "mixed", {"dtype": ("mixed",)}),
         (lambda case: case.mode.engine == "fsdp1", {"engine": ("fsdp1",)}),
-        (lambda case: case.trial == "twin", {"trial": ("twin",)}),
+        (lambda case: case.probe == "control_run", {"probe": ("control_run",)}),
         (
-            lambda case: case.dtype == "bfloat16" and case.occupied == "sharded",
-            {"dtype": ("bfloat16",), "occupied": ("sharded",)},
+            lambda case: case.dtype == "bfloat16" and case.existing_save == "sharded",
+            {"dtype": ("bfloat16",), "existing_save": ("sharded",)},
         ),
         (lambda case: case.max_shard_size is not None, {"max_shard_size": {20_000, 4_000}}),
         (
@@ -62,12 +62,12 @@ def test_learn_finds_the_values_that_separate_failed_from_saved_cases(
 
 def test_learn_tells_two_causes_of_one_exception_apart() -> None:
     def fails(case: Case) -> bool:
-        return case.dtype == "mixed" or (case.mode.engine == "zero3" and case.persist)
+        return case.dtype == "mixed" or (case.persistence_threshold == "default")
 
     causes = causes_where(fails)
     assert {tuple(cause.values.items()) for cause in causes} == {
         (("dtype", ("mixed",)),),
-        (("persist", (True,)),),
+        (("persistence_threshold", ("default",)),),
     }
 
 
@@ -89,11 +89,11 @@ def test_learn_says_so_where_the_axes_explain_nothing() -> None:
 
 def test_the_text_names_exception_place_cases_modes_and_values() -> None:
     cases = cases_of(DDP, "gate")
-    failing = [case for case in cases if case.planted]
-    [cause] = learn(list(map(raised, failing)), [case for case in cases if not case.planted])
+    failing = [case for case in cases if case.special_values]
+    [cause] = learn(list(map(raised, failing)), [case for case in cases if not case.special_values])
     assert cause.text == (
         f"the saver raised (ValueError at s.py:1 in save) in {len(failing)} cases of full-ddp: "
-        "wherever planted is yes"
+        "wherever special_values is yes"
     )
 
 
@@ -104,17 +104,17 @@ def test_explain_without_a_passing_case_names_no_values() -> None:
 
 def test_why_skip_spares_a_case_that_may_be_free_of_the_cause() -> None:
     failures = [
-        hung(make_case(DDP, {"dtype": "mixed", "planted": True})),
-        hung(make_case(DDP, {"dtype": "mixed", "planted": True, "sizes": "odd"})),
+        hung(make_case(DDP, {"dtype": "mixed", "special_values": True})),
+        hung(make_case(DDP, {"dtype": "mixed", "special_values": True, "sizes": "odd"})),
     ]
     saved = [make_case(DDP, {})]
 
     def skips(**values: object) -> bool:
         return why_skip(make_case(DDP, values), failures, saved, ENOUGH) is not None
 
-    assert skips(dtype="mixed", planted=True, tokenizer="chat")
+    assert skips(dtype="mixed", special_values=True, tokenizer="chat")
     assert not skips(dtype="mixed")  # either of the two may be the cause
-    assert not skips(planted=True)
+    assert not skips(special_values=True)
     assert not skips()
 
 

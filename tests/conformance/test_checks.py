@@ -256,7 +256,7 @@ def test_a_whole_model_beside_an_adapter_is_left_and_not_asked_to_go(tmp_path):
     save_full(tmp_path)
     before = scan(tmp_path)
     expected = save_adapter(tmp_path)
-    case = replace(LORA, occupied="single")
+    case = replace(LORA, existing_save="single")
     results = run(observe(case, expected, tmp_path, before))
     assert results.broken <= {"FILES-010"}
     (tmp_path / "config.json").write_text("{}")  # of the same model, as far as anybody can tell
@@ -271,7 +271,7 @@ def test_a_processor_is_left_by_a_save_with_a_tokenizer(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{}")
     before = scan(tmp_path)
     expected = save_full(tmp_path)
-    case = replace(FULL, guests="processor")
+    case = replace(FULL, foreign_files="processor")
     assert musts(run(observe(case, expected, tmp_path, before))) == set()
     (tmp_path / "preprocessor_config.json").unlink()
     results = run(observe(case, expected, tmp_path, before))
@@ -285,7 +285,7 @@ def test_stale_shards_beside_a_single_file(tmp_path):
     expected = save_full(tmp_path)
     for path, content in weights.items():
         (tmp_path / path).write_bytes(content)
-    results = run(observe(replace(FULL, occupied="sharded"), expected, tmp_path, before))
+    results = run(observe(replace(FULL, existing_save="sharded"), expected, tmp_path, before))
     assert musts(results) == {"FILES-005"}
     assert {finding.file for finding in results.ran["FILES-005"]} == set(weights)
 
@@ -294,7 +294,7 @@ def test_plain_save_over_shards_leaves_a_stale_index(tmp_path):
     save_full(tmp_path, max_shard_size=4000)
     before = scan(tmp_path)
     expected = save_full(tmp_path)
-    results = run(observe(replace(FULL, occupied="sharded"), expected, tmp_path, before))
+    results = run(observe(replace(FULL, existing_save="sharded"), expected, tmp_path, before))
     assert [finding.file for finding in results.ran["FILES-005"]] == [
         "model.safetensors.index.json"
     ]
@@ -304,7 +304,7 @@ def test_saving_the_same_again_is_no_stale_save(tmp_path):
     expected = save_full(tmp_path, max_shard_size=4000)
     before = scan(tmp_path)
     save_full(tmp_path, max_shard_size=4000)
-    case = replace(FULL, occupied="sharded", max_shard_size=4000)
+    case = replace(FULL, existing_save="sharded", max_shard_size=4000)
     assert musts(run(observe(case, expected, tmp_path, before))) == set()
 
 
@@ -313,7 +313,7 @@ def test_what_lay_there_before_is_no_leftover(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     before = scan(tmp_path)
     expected = save_full(tmp_path)
-    results = run(observe(replace(FULL, guests="strangers"), expected, tmp_path, before))
+    results = run(observe(replace(FULL, foreign_files="strangers"), expected, tmp_path, before))
     assert musts(results) == set()
 
 
@@ -322,7 +322,7 @@ def test_two_layouts_written_are_no_stale_ones(tmp_path):
     before = scan(tmp_path)
     expected = save_full(tmp_path)
     shutil.copy(tmp_path / "model.safetensors", tmp_path / "adapter_model.safetensors")
-    case = replace(FULL, occupied="adapter")
+    case = replace(FULL, existing_save="adapter")
     assert musts(run(observe(case, expected, tmp_path, before))) == {"FILES-003"}
 
 
@@ -428,7 +428,7 @@ def test_a_changed_stranger_is_told_by_mode_and_the_beginning_of_its_digest(tmp_
     (tmp_path / "notes.txt").write_text("mine")
     before = scan(tmp_path)
     (tmp_path / "notes.txt").write_text("yours")
-    case = replace(FULL, guests="strangers")
+    case = replace(FULL, foreign_files="strangers")
     (finding,) = run(observe(case, expected, tmp_path, before)).ran["FILES-008"]
     mine, yours = (hashlib.sha256(text).hexdigest()[:16] for text in (b"mine", b"yours"))
     assert finding.expected.endswith(f"sha256 {mine}")
@@ -452,7 +452,7 @@ def test_shards_with_equal_bytes_belong_to_the_save_and_no_others(tmp_path):
     shutil.copy(first, stale)
     before = scan(tmp_path)
     change_tensors(first, lambda saved: [tensor.add_(1) for tensor in saved.values()])
-    case = replace(FULL, occupied="sharded", max_shard_size=4000)
+    case = replace(FULL, existing_save="sharded", max_shard_size=4000)
     expected = Expectation(tensors={})
     results = run(observe(case, expected, tmp_path, before))
     assert [finding.file for finding in results.ran["FILES-005"]] == [stale.name]
@@ -555,12 +555,12 @@ def test_an_unreadable_configuration_of_the_tokenizer_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("case", "compared"),
     [
-        (replace(FULL, planted=False), True),
-        (replace(FULL, planted=True), False),
-        (replace(FULL, planted=False, dtype="mixed"), False),
-        (replace(FULL, planted=True, dtype="mixed"), False),
-        (replace(LORA, planted=False, dtype="mixed"), True),
-        (replace(LORA, planted=True), False),
+        (replace(FULL, special_values=False), True),
+        (replace(FULL, special_values=True), False),
+        (replace(FULL, special_values=False, dtype="mixed"), False),
+        (replace(FULL, special_values=True, dtype="mixed"), False),
+        (replace(LORA, special_values=False, dtype="mixed"), True),
+        (replace(LORA, special_values=True), False),
     ],
 )
 def test_logits_are_compared_where_they_are_numbers(case, compared):

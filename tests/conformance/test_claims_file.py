@@ -11,13 +11,13 @@ from saver_conformance.cases.case import Adapter, Case, Mode
 from saver_conformance.claims import Claim
 from saver_conformance.claims_file import read_claims
 from saver_conformance.errors import ClaimsFileError, UnknownSaverError
-from saver_conformance.execution.case_runner import Bench
+from saver_conformance.execution.case_runner import Workload
 from saver_conformance.run import run_conformance
 from saver_conformance.verdict.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
-FAKE = "tests.conformance.fake_bench"
-BENCH = Bench(FAKE, FAKE, FAKE, process_group=False, operators="")
+FAKE = "tests.conformance.fake_workload"
+WORKLOAD = Workload(FAKE, FAKE, FAKE, process_group=False, operators="")
 SAVER = "tests.conformance.fake_savers:save"
 SINGLE = Mode("full", "single")
 
@@ -37,7 +37,7 @@ def test_a_file_says_modes_clauses_and_values(tmp_path: Path) -> None:
         )
     )
     assert (claim.modes, claim.without) == (("full-*",), ("META-*",))
-    case = Case(SINGLE, "custom", max_shard_size=4_000, planted=True)
+    case = Case(SINGLE, "custom", max_shard_size=4_000, special_values=True)
     assert claim.fit(case) == Case(SINGLE, "qwen2")
     adapted = Case(Mode("lora", "single"), adapter=Adapter(names=("a", "b")))
     assert claim.fit(adapted).adapter == Adapter()
@@ -63,7 +63,7 @@ def test_an_empty_file_claims_everything(tmp_path: Path) -> None:
         ('[only]\narchitecture = "llama"', "only.architecture: expected a list"),
         ("[only]\narchitecture = []", "only.architecture: expected a list"),
         ('[only]\narchitecture = ["gpt"]', "architecture: expected one of llama"),
-        ('[only]\nplanted = ["default"]', "planted: expected true or false"),
+        ('[only]\nplanted = ["default"]', "special_values: expected true or false"),
     ],
 )
 def test_a_wrong_file_is_told_in_one_line(text: str, told: str, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_wrong_file_is_told_in_one_line(text: str, told: str, tmp_path: Path) 
 def run(claims: Claim | None, monkeypatch: pytest.MonkeyPatch) -> Verdict:
     monkeypatch.chdir(ROOT)
     modes = (SINGLE, Mode("full", "ddp"))
-    return run_conformance(SAVER, modes=modes, profile="smoke", bench=BENCH, claims=claims)
+    return run_conformance(SAVER, modes=modes, profile="smoke", workload=WORKLOAD, claims=claims)
 
 
 def test_a_run_tries_what_is_claimed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

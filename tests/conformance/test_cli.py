@@ -158,9 +158,10 @@ DRIVER = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-from saver_conformance import cli, judge
-fake = "tests.conformance.fake_bench"
-judge.Bench.__init__.__defaults__ = (fake, fake, fake, False, "")
+from saver_conformance import cli
+from saver_conformance.execution import case_runner
+fake = "tests.conformance.fake_workload"
+case_runner.Workload.__init__.__defaults__ = (fake, fake, fake, False, "")
 cli.main(sys.argv[1:])
 """
 
@@ -291,7 +292,7 @@ def test_the_judge_needs_no_framework_to_answer_questions() -> None:
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
-@pytest.mark.parametrize("name", ["handover", "HEAD", "guests", "names"])
+@pytest.mark.parametrize("name", ["model_argument", "HEAD", "foreign_files", "names"])
 def test_explaining_an_axis(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("explain", name) == 0
     shown = capsys.readouterr().out
@@ -314,13 +315,13 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_smallest_case_is_left_nowhere_unasked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    case = Case(Mode("full", "single"), head="contrary")
+    case = Case(Mode("full", "single"), tie="contrary")
     verdict = replace(make_verdict(case), smallest=case)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "run_conformance", lambda *_, **__: verdict)
     call("run", "--profile", "explore")
     assert list(tmp_path.iterdir()) == []
-    assert '{"mode": "full-single", "head": "contrary"}' in capsys.readouterr().out
+    assert '{"mode": "full-single", "tie": "contrary"}' in capsys.readouterr().out
     call("run", "--profile", "explore", "--report", "rep")
     assert Case.from_json((tmp_path / "rep" / "smallest-case.json").read_text()) == case
 

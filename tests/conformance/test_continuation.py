@@ -10,10 +10,10 @@ from saver_conformance.cases.case import Case, Mode
 from saver_conformance.errors import HarnessFailedError
 from saver_conformance.folder.safetensors import write
 from saver_conformance.observation.observation import RankOutcome, Tensor
-from saver_conformance.processes.control_run import go_on
+from saver_conformance.processes.control_run import run_control
 from saver_conformance.processes.protocol import Answer
 
-CASE = Case(Mode("full", "single"), trial="twin")
+CASE = Case(Mode("full", "single"), probe="control_run")
 
 
 class World:
@@ -39,9 +39,9 @@ class World:
 def differences(folder: Path, *weights: bytes) -> list[str]:
     (folder / "out").mkdir()
     world = World(*weights)
-    twin = go_on(world, "saver", 1, CASE, folder)  # type: ignore[arg-type]
+    control = run_control(world, "saver", 1, CASE, folder)  # type: ignore[arg-type]
     assert not world._weights, "a training too few"
-    return [difference.found for difference in twin.differences]
+    return [difference.found for difference in control.differences]
 
 
 def test_training_on_alike_takes_one_twin(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from saver_conformance.observation.file_operation import Deed, conflicts, joined
+from saver_conformance.observation.file_operation import FileOperation, conflicts, joined
 from saver_conformance.processes import strace
-from saver_conformance.processes.file_trace import Tracers, read_deeds
+from saver_conformance.processes.file_trace import Tracers, read_operations
 
 TRACE = """\
 7 openat(AT_FDCWD</out>, "config.json", O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC, 0666) = 3</out/config.json>
@@ -45,52 +45,54 @@ TRACE = """\
 
 
 def test_deeds_are_read_with_their_places() -> None:
-    assert list(read_deeds(TRACE, Path("/out"))) == [
-        Deed("truncates", "/out/config.json"),
-        Deed("renames", "/out/b"),
-        Deed("writes", "/out/a", 4096, 4196),
-        Deed("removes", "/out/old/index"),
-        Deed("writes", "/out/a", 10, 15),
-        Deed("writes", "/out/a", 15, 21),
-        Deed("writes", "/out/a", 50, 53),
-        Deed("writes", "/out/a", 5000, 5027),
-        Deed("truncates", "/out/a"),
-        Deed("creates", "/out/b"),
-        Deed("writes", "/out/b", 8, 107),
-        Deed("writes", "/out/b", 7, 27),
-        Deed("writes", "/out/b", 107, 127),
-        Deed("creates", "/out/d"),
-        Deed("creates", "/out/l"),
-        Deed("truncates", "/out/b"),
+    assert list(read_operations(TRACE, Path("/out"))) == [
+        FileOperation("truncates", "/out/config.json"),
+        FileOperation("renames", "/out/b"),
+        FileOperation("writes", "/out/a", 4096, 4196),
+        FileOperation("removes", "/out/old/index"),
+        FileOperation("writes", "/out/a", 10, 15),
+        FileOperation("writes", "/out/a", 15, 21),
+        FileOperation("writes", "/out/a", 50, 53),
+        FileOperation("writes", "/out/a", 5000, 5027),
+        FileOperation("truncates", "/out/a"),
+        FileOperation("creates", "/out/b"),
+        FileOperation("writes", "/out/b", 8, 107),
+        FileOperation("writes", "/out/b", 7, 27),
+        FileOperation("writes", "/out/b", 107, 127),
+        FileOperation("creates", "/out/d"),
+        FileOperation("creates", "/out/l"),
+        FileOperation("truncates", "/out/b"),
     ]
 
 
 def test_what_is_written_in_a_row_is_one_deed() -> None:
-    written = [Deed("writes", "/out/a", start, start + 10) for start in (20, 0, 10, 40)]
-    assert list(joined([*written, Deed("removes", "/out/a"), Deed("removes", "/out/a")])) == [
-        Deed("removes", "/out/a"),
-        Deed("writes", "/out/a", 0, 30),
-        Deed("writes", "/out/a", 40, 50),
+    written = [FileOperation("writes", "/out/a", start, start + 10) for start in (20, 0, 10, 40)]
+    assert list(
+        joined([*written, FileOperation("removes", "/out/a"), FileOperation("removes", "/out/a")])
+    ) == [
+        FileOperation("removes", "/out/a"),
+        FileOperation("writes", "/out/a", 0, 30),
+        FileOperation("writes", "/out/a", 40, 50),
     ]
 
 
 def test_each_conflict_is_told_once_with_its_bytes() -> None:
-    first = [Deed("removes", "/out/a"), Deed("writes", "/out/a", 0, 30)]
-    second = [Deed("writes", "/out/a", 20, 25), Deed("writes", "/out/a", 28, 90)]
-    third = [Deed("removes", "/out/a")]
+    first = [FileOperation("removes", "/out/a"), FileOperation("writes", "/out/a", 0, 30)]
+    second = [FileOperation("writes", "/out/a", 20, 25), FileOperation("writes", "/out/a", 28, 90)]
+    third = [FileOperation("removes", "/out/a")]
     assert list(conflicts([first, second, third])) == [
-        (0, 1, Deed("writes", "/out/a", 20, 25)),
-        (0, 2, Deed("removes", "/out/a")),
+        (0, 1, FileOperation("writes", "/out/a", 20, 25)),
+        (0, 2, FileOperation("removes", "/out/a")),
     ]
 
 
 def test_only_what_meets_conflicts() -> None:
-    first = Deed("writes", "/out/a", 0, 10)
-    assert first.conflicts_with(Deed("writes", "/out/a", 9, 20))
-    assert not first.conflicts_with(Deed("writes", "/out/a", 10, 20))
-    assert not first.conflicts_with(Deed("writes", "/out/b", 0, 10))
-    assert Deed("removes", "/out/a").conflicts_with(Deed("removes", "/out/a"))
-    assert not Deed("removes", "/out/a").conflicts_with(Deed("renames", "/out/a"))
+    first = FileOperation("writes", "/out/a", 0, 10)
+    assert first.conflicts_with(FileOperation("writes", "/out/a", 9, 20))
+    assert not first.conflicts_with(FileOperation("writes", "/out/a", 10, 20))
+    assert not first.conflicts_with(FileOperation("writes", "/out/b", 0, 10))
+    assert FileOperation("removes", "/out/a").conflicts_with(FileOperation("removes", "/out/a"))
+    assert not FileOperation("removes", "/out/a").conflicts_with(FileOperation("renames", "/out/a"))
 
 
 def test_without_strace_the_reason_is_told(monkeypatch, tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_without_strace_the_reason_is_told(monkeypatch, tmp_path: Path) -> None:
 
 
 def test_a_deed_without_a_place_is_about_the_whole_file():
-    assert (Deed("removes", "a").start, Deed("removes", "a").end) == (0, 0)
+    assert (FileOperation("removes", "a").start, FileOperation("removes", "a").end) == (0, 0)
 
 
 WRITING = """

@@ -11,13 +11,13 @@ import pytest
 
 from saver_conformance.cases.case import Case, Mode
 from saver_conformance.execution import case_runner, disk_space
-from saver_conformance.execution.case_runner import Bench
+from saver_conformance.execution.case_runner import Workload
 from saver_conformance.execution.disk_space import why_no_room, why_no_space
 from saver_conformance.run import replay
 from saver_conformance.verdict.verdict import BROKEN, HARNESS_FAILED, Verdict
 
-FAKE = "tests.conformance.fake_bench"
-BENCH = Bench(FAKE, FAKE, FAKE, process_group=False, operators="")
+FAKE = "tests.conformance.fake_workload"
+WORKLOAD = Workload(FAKE, FAKE, FAKE, process_group=False, operators="")
 NO_SPACE = str(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out/model.safetensors"))
 
 
@@ -55,7 +55,7 @@ def test_why_no_space_believes_no_saver_while_there_is_room(
 
 def run(function: str) -> Verdict:
     case = Case(Mode("full", "ddp"), world_size=2)
-    return replay(case, f"tests.conformance.fake_savers:{function}", bench=BENCH)
+    return replay(case, f"tests.conformance.fake_savers:{function}", workload=WORKLOAD)
 
 
 @pytest.mark.parametrize("function", ["fills_the_disk", "save", "raises_everywhere"])
@@ -74,7 +74,7 @@ def test_a_case_that_cannot_be_trained_on_a_full_disk_says_so(
 ) -> None:
     monkeypatch.setattr(case_runner, "why_no_room", lambda _: "the disk of /x is full")
     case = Case(Mode("full", "ddp"), world_size=2, seed=500)
-    verdict = replay(case, "tests.conformance.fake_savers:save", bench=BENCH)
+    verdict = replay(case, "tests.conformance.fake_savers:save", workload=WORKLOAD)
     assert verdict.exit_code == HARNESS_FAILED
     assert verdict.records[0].reason == "the disk of /x is full"
 

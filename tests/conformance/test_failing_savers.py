@@ -11,7 +11,7 @@ from saver_conformance.cases.case import MODES, Case, Mode
 from saver_conformance.cases.profiles import cases_of, in_order
 from saver_conformance.cases.strategies import make_case
 from saver_conformance.execution import pipeline
-from saver_conformance.execution.case_runner import Bench, Judge
+from saver_conformance.execution.case_runner import CaseRunner, Workload
 from saver_conformance.processes import world
 from saver_conformance.processes.world import World
 from saver_conformance.run import run_conformance
@@ -26,8 +26,8 @@ from saver_conformance.verdict.verdict import (
 from saver_conformance.verdict.waivers import Waiver, apply
 
 ROOT = Path(__file__).parents[2]
-FAKE = "tests.conformance.fake_bench"
-BENCH = Bench(FAKE, FAKE, FAKE, process_group=False, operators="")
+FAKE = "tests.conformance.fake_workload"
+WORKLOAD = Workload(FAKE, FAKE, FAKE, process_group=False, operators="")
 DDP = Mode("full", "ddp")
 
 
@@ -55,7 +55,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[World]:
 def run(function: str, profile: str = "smoke", limit: float = 2, **options: object) -> Verdict:
     saver = f"tests.conformance.fake_savers:{function}"
     return run_conformance(
-        *(saver,), modes=(DDP,), profile=profile, save_limit=limit, bench=BENCH, **options
+        *(saver,), modes=(DDP,), profile=profile, save_limit=limit, workload=WORKLOAD, **options
     )  # type: ignore[arg-type]
 
 
@@ -98,13 +98,15 @@ def test_ranks_that_do_not_meet_again_are_replaced(
 ) -> None:
     monkeypatch.setattr(world, "MEET_LIMIT", 2)
     saver = f"tests.conformance.fake_savers:{function}"
-    with Judge(saver, bench=Bench(FAKE, FAKE, FAKE, operators=""), save_limit=60) as judge:
+    with CaseRunner(
+        saver, workload=Workload(FAKE, FAKE, FAKE, operators=""), save_limit=60
+    ) as judge:
         case = Case(DDP, world_size=2)
         pids = []
         for _ in range(2):
             judge.make_ready(case)
             pids += [item.pids for item in judge._worlds.values()]
-            record = judge.judge(case)
+            record = judge.run(case)
             assert record.failure is not None
             assert record.failure.exception == "ValueError"
         assert pids[0] != pids[1]
@@ -120,12 +122,12 @@ def test_a_total_bounds_failures_that_nothing_explains(monkeypatch: pytest.Monke
 
 def test_cases_with_trials_come_first_in_each_mode() -> None:
     for mode in MODES:
-        trials = [case.trial for case in cases_of(mode, "gate")]
-        count = len([trial for trial in trials if trial != "none"])
+        trials = [case.probe for case in cases_of(mode, "gate")]
+        count = len([probe for probe in trials if probe != "none"])
         assert "none" not in trials[:count]
     planned = in_order(case for mode in MODES for case in cases_of(mode, "gate"))
     for mode in MODES:
-        assert next(case for case in planned if case.mode == mode).trial == "twin"
+        assert next(case for case in planned if case.mode == mode).probe == "control_run"
 
 
 def test_a_waived_raise_waives_what_it_keeps_from_being_checked() -> None:

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from saver_conformance.cases.case import Case, Mode
-from saver_conformance.execution.case_runner import Bench
+from saver_conformance.execution.case_runner import Workload
 from saver_conformance.processes import world
 from saver_conformance.reports.plain_text import told_failures
 from saver_conformance.reports.report_json import replay_command, to_result, write_report
@@ -23,8 +23,8 @@ from saver_conformance.reports.terminal import print_verdict
 from saver_conformance.run import replay, run_conformance
 from saver_conformance.verdict.verdict import Verdict
 
-FAKE = "tests.conformance.fake_bench"
-BENCH = Bench(FAKE, FAKE, FAKE, process_group=False, operators="")
+FAKE = "tests.conformance.fake_workload"
+WORKLOAD = Workload(FAKE, FAKE, FAKE, process_group=False, operators="")
 SINGLE, DDP = Mode("full", "single"), Mode("full", "ddp")
 SAVERS = """
 import json, os, time
@@ -74,7 +74,9 @@ def show(verdict: Verdict, width: int = 120) -> str:
 
 
 def run(function: str, modes: tuple[Mode, ...] = (SINGLE, DDP)) -> Verdict:
-    return run_conformance(f"mine.saving:{function}", modes=modes, profile="smoke", bench=BENCH)
+    return run_conformance(
+        f"mine.saving:{function}", modes=modes, profile="smoke", workload=WORKLOAD
+    )
 
 
 def test_exceptions_are_told_once_by_type_and_place_and_first() -> None:
@@ -121,7 +123,7 @@ def test_unchecked_clauses_say_the_exception(project: Path) -> None:
 
 def test_a_hang_says_what_the_other_ranks_did_and_where_it_waits() -> None:
     case = Case(DDP, world_size=2)
-    verdict = replay(case, "mine.saving:waits", bench=BENCH, save_limit=1)
+    verdict = replay(case, "mine.saving:waits", workload=WORKLOAD, save_limit=1)
     [failure] = told_failures(to_result(verdict))
     assert failure.kind == "hung"
     assert re.fullmatch(r"mine/saving.py:\d+ in waits", failure.place)
@@ -173,7 +175,7 @@ def test_reasons_of_what_is_unchecked_are_told_grouped(reason: str) -> None:
 @pytest.mark.parametrize(
     ("case", "saver"),
     [
-        (Case(DDP, world_size=2, head="contrary"), "pkg.mod:save"),
+        (Case(DDP, world_size=2, tie="contrary"), "pkg.mod:save"),
         (Case(SINGLE, class_name='It\'s\\n"Ünder"$HOME`x`'), "it's; a saver"),
     ],
 )
@@ -198,8 +200,8 @@ def test_the_replay_line_is_for_any_shell(
 
 
 def test_the_replay_line_has_only_what_is_unusual() -> None:
-    line = replay_command(Case(DDP, world_size=2, head="contrary"), "pkg.mod:save")
-    text = '{"mode": "full-ddp", "head": "contrary"}'
+    line = replay_command(Case(DDP, world_size=2, tie="contrary"), "pkg.mod:save")
+    text = '{"mode": "full-ddp", "tie": "contrary"}'
     assert line == f"echo '{text}' | saver-conformance replay - --saver pkg.mod:save"
 
 
@@ -211,7 +213,7 @@ def test_replay_passes_on_what_ranks_print_and_keeps_the_folder(project: Path) -
     replay(
         Case(DDP, world_size=2),
         "mine.saving:says",
-        bench=BENCH,
+        workload=WORKLOAD,
         listen=lambda rank, line: heard.append((rank, line)),
         keep=project / "kept",
     )

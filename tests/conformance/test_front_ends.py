@@ -25,7 +25,7 @@ def judge_of_all_runs(shared_judge, monkeypatch):
         shared_judge.turn_to(saver)
         yield shared_judge
 
-    monkeypatch.setattr(run, "Judge", lend)
+    monkeypatch.setattr(run, "CaseRunner", lend)
 
 
 @pytest.mark.usefixtures("judge_of_all_runs")

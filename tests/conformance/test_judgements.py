@@ -9,11 +9,11 @@ import pytest
 from saver_conformance.cases.case import Case, Mode
 from saver_conformance.checks import run
 from saver_conformance.checks.purity import SHOWN
-from saver_conformance.observation.file_operation import Deed
+from saver_conformance.observation.file_operation import FileOperation
 from saver_conformance.observation.observation import (
     Crashes,
-    Disturbance,
     Expectation,
+    Fault,
     Observation,
     RankOutcome,
 )
@@ -24,9 +24,9 @@ MODELS = {"old": "a", "new": "b"}
 FILES = {"old": frozenset({"x"}), "new": frozenset({"x", "y"})}
 
 
-def observe(trial: str, **seen) -> Observation:
+def observe(probe: str, **seen) -> Observation:
     return Observation(
-        case=Case(DDP, trial=trial, world_size=2),
+        case=Case(DDP, probe=probe, world_size=2),
         expected=Expectation(tensors={}),
         outcomes=tuple(RankOutcome(rank, "returned") for rank in range(2)),
         folder=Path("/out"),
@@ -52,11 +52,11 @@ def disturbed(kind: str, *ends: str, model=None, again="b", files=("x",), rank=0
     models = {**MODELS, "s": model, "s-again": again, "fine": "b", "fine-again": "b"}
     kept = {**FILES, **dict.fromkeys(("s", "s-again"), frozenset(files))}
     kept |= dict.fromkeys(("fine", "fine-again"), FILES["old"])
-    item = Disturbance(kind, rank, "rename()", "s", outcomes)
+    item = Fault(kind, rank, "rename()", "s", outcomes)
     # The checks of kills and those of failures each need one to look at.
     other = "ENOSPC" if kind == "kill" else "kill"
-    harmless = Disturbance(other, 0, "mkdir()", "fine", (RankOutcome(0, "returned"),) * 2)
-    return observe("crash", crashes=Crashes("", (item, harmless), models, kept))
+    harmless = Fault(other, 0, "mkdir()", "fine", (RankOutcome(0, "returned"),) * 2)
+    return observe("fault_injection", crashes=Crashes("", (item, harmless), models, kept))
 
 
 ENDS = ("returned", "returned")
@@ -106,7 +106,7 @@ def test_disturbed_saves(observation, broken):
     ],
 )
 def test_without_disturbances_nothing_is_said(crashes, reason):
-    blocked = run(observe("crash", crashes=crashes)).blocked
+    blocked = run(observe("fault_injection", crashes=crashes)).blocked
     clauses = {clause for clause in blocked if clause.startswith("CRASH")} | {"RANKS-005"}
     assert len(clauses) == 7
     assert {blocked[clause] for clause in clauses} == {reason}
@@ -118,34 +118,36 @@ def test_without_disturbances_nothing_is_said(crashes, reason):
 )
 def test_a_rank_that_ends_otherwise_is_told_with_the_reason_if_there_is_one(detail, said):
     ends = (RankOutcome(0, "raised", "x"), RankOutcome(1, "returned", detail))
-    item = Disturbance("EIO", 0, "rename()", "s", ends)
+    item = Fault("EIO", 0, "rename()", "s", ends)
     crashes = Crashes("", (item,), {**MODELS, "s": "a"}, {**FILES, "s": FILES["old"]})
-    assert found(observe("crash", crashes=crashes), "RANKS-005") == {"RANKS-005": [(1, said)]}
+    assert found(observe("fault_injection", crashes=crashes), "RANKS-005") == {
+        "RANKS-005": [(1, said)]
+    }
 
 
 def test_the_place_of_a_disturbance_names_the_rank_among_several():
-    one = Disturbance("kill", 0, "rename()", "s", (RankOutcome(0, "returned"),))
+    one = Fault("kill", 0, "rename()", "s", (RankOutcome(0, "returned"),))
     assert one.place == "killed at rename()"
-    two = Disturbance("EIO", 1, "write()", "s", (RankOutcome(0, "raised"),) * 2)
+    two = Fault("EIO", 1, "write()", "s", (RankOutcome(0, "raised"),) * 2)
     assert two.place == "EIO at write() of rank 1"
 
 
 def test_two_writers_are_named_with_the_file_and_the_byte():
-    mine = (Deed("writes", "/out/a/b", 0, 10), Deed("removes", "/out/c"))
-    theirs = (Deed("writes", "/out/a/b", 7, 12), Deed("removes", "/out/c"))
-    observation = observe("trace", untraced="", deeds=(mine, theirs))
+    mine = (FileOperation("writes", "/out/a/b", 0, 10), FileOperation("removes", "/out/c"))
+    theirs = (FileOperation("writes", "/out/a/b", 7, 12), FileOperation("removes", "/out/c"))
+    observation = observe("file_trace", untraced="", operations=(mine, theirs))
     wrote, removed = run(observation).ran["RANKS-004"]
     assert (wrote.file, wrote.rank, wrote.offset) == ("a/b", 1, 7)
     assert wrote.found == "rank 0 and rank 1: both write it"
     assert (removed.file, removed.offset) == ("c", None)
     assert removed.found == "rank 0 and rank 1: both remove it"
-    alone = observe("trace", untraced="", deeds=(mine, ()))
+    alone = observe("file_trace", untraced="", operations=(mine, ()))
     assert run(alone).ran["RANKS-004"] == ()
 
 
 def test_what_was_not_traced_is_not_judged():
-    assert run(observe("trace", untraced="no strace")).blocked["RANKS-004"] == "no strace"
-    nothing = run(observe("trace", untraced="", deeds=((), ()))).blocked["RANKS-004"]
+    assert run(observe("file_trace", untraced="no strace")).blocked["RANKS-004"] == "no strace"
+    nothing = run(observe("file_trace", untraced="", operations=((), ()))).blocked["RANKS-004"]
     assert nothing == "strace saw nobody do anything to a file"
     assert "RANKS-004" not in run(observe("none")).blocked
 
@@ -166,7 +168,7 @@ def test_changes_are_told_for_each_rank_and_cut_short():
 
 
 def test_without_a_look_or_a_twin_nothing_is_said():
-    blocked = run(observe("twin")).blocked
+    blocked = run(observe("control_run")).blocked
     assert blocked["PURITY-001"] == "nobody looked at what changed in the processes"
     assert blocked["PURITY-010"] == "the save left no folder, so nothing was saved again"
 

@@ -26,10 +26,10 @@ def runs():
 
 @pytest.mark.parametrize(("mutant", "case"), runs())
 def test_mutant(shared_judge, mutant, case):
-    if case.trial in ("crash", "trace") and not strace.is_available():
+    if case.probe in ("fault_injection", "file_trace") and not strace.is_available():
         pytest.skip(strace.MISSING)
     shared_judge.turn_to(mutant.address)
-    record = shared_judge.judge(case)
+    record = shared_judge.run(case)
     assert record.status == "run", record.reason
     found = {clause: findings for clause, findings in record.ran.items() if findings}
     assert set(found) == mutant.breaks, found

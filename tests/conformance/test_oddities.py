@@ -27,10 +27,10 @@ def runs():
 
 @pytest.mark.parametrize(("oddity", "case"), runs())
 def test_oddity(shared_judge, oddity, case):
-    if case.trial in ("crash", "trace") and not strace.is_available():
+    if case.probe in ("fault_injection", "file_trace") and not strace.is_available():
         pytest.skip(strace.MISSING)
     shared_judge.turn_to(oddity.address)
-    record = shared_judge.judge(case)
+    record = shared_judge.run(case)
     assert record.status == "run", record.reason
     found = {clause: findings for clause, findings in record.ran.items() if findings}
     assert set(found) == oddity.deviates, found

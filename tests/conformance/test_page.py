@@ -26,7 +26,7 @@ from tests.conformance.made_verdicts import (
 from saver_conformance import cli
 from saver_conformance.cases.case import Mode
 from saver_conformance.errors import ResultError
-from saver_conformance.execution.case_runner import Bench
+from saver_conformance.execution.case_runner import Workload
 from saver_conformance.reports.html import render_site
 from saver_conformance.reports.markdown import block, code
 from saver_conformance.reports.report_json import write_report
@@ -42,7 +42,7 @@ from saver_conformance.reports.view import (
 from saver_conformance.run import run_conformance
 from saver_conformance.spec import SPEC
 
-FAKE = "tests.conformance.fake_bench"
+FAKE = "tests.conformance.fake_workload"
 VOID = {"meta", "link", "input", "img", "br", "wbr", "hr"}
 CODES = {
     "conforms": 0,
@@ -133,10 +133,12 @@ def test_every_report_keeps_to_the_schema(folders: dict[str, Path]) -> None:
 
 
 def test_a_run_s_report_keeps_to_the_schema(tmp_path: Path) -> None:
-    bench = Bench(episode=FAKE, expectation=FAKE, reload=FAKE, process_group=False)
+    workload = Workload(prepare=FAKE, expectation=FAKE, reload=FAKE, process_group=False)
     modes = (Mode("full", "single"),)
     saver = "tests.conformance.fake_savers:save"
-    verdict = run_conformance(saver, modes=modes, profile="smoke", bench=bench, report=tmp_path)
+    verdict = run_conformance(
+        saver, modes=modes, profile="smoke", workload=workload, report=tmp_path
+    )
     assert verdict.executed >= 2
     result = read_result(tmp_path / "report.json")
     assert (result.saver, result.exit_code) == (saver, 1)
@@ -154,7 +156,7 @@ ADDED = ("failures", "unchanged", "interrupted", "ended", "place")
 def test_the_schema_wants_every_key_and_no_other(folders: dict[str, Path]) -> None:
     validator = Draft202012Validator(schema())
     report = read_report(folders["broken"])
-    parts: list[dict[str, object]] = [report, report["totals"], report["surroundings"]]  # type: ignore[list-item]
+    parts: list[dict[str, object]] = [report, report["totals"], report["environment"]]  # type: ignore[list-item]
     row = next(row for row in report["clauses"] if row["findings"])  # type: ignore[attr-defined]
     parts += [row, row["findings"][0], report["causes"][0], report["spec"]["FILES-001"]]  # type: ignore[index]
     for part in parts:

@@ -9,13 +9,13 @@ import pytest
 from saver_conformance import cli, run
 from saver_conformance.cases.case import MODES, Mode
 from saver_conformance.checks import checks
-from saver_conformance.execution.case_runner import Bench
+from saver_conformance.execution.case_runner import Workload
 from saver_conformance.spec import SPEC
 from saver_conformance.verdict.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
-FAKE = "tests.conformance.fake_bench"
-BENCH = Bench(episode=FAKE, expectation=FAKE, reload=FAKE, process_group=False)
+FAKE = "tests.conformance.fake_workload"
+WORKLOAD = Workload(prepare=FAKE, expectation=FAKE, reload=FAKE, process_group=False)
 SAVER = "tests.conformance.fake_savers:save"
 SINGLE = Mode("full", "single")
 CONFTEST = f"""
@@ -23,9 +23,9 @@ import functools
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from saver_conformance import pytest_plugin
-from saver_conformance.execution.case_runner import Bench
-from tests.conformance.test_pytest_plugin import BENCH
-pytest_plugin.run_conformance = functools.partial(pytest_plugin.run_conformance, bench=BENCH)
+from saver_conformance.execution.case_runner import Workload
+from tests.conformance.test_pytest_plugin import WORKLOAD
+pytest_plugin.run_conformance = functools.partial(pytest_plugin.run_conformance, workload=WORKLOAD)
 pytest_plugins = ["saver_conformance.pytest_plugin"]
 """
 
@@ -41,7 +41,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 
 def run_python() -> Verdict:
-    return run.run_conformance(SAVER, modes=(SINGLE,), profile="smoke", bench=BENCH)
+    return run.run_conformance(SAVER, modes=(SINGLE,), profile="smoke", workload=WORKLOAD)
 
 
 def run_pytest(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
@@ -75,7 +75,7 @@ def test_all_front_ends_give_the_same_verdict(
     assert len(set(expected.values())) > 1
 
     monkeypatch.setattr(
-        cli, "run_conformance", lambda *a, **k: run.run_conformance(*a, bench=BENCH, **k)
+        cli, "run_conformance", lambda *a, **k: run.run_conformance(*a, workload=WORKLOAD, **k)
     )
     with pytest.raises(SystemExit) as end:
         cli.main(["run", "--saver", SAVER, "--modes", "full-single", "--profile", "smoke"])

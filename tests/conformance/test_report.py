@@ -180,9 +180,9 @@ def test_exploring_shrinks_to_the_guilty_axes() -> None:
     [
         {"world_size": 3},
         {"world_size": 4, "nodes": 2},
-        {"trial": "twin"},
-        {"guests": "readonly"},
-        {"head": "contrary", "architecture": "llama-tied"},
+        {"probe": "control_run"},
+        {"foreign_files": "readonly"},
+        {"tie": "contrary", "architecture": "llama-tied"},
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""Runs over a bench without a framework: how savers that ruin their ranks are judged."""
+"""Runs over a workload without a framework: how savers that ruin their ranks are judged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from saver_conformance.cases.case import Case, Mode
 from saver_conformance.cases.profiles import cases_of
 from saver_conformance.errors import HarnessFailedError, UnknownSaverError
-from saver_conformance.execution.case_runner import Bench, Judge
+from saver_conformance.execution.case_runner import CaseRunner, Workload
 from saver_conformance.execution.progress import Silent
 from saver_conformance.processes import world
 from saver_conformance.processes.reload_server import Reloader
@@ -25,8 +25,8 @@ from saver_conformance.verdict.verdict import (
 )
 
 ROOT = Path(__file__).parents[2]
-FAKE = "tests.conformance.fake_bench"
-BENCH = Bench(FAKE, FAKE, FAKE, process_group=False, operators="")
+FAKE = "tests.conformance.fake_workload"
+WORKLOAD = Workload(FAKE, FAKE, FAKE, process_group=False, operators="")
 DDP = Mode("full", "ddp")
 
 
@@ -39,7 +39,7 @@ def short_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def run(function: str, modes: tuple[Mode, ...] = (DDP,)) -> Verdict:
     saver = f"tests.conformance.fake_savers:{function}"
-    return run_conformance(saver, modes=modes, profile="smoke", save_limit=1, bench=BENCH)
+    return run_conformance(saver, modes=modes, profile="smoke", save_limit=1, workload=WORKLOAD)
 
 
 def broken_ranks(verdict: Verdict) -> set[tuple[str, int | None]]:
@@ -97,20 +97,20 @@ def test_the_engines_pace_is_told() -> None:
 )
 def test_an_unknown_saver_accuses_nobody(address: str) -> None:
     with pytest.raises(UnknownSaverError):
-        run_conformance(address, modes=(DDP,), profile="smoke", bench=BENCH)
+        run_conformance(address, modes=(DDP,), profile="smoke", workload=WORKLOAD)
 
 
 def test_a_broken_bench_accuses_nobody() -> None:
-    broken = Bench("no.such.bench", FAKE, FAKE, process_group=False, operators="")
+    broken = Workload("no.such.workload", FAKE, FAKE, process_group=False, operators="")
     with pytest.raises(HarnessFailedError, match="did not start"):
         run_conformance(
-            "tests.conformance.fake_savers:save", modes=(DDP,), profile="smoke", bench=broken
+            "tests.conformance.fake_savers:save", modes=(DDP,), profile="smoke", workload=broken
         )
 
 
 def judge_one(seed: int, function: str = "save") -> Verdict:
     case = Case(DDP, world_size=2, seed=seed)
-    return replay(case, f"tests.conformance.fake_savers:{function}", bench=BENCH)
+    return replay(case, f"tests.conformance.fake_savers:{function}", workload=WORKLOAD)
 
 
 def test_a_missing_library_is_inconclusive() -> None:
@@ -124,7 +124,7 @@ def test_a_case_that_cannot_be_trained_is_the_harness_failing() -> None:
     verdict = judge_one(500)
     assert verdict.exit_code == HARNESS_FAILED
     assert {row.status for row in verdict.rows if row.mode == DDP} == {"error"}
-    assert "the fake bench is broken" in verdict.records[0].reason
+    assert "the fake workload is broken" in verdict.records[0].reason
     assert not verdict.findings
 
 
@@ -151,14 +151,14 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
             modes=(DDP,),
             profile="gate",
             progress=Interrupted(),
-            bench=BENCH,
+            workload=WORKLOAD,
         )
     assert time.monotonic() - started < 20
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("saver-conformance")]
 
 
 def test_a_judge_can_be_stopped_twice() -> None:
-    judge = Judge("tests.conformance.fake_savers:save", bench=BENCH)
+    judge = CaseRunner("tests.conformance.fake_savers:save", workload=WORKLOAD)
     judge.stop()
     judge.stop()
 

@@ -12,11 +12,11 @@ import pytest
 from saver_conformance.cases.case import Mode
 from saver_conformance.claims import check_address
 from saver_conformance.errors import UnknownSaverError
-from saver_conformance.execution.case_runner import Bench
+from saver_conformance.execution.case_runner import Workload
 from saver_conformance.processes.rank import SaverNotFoundError, find_saver
 from saver_conformance.run import run_conformance
 
-FAKE = "tests.conformance.fake_bench"
+FAKE = "tests.conformance.fake_workload"
 ROOT = Path(__file__).parents[2]
 SINGLE = Mode("full", "single")
 BROKEN = {
@@ -60,9 +60,9 @@ def test_find_saver_without_the_module_says_where_to_run() -> None:
 
 def test_run_tells_it_before_the_bench_is_imported(project: Path) -> None:
     write(project, "broken_early", "raise KeyError('x')")
-    bench = Bench("no.such.bench", FAKE, FAKE, process_group=False, operators="")
+    workload = Workload("no.such.workload", FAKE, FAKE, process_group=False, operators="")
     with pytest.raises(UnknownSaverError, match=r"KeyError: 'x'(.|\n)*broken_early\.py"):
-        run_conformance("broken_early:save", modes=[SINGLE], profile="smoke", bench=bench)
+        run_conformance("broken_early:save", modes=[SINGLE], profile="smoke", workload=workload)
 
 
 @pytest.mark.parametrize(

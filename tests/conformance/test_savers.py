@@ -100,7 +100,7 @@ def saves_of(case):
         *SHIPPING,
         Claim("a:b", modes=("lora-*", "qlora-*"), only={"names": [("default",)], "r": [4, 8]}),
         Claim("a:b", modes=("full-*",), only={"tokenizer": ["plain"], "max_shard_size": [None]}),
-        Claim("a:b", only={"occupied": ["single"]}),
+        Claim("a:b", only={"existing_save": ["single"]}),
         Claim("a:b", trainer="trl-sft"),
     ],
     ids=lambda claim: claim.name or str(claim.only),

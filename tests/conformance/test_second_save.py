@@ -9,15 +9,15 @@ from tests.conformance.test_checks import FULL, observe, save_full
 
 from saver_conformance.checks import run
 from saver_conformance.folder.layout import scan
-from saver_conformance.observation.observation import Difference, RankOutcome, Twin
+from saver_conformance.observation.observation import ControlRun, Difference, RankOutcome
 
-TWIN = replace(FULL, trial="twin")
+TWIN = replace(FULL, probe="control_run")
 NORM = "model.norm.weight"
 
 
 def judge(expected, first, second, **changes):
-    twin = Twin((RankOutcome(0, "returned"),), second, scan(second))
-    seen = replace(observe(TWIN, expected, first), twin=replace(twin, **changes))
+    control = ControlRun((RankOutcome(0, "returned"),), second, scan(second))
+    seen = replace(observe(TWIN, expected, first), control=replace(control, **changes))
     results = run(seen)
     return {
         clause: results.ran.get(clause, results.blocked.get(clause))

@@ -49,7 +49,7 @@ class SavesInSequence(RuleBasedStateMachine):
 
     def save(self, case: Case) -> None:
         """Train and save into the folder as it was left, and judge what lies there now."""
-        case = replace(case, occupied="empty", guests="none", after=self.last)
+        case = replace(case, existing_save="empty", foreign_files="none", after=self.last)
         note(case.to_json())
         saved = self.judge.save_onto(self.folder if self.last else None, case)
         assert isinstance(saved, Saved), saved.reason
@@ -100,7 +100,7 @@ def test_the_saves_before_the_last_are_judged_with_it(shared_judge):
     single = replace(make_case(SINGLE["full"], {}), after=sharded)
     # The last save finds two earlier ones, whose shards are of the same names.
     last = replace(sharded, after=single)
-    record = shared_judge.judge(last)
+    record = shared_judge.run(last)
     broken = {finding.case for finding in record.ran["FILES-005"]}
     assert single in broken
     assert record.case == last
@@ -110,12 +110,12 @@ def test_the_saves_before_the_last_are_judged_with_it(shared_judge):
 def test_an_index_with_the_bytes_of_the_one_before_is_no_stale_one(shared_judge):
     shared_judge.turn_to(REFERENCE)
     sharded = make_case(SINGLE["full"], {"max_shard_size": 20_000})
-    record = shared_judge.judge(replace(sharded, seed=1, after=sharded))
+    record = shared_judge.run(replace(sharded, seed=1, after=sharded))
     assert not [f for f in record.findings if SPEC[f.clause].level == "MUST"]
 
 
 def test_a_second_save_is_compared_in_the_folders_of_named_adapters(shared_judge):
     shared_judge.turn_to(REFERENCE)
-    values = {"names": ("style", "facts"), "trial": "twin"}
-    record = shared_judge.judge(make_case(SINGLE["lora"], values))
+    values = {"names": ("style", "facts"), "probe": "control_run"}
+    record = shared_judge.run(make_case(SINGLE["lora"], values))
     assert record.ran["PURITY-010"] == (), record.blocked

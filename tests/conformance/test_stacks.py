@@ -1,4 +1,4 @@
-"""Other trainers and other versions of libraries than the bench's own."""
+"""Other trainers and other versions of libraries than the workload's own."""
 
 from __future__ import annotations
 

@@ -76,9 +76,12 @@ def test_smoke_visits_what_the_gate_does() -> None:
         assert {case.vocabulary for case in planned} == {"same", "resized"}
         assert {case.wrapper for case in planned} >= {"none", "checkpointing", "compile"}
         assert {case.architecture for case in planned} >= {"custom"}
-        assert {case.occupied for case in planned} >= {"another"}
+        assert {case.existing_save for case in planned} >= {"another"}
         assert mode.engine == "single" or {case.nodes for case in planned} == {1, 2}
-        assert not mode.is_adapter or {case.handover for case in planned} == {"trained", "base"}
+        assert not mode.is_adapter or {case.model_argument for case in planned} == {
+            "trained",
+            "base",
+        }
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
@@ -132,7 +135,7 @@ def test_drawn_sequences_travel_as_json(case: Case) -> None:
     assert Case.from_json(case.to_json()) == case
     if case.after:
         assert case.after.mode.engine == case.mode.engine
-        assert (case.occupied, case.guests) == ("empty", "none")
+        assert (case.existing_save, case.foreign_files) == ("empty", "none")
 
 
 @given(cases(nodes=1))

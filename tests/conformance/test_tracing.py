@@ -12,7 +12,7 @@ import pytest
 
 from saver_conformance.observation.process_diff import ABSENT, Change, changes
 from saver_conformance.processes import fault_injection, strace
-from saver_conformance.processes.forked_save import Rehearsal, rehearse
+from saver_conformance.processes.forked_save import ForkedSave, save_in_fork
 from saver_conformance.processes.strace import Call, options, read_calls, spread, was_injected
 
 needs_strace = pytest.mark.skipif(not strace.is_available(), reason=strace.MISSING)
@@ -58,25 +58,27 @@ def write(path: Path, count: int = 3) -> None:
 
 def alone(folder: Path, strace: Sequence[str] = (), limit: float = 10, grace: float = 0):
     folder.mkdir(exist_ok=True)
-    return Rehearsal(strace, folder, 0, limit, grace)
+    return ForkedSave(strace, folder, 0, limit, grace)
 
 
 @needs_strace
 def test_a_rehearsal_is_traced_killed_and_failed(tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     out.mkdir()
-    assert rehearse(lambda: write(out), alone(tmp_path / "1", options(log))).status == "returned"
+    assert (
+        save_in_fork(lambda: write(out), alone(tmp_path / "1", options(log))).status == "returned"
+    )
     calls = read_calls(log, out)
     assert [call.name for call in calls] == ["openat", "write"] * 3
     for path in out.iterdir():
         path.unlink()
     kill = options(log, calls[3], "signal=KILL")
-    killed = rehearse(lambda: write(out), alone(tmp_path / "2", kill))
+    killed = save_in_fork(lambda: write(out), alone(tmp_path / "2", kill))
     assert (killed.status, killed.detail) == ("died", "killed by SIGKILL")
     assert sorted(path.name for path in out.iterdir()) == ["0", "1"]
     assert not was_injected(log, out)
     fail = options(log, calls[1], "error=ENOSPC")
-    failed = rehearse(lambda: write(out), alone(tmp_path / "3", fail))
+    failed = save_in_fork(lambda: write(out), alone(tmp_path / "3", fail))
     assert failed.status == "raised"
     assert was_injected(log, out)
     assert not was_injected(log, tmp_path / "elsewhere")
@@ -94,7 +96,7 @@ def test_a_rehearsal_is_traced_killed_and_failed(tmp_path: Path) -> None:
     ],
 )
 def test_every_end_of_a_rehearsal_is_told(save, status, said, tmp_path: Path) -> None:
-    ended = rehearse(save, alone(tmp_path, limit=0.5))
+    ended = save_in_fork(save, alone(tmp_path, limit=0.5))
     assert ended.status == status
     assert said in ended.detail
     assert (tmp_path / "failed-0").exists() == (status != "returned")
@@ -102,17 +104,17 @@ def test_every_end_of_a_rehearsal_is_told(save, status, said, tmp_path: Path) ->
 
 def test_a_rank_gets_some_grace_once_another_has_failed(tmp_path: Path) -> None:
     (tmp_path / "failed-1").touch()
-    ended = rehearse(lambda: time.sleep(60), alone(tmp_path, grace=0.1))
+    ended = save_in_fork(lambda: time.sleep(60), alone(tmp_path, grace=0.1))
     assert (ended.status, ended.detail) == (
         "hung",
         "did not return within 0.1 s after another rank failed",
     )
-    assert rehearse(lambda: time.sleep(0.2), alone(tmp_path, grace=9)).status == "returned"
+    assert save_in_fork(lambda: time.sleep(0.2), alone(tmp_path, grace=9)).status == "returned"
 
 
 def test_copies_that_do_not_find_each_other_save_nothing(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
-    ended = rehearse(saved.touch, alone(tmp_path), connect=lambda: 1 / 0)
+    ended = save_in_fork(saved.touch, alone(tmp_path), connect=lambda: 1 / 0)
     assert ended.status == "unready"
     assert "ZeroDivisionError" in ended.detail
     assert not saved.exists()
@@ -120,13 +122,13 @@ def test_copies_that_do_not_find_each_other_save_nothing(tmp_path: Path) -> None
 
 def test_a_tracer_that_does_not_attach_is_told(tmp_path: Path) -> None:
     command = ["sh", "-c", "echo not permitted >&2; exit 1"]
-    ended = rehearse(lambda: None, alone(tmp_path, command))
+    ended = save_in_fork(lambda: None, alone(tmp_path, command))
     assert (ended.status, ended.detail.strip()) == ("unready", "not permitted")
 
 
 def test_without_strace_nothing_is_disturbed(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(strace, "is_available", lambda: False)
-    crashes = fault_injection.disturb(None, "a:b", 1, tmp_path, points=1)
+    crashes = fault_injection.inject_faults(None, "a:b", 1, tmp_path, points=1)
     assert "apt-get install strace" in crashes.unavailable
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.conformance.test_pytest_plugin import BENCH
+from tests.conformance.test_pytest_plugin import WORKLOAD
 
 from saver_conformance import cli, run
 from saver_conformance.cases.case import MODES, Case, Mode
@@ -104,7 +104,7 @@ def test_replay_honours_waivers(tmp_path, monkeypatch, capsys):
     saver, case = "tests.conformance.fake_savers:does_nothing", tmp_path / "case.json"
     case.write_text(Case(SINGLE).to_json())
     monkeypatch.chdir(Path(__file__).parents[2])
-    fake = partial(run.replay, bench=BENCH)
+    fake = partial(run.replay, workload=WORKLOAD)
     monkeypatch.setattr(cli, "replay", fake)
     broken = {row.clause for row in fake(Case(SINGLE), saver).rows if row.status == "fail"}
     waivers = tmp_path / "waivers.toml"

@@ -18,7 +18,7 @@ from saver_conformance.processes import world as world_module
 from saver_conformance.processes.world import World
 
 ROOT = Path(__file__).parents[2]
-BENCH = "tests.conformance.fake_bench"
+WORKLOAD = "tests.conformance.fake_workload"
 PAIR = WorldKey("torch", 2)
 CASE = Case(Mode("full", "ddp"), world_size=2)
 
@@ -31,7 +31,7 @@ def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pair() -> Iterator[World]:
-    with World(PAIR, episode=BENCH, process_group=False) as world:
+    with World(PAIR, prepare=WORKLOAD, process_group=False) as world:
         world.join()
         yield world
 
@@ -104,7 +104,7 @@ def test_preparing_says_what_is_missing_and_what_broke(pair: World, tmp_path: Pa
         ("unavailable", "the fake library is not installed")
     ] * 2
     broken = pair.prepare(Case(CASE.mode, world_size=2, seed=500), tmp_path)
-    assert "the fake bench is broken" in broken[0].detail
+    assert "the fake workload is broken" in broken[0].detail
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_an_address_without_a_saver(pair: World, address: str) -> None:
 
 
 def test_stopping_leaves_nothing(tmp_path: Path) -> None:
-    with World(PAIR, episode=BENCH, process_group=False) as world:
+    with World(PAIR, prepare=WORKLOAD, process_group=False) as world:
         world.join()
         save(world, tmp_path, "leaves_a_child")
         pids = [*world.pids, *(int(p.read_text()) for p in (tmp_path / "out").iterdir())]
@@ -134,7 +134,7 @@ def test_ranks_end_with_a_judge_that_is_killed() -> None:
             sys.executable,
             "-c",
             "import time; from saver_conformance.processes.world import World, WorldKey;"
-            f"world = World(WorldKey('torch', 2), episode={BENCH!r}, process_group=False);"
+            f"world = World(WorldKey('torch', 2), prepare={WORKLOAD!r}, process_group=False);"
             "world.join(); print(*world.pids, world.folder, flush=True); time.sleep(600)",
         ],
         stdout=subprocess.PIPE,
@@ -188,7 +188,7 @@ def test_ranks_have_local_numbers_on_their_node(size, nodes, local):
 
 
 def test_several_ranks_join_a_process_group(tmp_path: Path) -> None:
-    with World(PAIR, episode=BENCH) as world:
+    with World(PAIR, prepare=WORKLOAD) as world:
         world.join()
         outcomes = save(world, tmp_path, "sums_over_the_group")
     assert [(outcome.status, outcome.detail) for outcome in outcomes] == [("returned", "")] * 2

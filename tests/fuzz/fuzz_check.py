@@ -46,7 +46,7 @@ def _fuzz(scratch: Path) -> None:
     def test_one(data: bytes) -> None:
         touched = hostile_folder.spoil(folder, data)
         counts["inputs"] += 1
-        counts["clean"] += hostile_folder.judge(folder, read_bytes=len(data) % 8 == 0)
+        counts["clean"] += hostile_folder.run(folder, read_bytes=len(data) % 8 == 0)
         hostile_folder.restore(folder, well, touched)
         if counts["inputs"] % 10_000 == 0:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

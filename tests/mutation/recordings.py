@@ -68,7 +68,7 @@ def recordings() -> Iterator[list[Recording]]:
             for planned in (*test_mutants.runs(), *test_oddities.runs()):
                 saver, case = planned.values
                 judge.turn_to(saver.address)
-                judge.judge(case)
+                judge.run(case)
                 found.append(Recording(saver, tuple(seen)))
                 seen.clear()
         finally:

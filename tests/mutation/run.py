@@ -29,11 +29,11 @@ from tests.mutation.recordings import Recording, recordings
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "conformance" / "saver_conformance"
-MODULES = ("checks/*.py", "disk/*.py", "deeds.py", "differing.py")
+MODULES = ("checks/*.py", "disk/*.py", "operations.py", "differing.py")
 TESTS = {
     "disk/untrusted_json.py": ("untrusted_json", "audit"),
     "disk/": ("safetensors", "directory", "audit"),
-    "deeds.py": ("deeds",),
+    "operations.py": ("operations",),
     "differing.py": ("checks",),
     "checks/crash.py": ("judgements",),
     "checks/purity.py": ("judgements", "second_save"),
@@ -41,7 +41,7 @@ TESTS = {
     "checks/": ("checks", "audit", "judgements", "second_save"),
 }
 """Names of test modules by the beginning of a module's path; the first that fits counts."""
-READERS = ("checks", "disk", "differing", "deeds")
+READERS = ("checks", "disk", "differing", "operations")
 """Modules that a check runs through; those of what it looks at stay as they are."""
 CPU_LIMIT, LIMIT = 120, 900
 """Seconds of processor time, and at all, after which a change that makes tests hang is noticed."""

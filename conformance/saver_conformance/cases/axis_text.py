@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from saver_conformance.cases.case import Adapter, Case
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ _AXES: Mapping[str, Axis] = {
         "the tokenizer that training used, `trainer.processing_class`",
         {"chat": "it has a chat template", "plain": "it has no chat template"},
     ),
-    "planted": Axis(
+    "special_values": Axis(
         "the bits of the weights",
         {
             "false": "as training left them",
@@ -111,14 +111,14 @@ _AXES: Mapping[str, Axis] = {
             "true": "two buffers are overlapping views of one storage",
         },
     ),
-    "persist": Axis(
+    "persistence_threshold": Axis(
         "which parameters ZeRO-3 leaves whole on every rank",
         {
-            "false": "none: the persistence threshold is 0",
-            "true": "small ones: DeepSpeed's default persistence threshold is kept",
+            "zero": "none: the persistence threshold is 0",
+            "default": "small ones: DeepSpeed's default persistence threshold is kept",
         },
     ),
-    "occupied": Axis(
+    "existing_save": Axis(
         "the earlier save that lies in the output folder when the saver is called",
         {
             "empty": "none",
@@ -130,7 +130,7 @@ _AXES: Mapping[str, Axis] = {
             "templates",
         },
     ),
-    "guests": Axis(
+    "foreign_files": Axis(
         "what else lies in the output folder",
         {
             "none": "nothing",
@@ -147,14 +147,16 @@ _AXES: Mapping[str, Axis] = {
             "refuses to save",
         },
     ),
-    "trial": Axis(
+    "probe": Axis(
         "what is done besides one save",
         {
             "none": "nothing",
-            "twin": "the save is made again, training goes on, and the same training without a "
+            "control_run": "the save is made again, training goes on, and the same training "
+            "without a "
             "save has to end with the same weights",
-            "crash": "saves are killed at many system calls, and others meet calls that fail",
-            "trace": "the system calls of every rank are recorded",
+            "fault_injection": "saves are killed at many system calls, and others meet calls "
+            "that fail",
+            "file_trace": "the system calls of every rank are recorded",
         },
     ),
     "vocabulary": Axis(
@@ -164,7 +166,7 @@ _AXES: Mapping[str, Axis] = {
             "resized": "special tokens were added, and rows to the embeddings with them",
         },
     ),
-    "head": Axis(
+    "tie": Axis(
         "whether the output head is tied as the configuration says",
         {
             "declared": "as `tie_word_embeddings` says",
@@ -172,7 +174,7 @@ _AXES: Mapping[str, Axis] = {
             "is broken, and one that is not declared is made",
         },
     ),
-    "handover": Axis(
+    "model_argument": Axis(
         "what the saver gets as `model`",
         {
             "trained": "the model that was trained, adapter included",
@@ -292,4 +294,4 @@ def _describe(name: str, value: Any) -> str:
 def _spell(value: Any) -> str:
     """``value`` as it stands in a case's JSON, a string without its quotes."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= MAX_LENGTH else shown(value)
+    return text if len(text) <= MAX_LENGTH else quoted(value)

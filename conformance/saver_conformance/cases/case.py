@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 Method = Literal["full", "lora", "qlora"]
 Engine = Literal["single", "ddp", "fsdp1", "fsdp2", "zero1", "zero2", "zero3"]
@@ -65,13 +65,14 @@ Architecture = Literal["llama", "llama-tied", "qwen2", "mixtral", "phi3", "custo
 Sizes = Literal["even", "odd"]
 Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
-Occupied = Literal["empty", "single", "sharded", "adapter", "another"]
-Guests = Literal["none", "strangers", "readonly", "processor"]
-Trial = Literal["none", "twin", "crash", "trace"]
+ExistingSave = Literal["empty", "single", "sharded", "adapter", "another"]
+ForeignFiles = Literal["none", "strangers", "readonly", "processor"]
+Probe = Literal["none", "control_run", "fault_injection", "file_trace"]
 Vocabulary = Literal["same", "resized"]
-Head = Literal["declared", "contrary"]
+Tie = Literal["declared", "contrary"]
+PersistenceThreshold = Literal["zero", "default"]
 Generation = Literal["sampling", "contradictory"]
-Handover = Literal["trained", "base"]
+ModelArgument = Literal["trained", "base"]
 Wrapper = Literal["none", "checkpointing", "compile", "regional"]
 TrainerName = Literal["transformers", "trl-sft", "trl-dpo"]
 
@@ -124,22 +125,27 @@ class Case:
         adapter: the adapter's shape; None for full training.
         max_shard_size: the limit in bytes of a weight file; None is the library's default.
         tokenizer: with or without a chat template.
-        planted: whether NaN payloads, -0.0, subnormals and infinities stand in the weights.
+        special_values: whether NaN payloads, -0.0, subnormals and infinities stand in the weights.
         views: ``custom`` only: whether two of its buffers are overlapping views of one storage.
-        persist: ZeRO-3 only: keep DeepSpeed's default persistence threshold instead of 0.
-        occupied: which earlier save lies in the output folder: of the same model, or ``another``
+        persistence_threshold: ZeRO-3 only: parameters up to this size stay whole on every rank.
+        existing_save: which earlier save lies in the output folder: of the same model, or
+            ``another``
             architecture's as older libraries wrote it.
-        guests: what else lies there: files that belong to no save, or, besides, write protection
+        foreign_files: what else lies there: files that belong to no save, or, besides, write
+            protection
             of everything that lies there; or configurations of processors, which no training has.
-        trial: what is done besides one save; ``twin`` saves again, trains on, and does the same
-            training once more without a save; ``crash`` first kills the save at many points,
-            and makes its system calls fail; ``trace`` records the system calls of every rank.
+        probe: what is done besides one save; ``control_run`` saves again, trains on, and does the
+            same
+            training once more without a save; ``fault_injection`` first kills the save at many
+            points, and makes its system calls fail; ``file_trace`` records the system calls of
+            every rank.
         vocabulary: ``resized`` adds special tokens to the tokenizer and rows to the embeddings.
-        head: full training only: ``contrary`` ties what the configuration declares to be untied,
+        tie: full training only: ``contrary`` ties what the configuration declares to be untied,
             and unties what it declares to be tied.
         generation: full training only: ``contradictory`` turns sampling off and keeps its settings,
             which transformers reads and uses, and refuses to write.
-        handover: what the saver gets as ``model``: the model that was trained, or, as preference
+        model_argument: what the saver gets as ``model``: the model that was trained, or, as
+            preference
             tuning does, the base model inside of it, which is not what ``trainer.model`` is.
         class_name: name of a class that the model is made a subclass as; empty keeps its own.
         wrapper: what stands around the model or its layers besides the engine: activation
@@ -160,16 +166,16 @@ class Case:
     adapter: Adapter | None = None
     max_shard_size: int | None = None
     tokenizer: Tokenizer = "chat"
-    planted: bool = False
+    special_values: bool = False
     views: bool = False
-    persist: bool = False
-    occupied: Occupied = "empty"
-    guests: Guests = "none"
-    trial: Trial = "none"
+    persistence_threshold: PersistenceThreshold = "zero"
+    existing_save: ExistingSave = "empty"
+    foreign_files: ForeignFiles = "none"
+    probe: Probe = "none"
     vocabulary: Vocabulary = "same"
-    head: Head = "declared"
+    tie: Tie = "declared"
     generation: Generation = "sampling"
-    handover: Handover = "trained"
+    model_argument: ModelArgument = "trained"
     class_name: str = ""
     wrapper: Wrapper = "none"
     trainer: TrainerName = "transformers"
@@ -191,17 +197,17 @@ class Case:
         shards, rest = divmod(self.world_size, self.replicas)
         if rest or (self.replicas > 1 and shards < 2):
             raise ValueError(f"{self.mode}: {self.replicas} replicas of {self.world_size} ranks")
-        if self.handover == "base" and self.adapter is None:
+        if self.model_argument == "base" and self.adapter is None:
             raise ValueError(f"{self.mode}: only a model with an adapter has a base inside of it")
-        if self.head == "contrary" and self.adapter is not None:
+        if self.tie == "contrary" and self.adapter is not None:
             raise ValueError(f"{self.mode}: an adapter's save does not bring the head's tie")
         if self.generation != "sampling" and self.adapter is not None:
             raise ValueError(f"{self.mode}: an adapter's save brings no settings of generation")
         if self.class_name and self.adapter is not None:
             raise ValueError(f"{self.mode}: an adapter's save does not name the model's class")
-        if self.after and (self.occupied, self.guests) != ("empty", "none"):
+        if self.after and (self.existing_save, self.foreign_files) != ("empty", "none"):
             raise ValueError(f"{self.mode}: what the folder holds is what the save before left")
-        if self.persist and self.mode.engine != "zero3":
+        if self.persistence_threshold != "zero" and self.mode.engine != "zero3":
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
 
     @property
@@ -212,7 +218,7 @@ class Case:
     @property
     def reloads_tied(self) -> bool:
         """Whether the head is the input embedding, and loading makes it so again."""
-        return self.declares_tie and self.head == "declared"
+        return self.declares_tie and self.tie == "declared"
 
     def saves(self) -> Iterator[Case]:
         """The case and those that come before it, the last save first."""
@@ -308,7 +314,7 @@ def check_value(kind: type, name: str, value: Any) -> None:
     """
     hint = get_type_hints(kind)[name]
     if not _fits(value, hint):
-        raise ValueError(f"{name}: expected {_wanted(hint)}, found {shown(value)}")
+        raise ValueError(f"{name}: expected {_wanted(hint)}, found {quoted(value)}")
 
 
 def _fits(value: Any, hint: Any) -> bool:

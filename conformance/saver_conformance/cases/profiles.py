@@ -28,43 +28,53 @@ GATE_SPREAD_DRAWS = 2
 """Derandomized draws for each mode of several ranks, on three of them and two nodes."""
 
 _SMOKE_FULL: tuple[dict[str, Any], ...] = (
-    {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded", "trial": "twin"},
+    {
+        "architecture": "llama-tied",
+        "tokenizer": "chat",
+        "existing_save": "sharded",
+        "probe": "control_run",
+    },
     {"architecture": "mixtral", "sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
-    | {"planted": True, "guests": "strangers", "wrapper": "compile"},
+    | {"special_values": True, "foreign_files": "strangers", "wrapper": "compile"},
     {"architecture": "custom", "wrapper": "checkpointing", "vocabulary": "resized"}
-    | {"occupied": "another", "guests": "processor"},
+    | {"existing_save": "another", "foreign_files": "processor"},
 )
 _SMOKE_ADAPTER: tuple[dict[str, Any], ...] = (
-    {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"}
-    | {"trial": "twin"},
-    {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "planted": True}
-    | {"modules_to_save": ("lm_head",), "guests": "strangers", "wrapper": "compile"},
+    {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "existing_save": "single"}
+    | {"probe": "control_run"},
+    {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "special_values": True}
+    | {"modules_to_save": ("lm_head",), "foreign_files": "strangers", "wrapper": "compile"},
     {"architecture": "custom", "targets": "all", "names": ("default", "style")}
-    | {"handover": "base", "wrapper": "checkpointing", "vocabulary": "resized"}
-    | {"occupied": "another", "guests": "processor"},
+    | {"model_argument": "base", "wrapper": "checkpointing", "vocabulary": "resized"}
+    | {"existing_save": "another", "foreign_files": "processor"},
 )
 SMOKE_NODES = (1, 2, 1)
 """Number of machines that the ranks of each row of ``smoke`` pretend to run on."""
 
 _FOUR_RANKS: dict[str, Any] = {"sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
-_FOUR_RANKS |= {"planted": True}
+_FOUR_RANKS |= {"special_values": True}
 _SHARDED = ("fsdp1", "fsdp2", "zero3")
 
 _SURVEY_FULL: tuple[dict[str, Any], ...] = (
-    {"architecture": "llama-tied", "tokenizer": "chat", "occupied": "sharded", "trial": "twin"},
+    {
+        "architecture": "llama-tied",
+        "tokenizer": "chat",
+        "existing_save": "sharded",
+        "probe": "control_run",
+    },
     {"architecture": "mixtral", "sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
-    | {"planted": True, "guests": "strangers"},
-    {"architecture": "qwen2", "max_shard_size": 4_000, "occupied": "single"}
+    | {"special_values": True, "foreign_files": "strangers"},
+    {"architecture": "qwen2", "max_shard_size": 4_000, "existing_save": "single"}
     | {"vocabulary": "resized"},
 )
 _SURVEY_ADAPTER: tuple[dict[str, Any], ...] = (
-    {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "occupied": "single"}
-    | {"trial": "twin"},
-    {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "planted": True}
-    | {"modules_to_save": ("lm_head",), "guests": "strangers"},
+    {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "existing_save": "single"}
+    | {"probe": "control_run"},
+    {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "special_values": True}
+    | {"modules_to_save": ("lm_head",), "foreign_files": "strangers"},
     {"targets": "embeddings", "vocabulary": "resized"},
 )
-_SURVEY_SINGLE_ADAPTER: tuple[dict[str, Any], ...] = ({"handover": "base"},)
+_SURVEY_SINGLE_ADAPTER: tuple[dict[str, Any], ...] = ({"model_argument": "base"},)
 
 
 def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
@@ -95,12 +105,12 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
 
 def _trials(mode: Mode) -> tuple[Case, ...]:
     """What ``mode`` is tried on in simple cases of their own."""
-    twin = make_case(mode, {"trial": "twin"})
+    control = make_case(mode, {"probe": "control_run"})
     earlier = "adapter" if mode.is_adapter else "single"
-    crash = make_case(mode, {"trial": "crash", "occupied": earlier})
+    crash = make_case(mode, {"probe": "fault_injection", "existing_save": earlier})
     if mode.engine == "single":
-        return (twin, crash)
-    return (twin, crash, make_case(mode, {"trial": "trace", "occupied": "sharded"}))
+        return (control, crash)
+    return (control, crash, make_case(mode, {"probe": "file_trace", "existing_save": "sharded"}))
 
 
 def _sequence(mode: Mode) -> Case:

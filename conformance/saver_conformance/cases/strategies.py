@@ -20,7 +20,7 @@ from saver_conformance.cases.case import (
     Architecture,
     Case,
     Mode,
-    Trial,
+    Probe,
 )
 from saver_conformance.cases.class_names import causal_lm_class_names, one_for_each_letter
 from saver_conformance.cases.limits import why_untrainable
@@ -31,10 +31,10 @@ AXES: Mapping[str, Sequence[Any]] = {
     "dtype": ("float32", "bfloat16", "mixed"),
     "max_shard_size": (None, 20_000, 4_000),
     "tokenizer": ("plain", "chat"),
-    "planted": (False, True),
+    "special_values": (False, True),
     "views": (False, True),
-    "occupied": ("empty", "single", "sharded", "adapter", "another"),
-    "guests": ("none", "strangers", "readonly", "processor"),
+    "existing_save": ("empty", "single", "sharded", "adapter", "another"),
+    "foreign_files": ("none", "strangers", "readonly", "processor"),
     "vocabulary": ("same", "resized"),
     "wrapper": ("none", "checkpointing", "compile", "regional"),
 }
@@ -73,7 +73,7 @@ REPLICAS = (1, 2)
 """Numbers of replicas that four ranks shard within, under FSDP2; the simplest first."""
 
 ORDINARY = 9
-"""Draws without a trial for one with each: a trial makes many saves."""
+"""Draws without a probe for one with each: a probe makes many saves."""
 
 LARGEST_SEED = 99
 """Seeds are small, so that a case stays easy to read."""
@@ -104,11 +104,11 @@ def make_case(
     """The case with ``values`` on the axes; an axis that is not named takes its simplest value.
 
     ``world_size`` and ``nodes`` are those of the modes that have several ranks, ``replicas`` those
-    of the modes that shard within replicas. ``values`` may name them too, and ``trial`` and
+    of the modes that shard within replicas. ``values`` may name them too, and ``probe`` and
     ``after``: they are no axes, because the profiles plan them apart.
     """
     row = {name: values.get(name, options[0]) for name, options in all_axes(mode).items()}
-    row |= {"trial": values.get("trial", "none"), "after": values.get("after")}
+    row |= {"probe": values.get("probe", "none"), "after": values.get("after")}
     size, spread = values.get("world_size", world_size), values.get("nodes", nodes)
     return _case(mode, row, size, spread, values.get("replicas", replicas), seed)
 
@@ -118,13 +118,13 @@ def all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
     axes = {**AXES, **(ADAPTER_AXES if mode.is_adapter else {})}
     if not mode.is_adapter:
         # Removing a prefix is easily confused with removing any of its letters.
-        axes["head"] = ("declared", "contrary")
+        axes["tie"] = ("declared", "contrary")
         axes["generation"] = ("sampling", "contradictory")
         axes["class_name"] = ("", *one_for_each_letter("FSDP"))
     if mode.is_adapter:
-        axes["handover"] = ("trained", "base")
+        axes["model_argument"] = ("trained", "base")
     if mode.engine == "zero3":
-        axes["persist"] = (False, True)
+        axes["persistence_threshold"] = ("zero", "default")
     return axes
 
 
@@ -241,7 +241,7 @@ def cases(
         value = draw(st.sampled_from(values))
         row[name] = value if is_valid({**row, name: value}, chosen) else values[0]
     if trials:
-        row["trial"] = draw(st.sampled_from((*["none"] * ORDINARY, *_trials(chosen))))
+        row["probe"] = draw(st.sampled_from((*["none"] * ORDINARY, *_probes(chosen))))
     seed = draw(st.integers(0, LARGEST_SEED))
     size = draw(st.sampled_from(WORLD_SIZES)) if world_size is None else world_size
     spread = draw(st.sampled_from(NODES)) if nodes is None else nodes
@@ -250,11 +250,15 @@ def cases(
     case = make_case(chosen, row, world_size=size, nodes=spread, replicas=replicas, seed=seed)
     # Last, and drawn in any case, so that shrinking leaves it out without a change to the rest.
     first = not draw(st.integers(0, earlier))
-    if first or (case.occupied, case.guests) != ("empty", "none"):
+    if first or (case.existing_save, case.foreign_files) != ("empty", "none"):
         return case
     before = Mode(draw(st.sampled_from(METHODS)), chosen.engine)
     return replace(case, after=draw(cases(before, size, spread, earlier=earlier - 1)))
 
 
-def _trials(mode: Mode) -> tuple[Trial, ...]:
-    return ("twin", "crash") if mode.engine == "single" else ("twin", "crash", "trace")
+def _probes(mode: Mode) -> tuple[Probe, ...]:
+    return (
+        ("control_run", "fault_injection")
+        if mode.engine == "single"
+        else ("control_run", "fault_injection", "file_trace")
+    )

@@ -11,7 +11,7 @@ from saver_conformance.checks.registry import check
 from saver_conformance.checks.wrapper_names import without_wrappers
 from saver_conformance.folder.layout import ADAPTER_CONFIG, CARD
 from saver_conformance.observation.finding import Finding
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 # Fields of adapter_config.json with a clause of their own.
 _OWN_CLAUSE = frozenset(
@@ -52,7 +52,7 @@ def config_is_readable(e: Evidence) -> Iterator[Finding]:
     found, wanted = config.get("peft_type"), e.expected.adapter.get("peft_type")
     if found != wanted:
         yield e.finding(
-            "ADAPTER-002", f"peft_type is {wanted!r}", shown(found), file=ADAPTER_CONFIG
+            "ADAPTER-002", f"peft_type is {wanted!r}", quoted(found), file=ADAPTER_CONFIG
         )
 
 
@@ -95,7 +95,7 @@ def inference_mode(e: Evidence) -> Iterator[Finding]:
         yield e.finding(
             "ADAPTER-008",
             "inference_mode is true",
-            shown(e.adapter_config.get("inference_mode")),
+            quoted(e.adapter_config.get("inference_mode")),
             file=ADAPTER_CONFIG,
         )
 
@@ -110,7 +110,7 @@ def model_card(e: Evidence) -> Iterator[Finding]:
     card = path.read_text(encoding="utf-8", errors="replace")
     if base in card:
         line = next(line for line in card.splitlines() if base in line)
-        yield e.finding("ADAPTER-009", "no path of the base model", shown(line), file=CARD)
+        yield e.finding("ADAPTER-009", "no path of the base model", quoted(line), file=CARD)
 
 
 def is_base(e: Evidence, name: str) -> bool:
@@ -138,7 +138,7 @@ def _fields(e: Evidence, clause: str, *keys: str) -> Iterator[Finding]:
             continue
         wanted, found = e.expected.adapter[key], e.adapter_config.get(key)
         if _comparable(found) != _comparable(wanted):
-            yield e.finding(clause, f"{key} is {wanted!r}", shown(found), file=ADAPTER_CONFIG)
+            yield e.finding(clause, f"{key} is {wanted!r}", quoted(found), file=ADAPTER_CONFIG)
 
 
 def _comparable(value: Any) -> Any:

@@ -8,15 +8,15 @@ from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
 from saver_conformance.observation.finding import Finding
-from saver_conformance.observation.observation import Crashes, Disturbance
+from saver_conformance.observation.observation import Crashes, Fault
 
 
-def is_disturbed(case: Case) -> bool:
+def has_faults(case: Case) -> bool:
     """Whether saves are killed and made to fail."""
-    return case.trial == "crash"
+    return case.probe == "fault_injection"
 
 
-@check("CRASH-001", when=is_disturbed)
+@check("CRASH-001", when=has_faults)
 def leaves_no_mixture(e: Evidence) -> Iterator[Finding]:
     """After a kill a loader gets the old model, or the new one, or refuses."""
     crashes = crashes_of(e)
@@ -31,7 +31,7 @@ def leaves_no_mixture(e: Evidence) -> Iterator[Finding]:
             )
 
 
-@check("CRASH-002", when=is_disturbed)
+@check("CRASH-002", when=has_faults)
 def saves_after_a_kill(e: Evidence) -> Iterator[Finding]:
     """The next save in the same folder returns, and the new model loads."""
     crashes = crashes_of(e)
@@ -46,7 +46,7 @@ def saves_after_a_kill(e: Evidence) -> Iterator[Finding]:
             yield e.finding("CRASH-002", expected, found, rank=item.rank)
 
 
-@check("CRASH-003", when=is_disturbed)
+@check("CRASH-003", when=has_faults)
 def reports_failures(e: Evidence) -> Iterator[Finding]:
     """A save that met a failing call raises, unless it saved the model nevertheless.
 
@@ -64,7 +64,7 @@ def reports_failures(e: Evidence) -> Iterator[Finding]:
             yield e.finding("CRASH-003", expected, found, rank=item.rank)
 
 
-@check("CRASH-004", when=is_disturbed)
+@check("CRASH-004", when=has_faults)
 def keeps_the_old_model(e: Evidence) -> Iterator[Finding]:
     """Where a save raised because a call failed, the earlier model loads, or the new one."""
     crashes = crashes_of(e)
@@ -79,7 +79,7 @@ def keeps_the_old_model(e: Evidence) -> Iterator[Finding]:
             )
 
 
-@check("CRASH-005", when=is_disturbed)
+@check("CRASH-005", when=has_faults)
 def tidies_up_after_failures(e: Evidence) -> Iterator[Finding]:
     """Where a save raised because a call failed, the folder has nothing temporary."""
     crashes = crashes_of(e)
@@ -87,7 +87,7 @@ def tidies_up_after_failures(e: Evidence) -> Iterator[Finding]:
         yield from _leftovers(e, "CRASH-005", item.place, item, item.state, crashes)
 
 
-@check("CRASH-006", when=is_disturbed)
+@check("CRASH-006", when=has_faults)
 def tidies_up_after_kills(e: Evidence) -> Iterator[Finding]:
     """After the next save the folder has nothing of the save that was killed."""
     crashes = crashes_of(e)
@@ -98,7 +98,7 @@ def tidies_up_after_kills(e: Evidence) -> Iterator[Finding]:
 
 
 def _leftovers(
-    e: Evidence, clause: str, place: str, item: Disturbance, state: str, crashes: Crashes
+    e: Evidence, clause: str, place: str, item: Fault, state: str, crashes: Crashes
 ) -> Iterator[Finding]:
     known = crashes.files["old"] | crashes.files["new"]
     if strange := sorted(crashes.files[state] - known):
@@ -125,24 +125,24 @@ def crashes_of(e: Evidence) -> Crashes:
     return crashes
 
 
-def _kills(crashes: Crashes) -> tuple[Disturbance, ...]:
-    return _some(tuple(item for item in crashes.disturbances if item.kind == "kill"))
+def _kills(crashes: Crashes) -> tuple[Fault, ...]:
+    return _some(tuple(item for item in crashes.faults if item.kind == "kill"))
 
 
-def failures_of(crashes: Crashes) -> tuple[Disturbance, ...]:
+def failures_of(crashes: Crashes) -> tuple[Fault, ...]:
     """The saves in which a call failed.
 
     Raises:
         BlockedError: there are none.
     """
-    return _some(tuple(item for item in crashes.disturbances if item.kind != "kill"))
+    return _some(tuple(item for item in crashes.faults if item.kind != "kill"))
 
 
-def _raised(crashes: Crashes) -> tuple[Disturbance, ...]:
+def _raised(crashes: Crashes) -> tuple[Fault, ...]:
     return tuple(item for item in failures_of(crashes) if item.has_raised)
 
 
-def _some(disturbances: tuple[Disturbance, ...]) -> tuple[Disturbance, ...]:
-    if not disturbances:
+def _some(faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
+    if not faults:
         raise BlockedError("no call came again when it was to be disturbed")
-    return disturbances
+    return faults

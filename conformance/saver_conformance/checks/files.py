@@ -28,7 +28,7 @@ from saver_conformance.folder.layout import (
 )
 from saver_conformance.observation.finding import Finding
 from saver_conformance.observation.observation import Entry
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 _SHOWN_PATHS = 20
 
@@ -55,19 +55,21 @@ _LEFTOVERS = (
 
 
 def _has_earlier_weights(case: Case) -> bool:
-    return case.occupied != "empty" or case.after is not None
+    return case.existing_save != "empty" or case.after is not None
 
 
 def _has_earlier_adapter(case: Case) -> bool:
-    return case.occupied == "adapter" or (case.after is not None and case.after.mode.is_adapter)
+    return case.existing_save == "adapter" or (
+        case.after is not None and case.after.mode.is_adapter
+    )
 
 
 def _has_strangers(case: Case) -> bool:
-    return case.guests in ("strangers", "readonly")
+    return case.foreign_files in ("strangers", "readonly")
 
 
 def _has_processor(case: Case) -> bool:
-    return case.guests == "processor"
+    return case.foreign_files == "processor"
 
 
 def _has_whole_model(case: Case) -> bool:
@@ -76,7 +78,7 @@ def _has_whole_model(case: Case) -> bool:
         if not earlier.mode.is_adapter:
             return True
         earlier = earlier.after
-    return case.occupied in ("single", "sharded", "another")
+    return case.existing_save in ("single", "sharded", "another")
 
 
 @check("FILES-001")
@@ -165,7 +167,7 @@ def no_foreign_chat_template(e: Evidence) -> Iterator[Finding]:
     except UnreadableJsonError:
         return  # META-007 has it
     if template is not None:
-        yield e.finding("FILES-007", "no chat_template", shown(template), file=TOKENIZER_CONFIG)
+        yield e.finding("FILES-007", "no chat_template", quoted(template), file=TOKENIZER_CONFIG)
 
 
 @check("FILES-008", when=_has_strangers)

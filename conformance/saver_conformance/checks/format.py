@@ -11,7 +11,7 @@ from saver_conformance.checks.registry import check
 from saver_conformance.folder.layout import INDEX, Index, layout_of
 from saver_conformance.folder.safetensors import Header
 from saver_conformance.observation.finding import Finding
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 _ALIGNMENT = 8
 
@@ -37,7 +37,9 @@ def metadata(e: Evidence) -> Iterator[Finding]:
     """Metadata, where there is some, says ``pt``."""
     for file, parsed in e.headers.items():
         if parsed.metadata and parsed.metadata.get("format") != "pt":
-            yield e.finding("FORMAT-003", "format is 'pt'", shown(dict(parsed.metadata)), file=file)
+            yield e.finding(
+                "FORMAT-003", "format is 'pt'", quoted(dict(parsed.metadata)), file=file
+            )
 
 
 @check("FORMAT-004")
@@ -134,7 +136,9 @@ def metadata_is_there(e: Evidence) -> Iterator[Finding]:
     """The metadata says ``pt``."""
     for file, parsed in e.headers.items():
         if parsed.metadata.get("format") != "pt":
-            yield e.finding("FORMAT-010", "format is 'pt'", shown(dict(parsed.metadata)), file=file)
+            yield e.finding(
+                "FORMAT-010", "format is 'pt'", quoted(dict(parsed.metadata)), file=file
+            )
 
 
 def _shards(e: Evidence) -> dict[str, Header]:
@@ -172,4 +176,4 @@ def _total(e: Evidence, clause: str, key: str, right: int) -> Iterator[Finding]:
         return
     found = _index(e).metadata.get(key)
     if type(found) is not int or found != right:
-        yield e.finding(clause, f"{key} is {right}", shown(found), file=INDEX)
+        yield e.finding(clause, f"{key} is {right}", quoted(found), file=INDEX)

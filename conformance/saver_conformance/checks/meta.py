@@ -18,7 +18,7 @@ from saver_conformance.folder.layout import (
     read_json_object,
 )
 from saver_conformance.observation.finding import Finding
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 # Fields of config.json with a clause of their own.
 _OWN_CLAUSE = frozenset({"model_type", "architectures", "dtype", "torch_dtype", "vocab_size"})
@@ -64,7 +64,7 @@ def dtype(e: Evidence) -> Iterator[Finding]:
         if key in e.config:
             if e.config[key] != wanted:
                 yield e.finding(
-                    "META-003", f"{key} is {wanted!r}", shown(e.config[key]), file=CONFIG
+                    "META-003", f"{key} is {wanted!r}", quoted(e.config[key]), file=CONFIG
                 )
             return
     yield e.finding("META-003", f"dtype is {wanted!r}", "no dtype", file=CONFIG)
@@ -94,7 +94,7 @@ def generation_config(e: Evidence) -> Iterator[Finding]:
         return
     for key, wanted in e.expected.generation.items():
         if saved.get(key) != wanted:
-            found = shown(saved[key]) if key in saved else f"no {key}"
+            found = quoted(saved[key]) if key in saved else f"no {key}"
             yield e.finding("META-006", f"{key} is {wanted!r}", found, file=GENERATION_CONFIG)
 
 
@@ -118,8 +118,8 @@ def tokenizer(e: Evidence) -> Iterator[Finding]:
         token = differing[0]
         yield e.finding(
             "META-007",
-            f"{len(wanted)} tokens, {shown(token)} with id {wanted.get(token)}",
-            f"{len(saved)} tokens, {shown(token)} with id {shown(saved.get(token))}; "
+            f"{len(wanted)} tokens, {quoted(token)} with id {wanted.get(token)}",
+            f"{len(saved)} tokens, {quoted(token)} with id {quoted(saved.get(token))}; "
             f"{len(differing)} tokens differ",
             file=TOKENIZER,
         )
@@ -140,7 +140,7 @@ def chat_template(e: Evidence) -> Iterator[Finding]:
         except UnreadableJsonError as error:
             raise BlockedError(str(error)) from error
     if found != wanted:
-        yield e.finding("META-008", f"the template {wanted!r}", shown(found), file=file)
+        yield e.finding("META-008", f"the template {wanted!r}", quoted(found), file=file)
 
 
 @check("META-009")
@@ -150,7 +150,7 @@ def no_local_path(e: Evidence) -> Iterator[Finding]:
         yield e.finding(
             "META-009",
             "no _name_or_path",
-            f"_name_or_path is {shown(e.config['_name_or_path'])}",
+            f"_name_or_path is {quoted(e.config['_name_or_path'])}",
             file=CONFIG,
         )
 
@@ -162,7 +162,7 @@ def _field(e: Evidence, clause: str, config: Mapping[str, Any], key: str) -> Ite
     if key not in config:
         yield e.finding(clause, f"{key} is {wanted!r}", f"no {key}", file=CONFIG)
     elif config[key] != wanted:
-        yield e.finding(clause, f"{key} is {wanted!r}", shown(config[key]), file=CONFIG)
+        yield e.finding(clause, f"{key} is {wanted!r}", quoted(config[key]), file=CONFIG)
 
 
 def _vocabulary(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,15 +11,15 @@ from saver_conformance.checks.registry import check
 from saver_conformance.folder.layout import read_weights
 from saver_conformance.folder.safetensors import read_tensor
 from saver_conformance.observation.finding import Finding
-from saver_conformance.observation.observation import Entry, Twin
+from saver_conformance.observation.observation import ControlRun, Entry
 from saver_conformance.observation.tensor_diff import compare
 
 SHOWN = 8
 """Changes of one kind on one rank that are reported one by one."""
 
 
-def _has_twin(case: Case) -> bool:
-    return case.trial == "twin"
+def _has_control(case: Case) -> bool:
+    return case.probe == "control_run"
 
 
 @check("PURITY-001")
@@ -76,11 +76,11 @@ def keeps_environment(e: Evidence) -> Iterator[Finding]:
     return _unchanged(e, "PURITY-009", "environment")
 
 
-@check("PURITY-010", when=_has_twin)
+@check("PURITY-010", when=_has_control)
 def saves_the_same_weights_again(e: Evidence) -> Iterator[Finding]:
     """The second save returned, and holds each tensor with the same bits."""
-    twin = _twin(e)
-    for outcome in twin.outcomes:
+    control = _control(e)
+    for outcome in control.outcomes:
         if outcome.status != "returned":
             yield e.finding(
                 "PURITY-010",
@@ -90,7 +90,7 @@ def saves_the_same_weights_again(e: Evidence) -> Iterator[Finding]:
             )
             return
     for place in e.places:
-        yield from _differences_of_second_save(place, twin.folder / place.expected.folder)
+        yield from _differences_of_second_save(place, control.folder / place.expected.folder)
 
 
 def _differences_of_second_save(e: Evidence, folder: Path) -> Iterator[Finding]:
@@ -112,12 +112,12 @@ def _differences_of_second_save(e: Evidence, folder: Path) -> Iterator[Finding]:
             yield e.difference("PURITY-010", "the bits of the first save", difference, file=file)
 
 
-@check("PURITY-011", when=_has_twin)
+@check("PURITY-011", when=_has_control)
 def saves_the_same_bytes_again(e: Evidence) -> Iterator[Finding]:
     """The second save made the same files with the same bytes."""
-    twin = _returned_twin(e)
-    for path in sorted({*e.after, *twin.files}):
-        first, second = e.after.get(path), twin.files.get(path)
+    control = _returned_control(e)
+    for path in sorted({*e.after, *control.files}):
+        first, second = e.after.get(path), control.files.get(path)
         if first != second:
             yield e.finding(
                 "PURITY-011",
@@ -127,14 +127,14 @@ def saves_the_same_bytes_again(e: Evidence) -> Iterator[Finding]:
             )
 
 
-@check("PURITY-012", when=_has_twin)
+@check("PURITY-012", when=_has_control)
 def trains_on_alike(e: Evidence) -> Iterator[Finding]:
     """One more step makes the weights that it makes where nothing was saved."""
-    twin = _returned_twin(e)
-    if twin.step_error:
-        yield e.finding("PURITY-012", "training goes on after the save", twin.step_error)
-    for difference in twin.differences:
-        yield e.difference("PURITY-012", "the bits of the unsaved twin after a step", difference)
+    control = _returned_control(e)
+    if control.step_error:
+        yield e.finding("PURITY-012", "training goes on after the save", control.step_error)
+    for difference in control.differences:
+        yield e.difference("PURITY-012", "the bits of the unsaved control after a step", difference)
 
 
 def _unchanged(e: Evidence, clause: str, area: str) -> Iterator[Finding]:
@@ -155,18 +155,18 @@ def _unchanged(e: Evidence, clause: str, area: str) -> Iterator[Finding]:
             )
 
 
-def _twin(e: Evidence) -> Twin:
-    if e.observation.twin is None:
+def _control(e: Evidence) -> ControlRun:
+    if e.observation.control is None:
         raise BlockedError("the save left no folder, so nothing was saved again")
-    return e.observation.twin
+    return e.observation.control
 
 
-def _returned_twin(e: Evidence) -> Twin:
-    twin = _twin(e)
-    for outcome in twin.outcomes:
+def _returned_control(e: Evidence) -> ControlRun:
+    control = _control(e)
+    for outcome in control.outcomes:
         if outcome.status != "returned":
             raise BlockedError(f"rank {outcome.rank} {outcome.status} in the second save")
-    return twin
+    return control
 
 
 def _describe(entry: Entry | None) -> str:

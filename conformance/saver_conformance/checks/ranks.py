@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from saver_conformance.cases.case import Case
-from saver_conformance.checks.crash import crashes_of, failures_of, is_disturbed
+from saver_conformance.checks.crash import crashes_of, failures_of, has_faults
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
 from saver_conformance.observation.file_operation import conflicts
@@ -38,7 +38,7 @@ def does_not_die(e: Evidence) -> Iterator[Finding]:
 
 
 def _is_traced(case: Case) -> bool:
-    return case.trial == "trace"
+    return case.probe == "file_trace"
 
 
 @check("RANKS-004", when=_is_traced)
@@ -46,20 +46,20 @@ def has_one_writer(e: Evidence) -> Iterator[Finding]:
     """No two ranks write one byte, or create, truncate, rename or remove one file."""
     if e.observation.untraced:
         raise BlockedError(e.observation.untraced)
-    if not any(e.observation.deeds):
+    if not any(e.observation.operations):
         raise BlockedError("strace saw nobody do anything to a file")
-    for first, second, deed in conflicts(e.observation.deeds):
+    for first, second, operation in conflicts(e.observation.operations):
         yield e.finding(
             "RANKS-004",
             "one rank alone does this to a file, or to a byte of it",
-            f"rank {first} and rank {second}: both {deed.what.removesuffix('s')} it",
-            file=Path(deed.path).relative_to(e.folder).as_posix(),
+            f"rank {first} and rank {second}: both {operation.what.removesuffix('s')} it",
+            file=Path(operation.path).relative_to(e.folder).as_posix(),
             rank=second,
-            offset=deed.start if deed.what == "writes" else None,
+            offset=operation.start if operation.what == "writes" else None,
         )
 
 
-@check("RANKS-005", when=is_disturbed)
+@check("RANKS-005", when=has_faults)
 def fails_on_all_ranks(e: Evidence) -> Iterator[Finding]:
     """Where a call failed on one rank, every rank raised, or every rank returned."""
     for item in failures_of(crashes_of(e)):

@@ -16,7 +16,7 @@ def _is_tied(case: Case) -> bool:
 
 def _compares_logits(case: Case) -> bool:
     """NaN and infinities make every logit NaN; a mixed model does not run without autocast."""
-    return not case.planted and (case.mode.is_adapter or case.dtype != "mixed")
+    return not case.special_values and (case.mode.is_adapter or case.dtype != "mixed")
 
 
 @check("RELOAD-001")
@@ -59,7 +59,7 @@ def still_tied(e: Evidence) -> Iterator[Finding]:
 
 @check("RELOAD-006", when=_compares_logits)
 def same_logits(e: Evidence) -> Iterator[Finding]:
-    """The logits are those of a twin with the snapshot's weights."""
+    """The logits are those of a control with the snapshot's weights."""
     if e.reloaded.logits is None:
         raise BlockedError("the logits were not compared")
     if not e.reloaded.logits:

@@ -1,4 +1,4 @@
-"""The judge: has a case trained and saved by a world, reloads it, and runs the checks."""
+"""Has a case trained and saved by a world, reloads it, and runs the checks."""
 
 from __future__ import annotations
 
@@ -25,20 +25,25 @@ from saver_conformance.execution.kept_output import AFTER, BEFORE, KeptOutput
 from saver_conformance.execution.progress import Progress, Silent
 from saver_conformance.execution.timing import Stopwatch
 from saver_conformance.folder.layout import scan
-from saver_conformance.observation.file_operation import Deed
+from saver_conformance.observation.file_operation import FileOperation
 from saver_conformance.observation.observation import (
+    ControlRun,
     Crashes,
     Entry,
     Observation,
     RankOutcome,
-    Twin,
     failed,
 )
 from saver_conformance.observation.process_diff import Change
 from saver_conformance.processes import interrupts
-from saver_conformance.processes.control_run import go_on
+from saver_conformance.processes.control_run import run_control
 from saver_conformance.processes.devices import count_accelerators
-from saver_conformance.processes.fault_injection import CRASH_POINTS, STATES, disturb, files_of
+from saver_conformance.processes.fault_injection import (
+    CRASH_POINTS,
+    STATES,
+    files_of,
+    inject_faults,
+)
 from saver_conformance.processes.file_trace import Tracers
 from saver_conformance.processes.operators import run_operators
 from saver_conformance.processes.output_lines import Listener
@@ -53,19 +58,19 @@ MAX_RANKS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """Modules that train and reload; other ones than the default serve tests of the judge.
+class Workload:
+    """Modules that train and reload; other ones than the default serve tests of the runner.
 
     Attributes:
-        episode: has ``prepare(case, folder)``, called on every rank.
-        expectation: has ``read(folder)``, called by the judge.
+        prepare: has ``prepare(case, folder)``, called on every rank.
+        expectation: has ``read(folder)``, called by the suite.
         reload: has ``reload(case, folder)``, called in a fresh process.
         process_group: whether worlds of several ranks join a process group.
         operators: is run, as a program, before the first world of a DeepSpeed engine starts; empty
             for none.
     """
 
-    episode: str = "saver_conformance.workload.prepare"
+    prepare: str = "saver_conformance.workload.prepare"
     expectation: str = "saver_conformance.workload.expectation"
     reload: str = "saver_conformance.workload.reload"
     process_group: bool = True
@@ -84,10 +89,10 @@ class Saved:
         outcomes: how the saver ended on each rank.
         started: when training began, on the monotonic clock.
         changes: for each rank what the save changed in its process; None when a rank failed.
-        twin: None when the case asks for none, or when a rank failed.
+        control: None when the case asks for none, or when a rank failed.
         crashes: None when the case asks for none.
         untraced: why the ranks were not traced.
-        deeds: for each rank what it did to files.
+        operations: for each rank what it did to files.
         earlier: the save into the same folder before this one, if the case has one.
         used: whether it was made by ranks on which the saver had raised before; what it left on
             them may be what is seen.
@@ -100,10 +105,10 @@ class Saved:
     outcomes: tuple[RankOutcome, ...]
     started: float
     changes: tuple[tuple[Change, ...], ...] | None
-    twin: Twin | None
+    control: ControlRun | None
     crashes: Crashes | None
     untraced: str = ""
-    deeds: tuple[tuple[Deed, ...], ...] = ()
+    operations: tuple[tuple[FileOperation, ...], ...] = ()
     earlier: Saved | None = None
     used: bool = False
 
@@ -118,7 +123,7 @@ class Saved:
         return self.used or (self.earlier is not None and self.earlier.is_doubtful)
 
 
-class Judge:
+class CaseRunner:
     """Worlds, a reloader and a scratch folder, from the first case to the last.
 
     Create and use it in one thread that outlives it: the kernel ends the ranks with the thread
@@ -129,20 +134,20 @@ class Judge:
         self,
         saver: str,
         *,
-        bench: Bench | None = None,
+        workload: Workload | None = None,
         save_limit: float = SAVE_LIMIT,
         crash_points: int = CRASH_POINTS,
         progress: Progress | None = None,
         listen: Listener | None = None,
         keep: KeptOutput | None = None,
     ) -> None:
-        """Judge the saver at the address ``saver``; nothing is started yet."""
+        """CaseRunner the saver at the address ``saver``; nothing is started yet."""
         self._saver = saver
         self._progress = progress or Silent()
         self._listen = listen
         self._keep = keep
         self._crash_points = crash_points
-        self._bench = bench or Bench()
+        self._workload = workload or Workload()
         self._save_limit = save_limit
         with interrupts.held():
             self._scratch = Path(tempfile.mkdtemp(prefix="saver-conformance-"))
@@ -152,7 +157,7 @@ class Judge:
         self._confirmed: set[tuple[Mode, Hashable]] = set()
         self._operators: set[bool] = set()
         try:
-            self._reloader = Reloader(self._bench.reload, self._scratch)
+            self._reloader = Reloader(self._workload.reload, self._scratch)
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise
@@ -174,7 +179,7 @@ class Judge:
             self._worlds.clear()
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def judge(self, case: Case) -> CaseRecord:
+    def run(self, case: Case) -> CaseRecord:
         """Train, save, reload and check one case."""
         saved = self.save(case)
         return saved if isinstance(saved, CaseRecord) else self.confirm(saved, self.inspect(saved))
@@ -192,7 +197,7 @@ class Judge:
             self._confirmed |= found
         elif record.status == "error" or not found <= self._confirmed:
             self._discard(_key_of(record.case))
-            return self.judge(record.case)
+            return self.run(record.case)
         return record
 
     def make_ready(self, case: Case) -> None:
@@ -212,8 +217,8 @@ class Judge:
             with interrupts.held():
                 world = self._worlds[key] = World(
                     key,
-                    episode=self._bench.episode,
-                    process_group=self._bench.process_group,
+                    prepare=self._workload.prepare,
+                    process_group=self._workload.process_group,
                     scratch=self._scratch,
                 )
             # First, so that a saver that cannot be imported is told at once.
@@ -270,7 +275,7 @@ class Judge:
         if isinstance(saved, CaseRecord):
             return None
         known = saved.failure is None or (case.mode, saved.failure.name) in self._confirmed
-        if known and not (saved.twin and failed(saved.twin.outcomes)):
+        if known and not (saved.control and failed(saved.control.outcomes)):
             return replace(saved, used=True)
         shutil.rmtree(saved.folder, ignore_errors=True)
         return None
@@ -289,13 +294,13 @@ class Judge:
         output = folder / "out"
         self._keep_copy(output, BEFORE)
         before, crashes = _scan(output), None
-        if case.trial == "crash":
+        if case.probe == "fault_injection":
             with time_of("crash"):
-                crashes = disturb(
+                crashes = inject_faults(
                     world, self._saver, self._save_limit, folder, points=self._crash_points
                 )
         tracers = Tracers(world.pids, folder)
-        untraced = tracers.attach() if case.trial == "trace" else "the case asks for no trace"
+        untraced = tracers.attach() if case.probe == "file_trace" else "the case asks for no trace"
         with time_of("save"):
             outcomes = world.save(self._saver, self._save_limit, self._listen)
         tracers.detach()
@@ -314,20 +319,20 @@ class Judge:
             )
         self._keep_copy(output, AFTER)
         with time_of("compare"):
-            after, changes, twin = _scan(output), _read_changes(world.compare()), None
-        if case.trial == "twin" and output.is_dir():
+            after, changes, control = _scan(output), _read_changes(world.compare()), None
+        if case.probe == "control_run" and output.is_dir():
             with time_of("go on"):
-                twin = go_on(world, self._saver, self._save_limit, case, folder)
-        spoilt = _is_spoilt(changes) or (twin is not None and failed(twin.outcomes))
+                control = run_control(world, self._saver, self._save_limit, case, folder)
+        spoilt = _is_spoilt(changes) or (control is not None and failed(control.outcomes))
         with time_of("end"):
             reusable = not spoilt and world.close()
         if not reusable:
             self._discard(key)  # else the next case would train under what this save left
-        deeds = () if untraced else tracers.read(output)
+        operations = () if untraced else tracers.read(output)
         return Saved(
-            *(case, folder, before, after, outcomes, started, changes, twin, crashes),
+            *(case, folder, before, after, outcomes, started, changes, control, crashes),
             untraced=untraced,
-            deeds=deeds,
+            operations=operations,
         )
 
     def _is_usable(self, world: World, outcomes: Sequence[RankOutcome]) -> bool:
@@ -351,9 +356,9 @@ class Judge:
     def _build_operators(self, key: WorldKey) -> None:
         """Have what DeepSpeed would compile in the ranks compiled, once."""
         cpu = count_accelerators() < key.size
-        if key.family != "deepspeed" or cpu in self._operators or not self._bench.operators:
+        if key.family != "deepspeed" or cpu in self._operators or not self._workload.operators:
             return
-        run_operators(self._bench.operators, self._progress.note, self._scratch, cpu=cpu)
+        run_operators(self._workload.operators, self._progress.note, self._scratch, cpu=cpu)
         self._operators.add(cpu)
 
     def inspect(self, saved: Saved) -> CaseRecord:
@@ -371,7 +376,7 @@ class Judge:
         time_of = partial(self.stopwatch.time, case.mode.engine)
         try:
             with time_of("read"):
-                expected = import_module(self._bench.expectation).read(saved.folder)
+                expected = import_module(self._workload.expectation).read(saved.folder)
             with time_of("reload"):
                 reload = (
                     None if failed(saved.outcomes) else self._reloader.reload(case, saved.folder)
@@ -387,10 +392,10 @@ class Judge:
                 umask=_read_umask(),
                 reload=reload,
                 changes=saved.changes,
-                twin=saved.twin,
+                control=saved.control,
                 crashes=crashes,
                 untraced=saved.untraced,
-                deeds=saved.deeds,
+                operations=saved.operations,
             )
             with time_of("check"):
                 results = checks.run(observation)

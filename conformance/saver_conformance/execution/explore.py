@@ -35,20 +35,20 @@ class Exploration:
 
     def __init__(
         self,
-        judge: Callable[[Case], CaseRecord],
+        run: Callable[[Case], CaseRecord],
         modes: Sequence[Mode],
         waived: Collection[tuple[str, str]] = (),
     ) -> None:
         """Explore.
 
         Args:
-            judge: trains, saves and checks one case.
+            run: trains, saves and checks one case.
             modes: the modes to draw from.
             waived: clauses that may be broken, each with the name of a mode.
         """
         self.records: dict[Case, CaseRecord] = {}
         self.smallest: Case | None = None
-        self._judge = judge
+        self._run = run
         self._modes = tuple(modes)
         self._waived = frozenset(waived)
         self._clause = ""
@@ -113,7 +113,7 @@ class Exploration:
 
     def _try(self, case: Case) -> None:
         if case not in self.records:
-            self.records[case] = self._judge(case)
+            self.records[case] = self._run(case)
         broken = [
             finding.clause
             for finding in self.records[case].findings

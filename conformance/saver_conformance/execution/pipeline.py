@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from saver_conformance import checks
 from saver_conformance.cases.case import Case, Engine, Mode
-from saver_conformance.execution.case_runner import Judge, Saved
+from saver_conformance.execution.case_runner import CaseRunner, Saved
 from saver_conformance.execution.progress import Progress
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.time_limit import PERIOD
@@ -35,8 +35,8 @@ Waiting = deque[tuple[Saved, Future[CaseRecord]]]
 class Pipeline:
     """Runs planned cases and keeps the time of each engine."""
 
-    def __init__(self, judge: Judge, progress: Progress) -> None:
-        self._judge = judge
+    def __init__(self, runner: CaseRunner, progress: Progress) -> None:
+        self._runner = runner
         self._progress = progress
         self._records: dict[Case, CaseRecord] = {}
         self._ruined: defaultdict[Mode, list[FailedSave]] = defaultdict(list)
@@ -50,7 +50,7 @@ class Pipeline:
     def paces(self) -> tuple[Pace, ...]:
         """How fast each engine's cases went."""
         return tuple(
-            Pace(engine, count, self._seconds[engine], self._judge.stopwatch.seconds(engine))
+            Pace(engine, count, self._seconds[engine], self._runner.stopwatch.seconds(engine))
             for engine, count in self._checked.items()
         )
 
@@ -66,7 +66,7 @@ class Pipeline:
             except BaseException as error:
                 with interrupts.held():
                     done = [pair for pair in waiting if pair[1].done()]
-                    self._judge.stop()  # else the pool would wait for reloads in progress
+                    self._runner.stop()  # else the pool would wait for reloads in progress
                     pool.shutdown(cancel_futures=True)
                 if not isinstance(error, KeyboardInterrupt):
                     raise
@@ -109,15 +109,15 @@ class Pipeline:
             return
         self._progress.train(case)
         asked = time.monotonic()
-        self._judge.make_ready(case)
+        self._runner.make_ready(case)
         # The start of a world is no time of its cases.
         self._seconds[case.mode.engine] -= time.monotonic() - asked
-        saved = self._judge.save(case)
+        saved = self._runner.save(case)
         self._remember(saved)
         if isinstance(saved, CaseRecord):
             self._finish(saved)
             return
-        waiting.append((saved, pool.submit(self._judge.inspect, saved)))
+        waiting.append((saved, pool.submit(self._runner.inspect, saved)))
 
     @contextmanager
     def _clock(self, engine: Engine) -> Iterator[None]:
@@ -136,7 +136,7 @@ class Pipeline:
         while not checked.done():
             interrupts.check()
             wait([checked], PERIOD)
-        record = self._judge.confirm(saved, checked.result())
+        record = self._runner.confirm(saved, checked.result())
         if record.status == "run":
             self._checked[record.case.mode.engine] += 1
         self._finish(record)

@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn
 from saver_conformance.folder.regular_file import opened
 from saver_conformance.folder.untrusted_json import UntrustedJsonError, parse_object
 from saver_conformance.observation.observation import Tensor
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 # Bits of one element, by safetensors' name of the type.
 DTYPE_BITS: Mapping[str, int] = {
@@ -154,7 +154,7 @@ def read_tensor(path: Path, header: Header, name: str) -> Tensor:
     """Read one tensor of the file at ``path``, whose header is ``header``.
 
     The bytes are read rather than mapped: a saver's process that is still alive can truncate a
-    file, and touching a mapped page that is gone would kill the judge.
+    file, and touching a mapped page that is gone would kill the process.
 
     Raises:
         SafetensorsError: the file has become shorter since the header was read.
@@ -252,7 +252,7 @@ def _metadata(path: Path, plain: Any) -> dict[str, str]:
 
 def _span(path: Path, name: str, plain: Any) -> Span:
     def reject(reason: str) -> NoReturn:
-        _reject(path, _LENGTH_BYTES, "header", f"tensor {shown(name)}: {reason}")
+        _reject(path, _LENGTH_BYTES, "header", f"tensor {quoted(name)}: {reason}")
 
     try:
         name.encode()
@@ -262,7 +262,7 @@ def _span(path: Path, name: str, plain: Any) -> Span:
         reject("expected an object with dtype, shape and data_offsets")
     dtype, shape, offsets = plain["dtype"], plain["shape"], plain["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        reject(f"unknown dtype {shown(dtype)}")
+        reject(f"unknown dtype {quoted(dtype)}")
     if not isinstance(shape, list) or not all(_is_size(size) for size in shape):
         reject("the shape is no list of unsigned 64-bit integers")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
@@ -279,7 +279,7 @@ def _require_tiling(path: Path, tensors: Mapping[str, Span], data_start: int, si
     covered = 0
 
     def reject(name: str, reason: str, kind: str = "") -> NoReturn:
-        _reject(path, data_start + covered, "tiling", f"{kind}tensor {shown(name)} {reason}")
+        _reject(path, data_start + covered, "tiling", f"{kind}tensor {quoted(name)} {reason}")
 
     for name, span in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if span.end < span.begin:
@@ -292,7 +292,7 @@ def _require_tiling(path: Path, tensors: Mapping[str, Span], data_start: int, si
         except ValueError as error:
             reject(name, f"does not fit its bytes: {error}")
         if span.nbytes != needed:
-            what = f"{span.dtype}{shown(list(span.shape))}"
+            what = f"{span.dtype}{quoted(list(span.shape))}"
             reject(name, f"has {span.nbytes} bytes, {what} needs {needed}")
         covered = span.end
     if data_start + covered != size:

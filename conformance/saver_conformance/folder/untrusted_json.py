@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 MAX_VALUES = 10_000_000
 """A million tensors in one file; a short text can ask for many times its length in objects."""
@@ -70,7 +70,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for key, _ in pairs:
             if key in seen:
                 raise UntrustedJsonError(
-                    f"is ambiguous: the key {shown(key)} stands twice in an object"
+                    f"is ambiguous: the key {quoted(key)} stands twice in an object"
                 )
             seen.add(key)
     return plain

@@ -13,7 +13,7 @@ from saver_conformance.folder_check import lora
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
 from saver_conformance.observation.finding import Finding
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 _PROMPTS = frozenset({"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"})
 _PROMPT = "prompt_embeddings"
@@ -60,7 +60,7 @@ def config_is_readable(folder: Folder) -> Iterator[Finding | Remark]:
         return
     if not isinstance(found, str):
         expected = "peft_type is a name"
-        yield folder.finding("ADAPTER-002", expected, shown(found), file=ADAPTER_CONFIG)
+        yield folder.finding("ADAPTER-002", expected, quoted(found), file=ADAPTER_CONFIG)
 
 
 @folder_check("ADAPTER-003", reads_weights=True)
@@ -70,7 +70,7 @@ def ranks_are_kept(folder: Folder) -> Iterator[Finding | Remark]:
     if not lora.is_lora(config):
         return
     if not lora.is_rank(config.get("r", lora.DEFAULT_RANK)):
-        found = shown(config["r"])
+        found = quoted(config["r"])
         yield folder.finding("ADAPTER-003", "r is a number above 0", found, file=ADAPTER_CONFIG)
         return
     ranks = lora.Ranks.of(config)
@@ -79,7 +79,7 @@ def ranks_are_kept(folder: Folder) -> Iterator[Finding | Remark]:
         if a is None or b is None or len(a.shape) < 2 or len(b.shape) < 2 or 0 in a.shape:
             continue  # TENSOR-001 and TENSOR-004 have it
         wanted = ranks.rank(path)
-        found = f"{shown(list(a.shape))} and {shown(list(b.shape))}"
+        found = f"{quoted(list(a.shape))} and {quoted(list(b.shape))}"
         if a.shape[0] != b.shape[1]:
             yield _unlike(folder, module, "two matrices of one rank", found)
         elif wanted is not None and a.shape[0] != wanted:
@@ -100,7 +100,7 @@ def targets(folder: Folder) -> Iterator[Finding | Remark]:
     if not named or config.get("target_parameters") or config.get("ensure_weight_tying"):
         return  # adapt modules that are no targets
     known = {name for name in named if isinstance(name, str)}
-    expected = f"target_modules names it; it is {shown(named)}"
+    expected = f"target_modules names it; it is {quoted(named)}"
     for path, module in lora.modules(folder).items():
         # The output layer of an attention is adapted with it, and experts have had other names.
         adapted = path.partition(".base_layer")[0]
@@ -119,7 +119,7 @@ def modules_saved_whole(folder: Folder) -> Iterator[Finding | Remark]:
     asked = [name for name in named if isinstance(name, str) and name not in added]
     saved = "\n".join(folder.file_of)
     if 0 < len(asked) <= _MAX_ASKED and not any(f"{name}." in saved for name in asked):
-        expected = f"tensors of {shown(asked)}, which modules_to_save names"
+        expected = f"tensors of {quoted(asked)}, which modules_to_save names"
         yield folder.finding("ADAPTER-005", expected, "none", file=next(iter(folder.headers)))
 
 
@@ -132,7 +132,7 @@ def other_settings(folder: Folder) -> Iterator[Finding | Remark]:
     for module in lora.modules(folder).values():
         for part, key in ((lora.MAGNITUDE, "use_dora"), (lora.BIAS, "lora_bias")):
             if part in module.names and not config.get(key):
-                found = f"{shown(config.get(key))}, by which the tensor is ignored"
+                found = f"{quoted(config.get(key))}, by which the tensor is ignored"
                 yield folder.finding(
                     "ADAPTER-007",
                     f"{key} is true",

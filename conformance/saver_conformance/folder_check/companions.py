@@ -17,7 +17,7 @@ from saver_conformance.folder_check import formats
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
 from saver_conformance.observation.finding import Finding
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 _WRAPPERS = (
     "FSDP",
@@ -53,7 +53,9 @@ def architecture_is_told(folder: Folder) -> Iterator[Finding | Remark]:
     named = folder.settings.get("architectures")
     for name in named if isinstance(named, list) else []:
         if isinstance(name, str) and name.startswith(_WRAPPERS):
-            text = f"architectures names {shown(name)}, with the name of a wrapper before the class"
+            text = (
+                f"architectures names {quoted(name)}, with the name of a wrapper before the class"
+            )
             yield Remark(text, file=folder.path_of(CONFIG))
 
 
@@ -80,7 +82,7 @@ def tokenizer_is_readable(folder: Folder) -> Iterator[Finding | Remark]:
 def no_local_path(folder: Folder) -> Iterator[Finding | Remark]:
     """``_name_or_path`` is left out."""
     if "_name_or_path" in folder.settings:
-        found = f"_name_or_path is {shown(folder.settings['_name_or_path'])}"
+        found = f"_name_or_path is {quoted(folder.settings['_name_or_path'])}"
         yield folder.finding("META-009", "no _name_or_path", found, file=CONFIG)
 
 

@@ -19,7 +19,7 @@ from saver_conformance.folder_check import formats
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
 from saver_conformance.observation.finding import Finding
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 _SHOWN_NAMES = 20
 
@@ -114,7 +114,7 @@ def _missing_shards(folder: Folder, index: Index, file: str) -> Iterator[Finding
             text = "a shard in another folder, which is not looked at"
             yield Remark(text, file=folder.path_of(name))
             continue
-        expected = f"{shown(name)}, which the index names"
+        expected = f"{quoted(name)}, which the index names"
         yield folder.finding("FILES-001", expected, "no such file in the folder", file=file)
 
 

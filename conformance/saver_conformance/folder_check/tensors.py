@@ -10,7 +10,7 @@ from saver_conformance.folder_check import adapters, declared, tensor_names
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
 from saver_conformance.observation.finding import Finding
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 # The library cannot make tensors of PyTorch of them (safetensors 0.8: "Dtype not understood").
 _UNKNOWN_TO_TORCH = frozenset({"F6_E2M3", "F6_E3M2"})
@@ -80,7 +80,7 @@ def shapes(folder: Folder) -> Iterator[Finding | Remark]:
     wrong = dict(_placeholders(folder))
     wrong |= dict((adapters if folder.is_adapter else declared).misshapen(folder))
     for name, expected in wrong.items():
-        file, found = folder.file_of[name], shown(list(_span(folder, name).shape))
+        file, found = folder.file_of[name], quoted(list(_span(folder, name).shape))
         yield folder.finding("TENSOR-004", expected, f"shape {found}", file=file, tensor=name)
 
 

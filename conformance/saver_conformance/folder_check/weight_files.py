@@ -12,7 +12,7 @@ from saver_conformance.folder_check import formats
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
 from saver_conformance.observation.finding import Finding
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 
 FORMATS = ("pt", "mlx")
 """What loaders of PyTorch models take for their own (``transformers`` 4.57, ``modeling_utils``)."""
@@ -47,7 +47,7 @@ def format_is_known(folder: Folder) -> Iterator[Finding | Remark]:
         return  # no model of transformers, which is the one to look at it
     for file, header in folder.headers.items():
         if header.metadata and header.metadata.get("format") not in FORMATS:
-            found = shown(dict(header.metadata))
+            found = quoted(dict(header.metadata))
             yield folder.finding("FORMAT-003", "format is 'pt' or 'mlx'", found, file=file)
 
 
@@ -109,7 +109,7 @@ def format_is_there(folder: Folder) -> Iterator[Finding | Remark]:
     """The metadata says which library's tensors these are."""
     for file, header in folder.headers.items():
         if header.metadata.get("format") not in FORMATS:
-            found = shown(dict(header.metadata))
+            found = quoted(dict(header.metadata))
             yield folder.finding("FORMAT-010", "format is 'pt' or 'mlx'", found, file=file)
 
 
@@ -136,7 +136,7 @@ def _left_out(folder: Folder) -> Iterator[Finding | Remark]:
     for file, header in folder.indexed.items():
         left_out = [name for name in header.tensors if name not in weight_map]
         if file in named and left_out:
-            text = f"{len(left_out)} tensors are not in the index, among them {shown(left_out[0])}"
+            text = f"{len(left_out)} tensors are not in the index, among them {quoted(left_out[0])}"
             yield Remark(text, file=folder.path_of(file))
         elif file not in named:
             for name in left_out:
@@ -149,4 +149,4 @@ def _total(folder: Folder, clause: str, key: str, right: int) -> Iterator[Findin
         return
     found: Any = folder.index.metadata.get(key)
     if isinstance(found, bool) or not isinstance(found, int | float) or found != right:
-        yield folder.finding(clause, f"{key} is {right}", shown(found), file=INDEX)
+        yield folder.finding(clause, f"{key} is {right}", quoted(found), file=INDEX)

@@ -8,7 +8,7 @@ from itertools import combinations
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Deed:
+class FileOperation:
     """Something done to a file.
 
     Attributes:
@@ -24,39 +24,41 @@ class Deed:
     start: int = 0
     end: int = 0
 
-    def conflicts_with(self, other: Deed) -> bool:
+    def conflicts_with(self, other: FileOperation) -> bool:
         """Whether two ranks that do this to a file get in each other's way."""
         if (self.what, self.path) != (other.what, other.path):
             return False
         return self.what != "writes" or max(self.start, other.start) < min(self.end, other.end)
 
 
-def joined(deeds: Iterable[Deed]) -> Iterator[Deed]:
-    """Each deed once, in order, with bytes written one after the other as one deed."""
-    last: Deed | None = None
-    for deed in sorted(set(deeds)):
-        row = last and deed.what == last.what == "writes" and deed.path == last.path
-        if last and row and deed.start <= last.end:
-            last = Deed("writes", last.path, last.start, max(last.end, deed.end))
+def joined(operations: Iterable[FileOperation]) -> Iterator[FileOperation]:
+    """Each operation once, in order, with bytes written one after the other as one operation."""
+    last: FileOperation | None = None
+    for operation in sorted(set(operations)):
+        row = last and operation.what == last.what == "writes" and operation.path == last.path
+        if last and row and operation.start <= last.end:
+            last = FileOperation("writes", last.path, last.start, max(last.end, operation.end))
             continue
         if last:
             yield last
-        last = deed
+        last = operation
     if last:
         yield last
 
 
-def conflicts(deeds: Sequence[Sequence[Deed]]) -> Iterator[tuple[int, int, Deed]]:
-    """Pairs of ranks that do the same to a file, with what both do; one for each file and deed."""
-    for (first, mine), (second, theirs) in combinations(enumerate(deeds), 2):
+def conflicts(
+    operations: Sequence[Sequence[FileOperation]],
+) -> Iterator[tuple[int, int, FileOperation]]:
+    """Pairs of ranks that do the same to a file, with what both do, each operation once."""
+    for (first, mine), (second, theirs) in combinations(enumerate(operations), 2):
         told: set[tuple[str, str]] = set()
-        others: dict[tuple[str, str], list[Deed]] = {}
-        for deed in theirs:
-            others.setdefault((deed.what, deed.path), []).append(deed)
-        for deed in mine:
-            key = deed.what, deed.path
+        others: dict[tuple[str, str], list[FileOperation]] = {}
+        for operation in theirs:
+            others.setdefault((operation.what, operation.path), []).append(operation)
+        for operation in mine:
+            key = operation.what, operation.path
             for other in others.get(key, ()):
-                if key not in told and deed.conflicts_with(other):
+                if key not in told and operation.conflicts_with(other):
                     told.add(key)
-                    start, end = max(deed.start, other.start), min(deed.end, other.end)
-                    yield first, second, Deed(deed.what, deed.path, start, end)
+                    start, end = max(operation.start, other.start), min(operation.end, other.end)
+                    yield first, second, FileOperation(operation.what, operation.path, start, end)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saver_conformance.safe_text import count, shown
+from saver_conformance.safe_text import count, quoted
 
 SHOWN_ITEMS = 3
 """Items of each kind that are named."""
@@ -19,10 +19,10 @@ def describe_difference(expected: Mapping[str, Any], found: Mapping[str, Any], n
         found: what is there.
         noun: what an item is called.
     """
-    missing = [shown(key) for key in expected if key not in found]
-    extra = [f"{shown(key)} ({shown(found[key])})" for key in found if key not in expected]
+    missing = [quoted(key) for key in expected if key not in found]
+    extra = [f"{quoted(key)} ({quoted(found[key])})" for key in found if key not in expected]
     other = [
-        f"{shown(key)} ({shown(found[key])} instead of {shown(expected[key])})"
+        f"{quoted(key)} ({quoted(found[key])} instead of {quoted(expected[key])})"
         for key in expected
         if key in found and found[key] != expected[key]
     ]

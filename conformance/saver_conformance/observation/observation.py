@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saver_conformance.cases.case import Case
-from saver_conformance.observation.file_operation import Deed
+from saver_conformance.observation.file_operation import FileOperation
 from saver_conformance.observation.process_diff import Change
 
 
@@ -145,8 +145,9 @@ class Reload:
         unexpected: keys that the library reported as unexpected.
         differences: tensors whose bits differ from the oracle's snapshot.
         untied: names expected to share memory after loading, that do not.
-        logits: None when they were not compared (planted weights); else whether the bits of the
-            reloaded model's logits equal those of a twin that holds the snapshot.
+        logits: None when they were not compared (special_values weights); else whether the bits of
+            the
+            reloaded model's logits equal those of a control that holds the snapshot.
         tokenizer_error: what is wrong with the reloaded tokenizer; empty when nothing is.
     """
 
@@ -161,7 +162,7 @@ class Reload:
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class ControlRun:
     """What came of saving again and of training on, beside a training that was never saved.
 
     Attributes:
@@ -170,7 +171,7 @@ class Twin:
         files: what lies there, by relative POSIX path.
         step_error: traceback when training could not go on after the saves; empty otherwise, and
             when a rank did not return from the second save.
-        differences: tensors that one more step made other ones than it did in the unsaved twin.
+        differences: tensors that one more step made other ones than it did in the unsaved control.
     """
 
     outcomes: tuple[RankOutcome, ...]
@@ -181,7 +182,7 @@ class Twin:
 
 
 @dataclass(frozen=True, slots=True)
-class Disturbance:
+class Fault:
     """One save that was killed, or that met a failing system call.
 
     Attributes:
@@ -223,14 +224,14 @@ class Crashes:
 
     Attributes:
         unavailable: why none was made; empty otherwise.
-        disturbances: in the order of the calls, kills first.
+        faults: in the order of the calls, kills first.
         models: for each state what a loader gets: a text that stands for the model's bits and
             settings, or None where it refuses to load.
         files: for each state the paths in the output folder.
     """
 
     unavailable: str = ""
-    disturbances: tuple[Disturbance, ...] = ()
+    faults: tuple[Fault, ...] = ()
     models: Mapping[str, str | None] = field(default_factory=dict)
     files: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -250,10 +251,10 @@ class Observation:
         reload: None when nothing was reloaded, because a rank did not return.
         changes: for each rank what the save changed in its process; None when a rank did not
             return.
-        twin: None when the case asks for none, or when a rank did not return.
+        control: None when the case asks for none, or when a rank did not return.
         crashes: None when the case asks for none.
         untraced: why the ranks were not traced; empty when they were.
-        deeds: for each rank what it did to files in the output folder, if it was traced.
+        operations: for each rank what it did to files in the output folder, if it was traced.
     """
 
     case: Case
@@ -265,10 +266,10 @@ class Observation:
     umask: int
     reload: Reload | None
     changes: tuple[tuple[Change, ...], ...] | None = None
-    twin: Twin | None = None
+    control: ControlRun | None = None
     crashes: Crashes | None = None
     untraced: str = "the case asks for no trace"
-    deeds: tuple[tuple[Deed, ...], ...] = ()
+    operations: tuple[tuple[FileOperation, ...], ...] = ()
 
 
 def failed(outcomes: tuple[RankOutcome, ...]) -> bool:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from saver_conformance.errors import HarnessFailedError
 from saver_conformance.folder.layout import scan
-from saver_conformance.observation.observation import Crashes, Disturbance, RankOutcome, failed
+from saver_conformance.observation.observation import Crashes, Fault, RankOutcome, failed
 from saver_conformance.processes import strace
-from saver_conformance.processes.forked_save import Rehearsed
+from saver_conformance.processes.forked_save import ForkedResult
 from saver_conformance.processes.strace import Call
 from saver_conformance.processes.world import World
 
@@ -30,7 +30,7 @@ STATES = "states"
 """Folder, in the case's, that keeps the output folder as each disturbed save left it."""
 
 
-def disturb(world: World, saver: str, limit: float, folder: Path, points: int) -> Crashes:
+def inject_faults(world: World, saver: str, limit: float, folder: Path, points: int) -> Crashes:
     """Rehearse the save of the prepared case: whole, killed at many points, with failing calls.
 
     The output folder is afterwards what it was.
@@ -46,7 +46,7 @@ def disturb(world: World, saver: str, limit: float, folder: Path, points: int) -
         return Crashes(unavailable=strace.MISSING)
     stage = _Stage(world, saver, limit, folder)
     try:
-        return _disturb(stage, points)
+        return _inject_faults(stage, points)
     finally:
         stage.reset()
 
@@ -55,7 +55,7 @@ class _UnreadyError(Exception):
     """The saver was not called, for reasons of ours."""
 
 
-def _disturb(stage: _Stage, points: int) -> Crashes:
+def _inject_faults(stage: _Stage, points: int) -> Crashes:
     try:
         whole = stage.save([strace.options(log) for log in stage.logs])
     except _UnreadyError as reason:
@@ -73,11 +73,11 @@ def _disturb(stage: _Stage, points: int) -> Crashes:
     ]
     if not calls:
         return Crashes(unavailable="strace saw no call that changes the output folder")
-    disturbances = [
+    faults = [
         stage.kill(rank, call, number)
         for number, (rank, call) in enumerate(strace.spread(calls, points), start=1)
     ]
-    disturbances += [
+    faults += [
         stage.fail(rank, call, error, number)
         for rank in range(len(stage.logs))
         for error, count in FAILURES
@@ -86,7 +86,7 @@ def _disturb(stage: _Stage, points: int) -> Crashes:
             start=1,
         )
     ]
-    return Crashes(disturbances=tuple(item for item in disturbances if item is not None))
+    return Crashes(faults=tuple(item for item in faults if item is not None))
 
 
 def _can_fail(call: Call, error: str) -> bool:
@@ -98,7 +98,7 @@ def _can_fail(call: Call, error: str) -> bool:
 
 
 class _Stage:
-    """The output folder, put back before each rehearsal."""
+    """The output folder, put back before each forked save."""
 
     def __init__(self, world: World, saver: str, limit: float, folder: Path) -> None:
         self.output = folder / "out"
@@ -110,7 +110,7 @@ class _Stage:
         self.keep("old")
 
     def reset(self) -> None:
-        """Make the output folder what it was before the first rehearsal."""
+        """Make the output folder what it was before the first forked save."""
         shutil.rmtree(self.output, ignore_errors=True)
         shutil.copytree(self._states / "old", self.output, symlinks=True)
 
@@ -127,24 +127,24 @@ class _Stage:
         meeting = self._meetings / str(self._count)
         meeting.mkdir(parents=True)
         commands = strace or [[] for _ in self.logs]
-        answers = self._world.rehearse(self._saver, commands, meeting, self._limit, grace)
+        answers = self._world.save_in_fork(self._saver, commands, meeting, self._limit, grace)
         outcomes = []
         for rank, answer in enumerate(answers):
             if answer.status != "returned":
-                raise HarnessFailedError(f"a rehearsal {answer.status}\n{answer.detail}")
-            ended = Rehearsed(**json.loads(answer.detail))
+                raise HarnessFailedError(f"a forked save {answer.status}\n{answer.detail}")
+            ended = ForkedResult(**json.loads(answer.detail))
             if ended.status == "unready":
-                raise _UnreadyError(f"rank {rank} could not rehearse a save: {ended.detail}")
+                raise _UnreadyError(f"rank {rank} could not save_in_fork a save: {ended.detail}")
             outcomes.append(RankOutcome(rank, ended.status, ended.detail, answer.seconds))
         return tuple(outcomes)
 
-    def kill(self, rank: int, call: Call, number: int) -> Disturbance | None:
+    def kill(self, rank: int, call: Call, number: int) -> Fault | None:
         """Kill a save at ``call`` and save again; None when the call did not come this time.
 
         Every other kill takes all ranks with it, as the end of a machine or of a job does; the
         rest leave the other ranks to themselves.
         """
-        strace = self._disturbing(rank, call, "signal=KILL")
+        strace = self._injecting(rank, call, "signal=KILL")
         grace, name = SURVIVAL if number % 2 else 0.0, f"killed-{number}"
         try:
             if not any(self._was_killed(rank, strace, grace) for _ in range(ATTEMPTS)):
@@ -154,26 +154,26 @@ class _Stage:
         except _UnreadyError:
             return None
         self.keep(f"{name}-again")
-        return Disturbance("kill", rank, call.text, name, again)
+        return Fault("kill", rank, call.text, name, again)
 
     def _was_killed(self, rank: int, strace: list[list[str]], grace: float) -> bool:
         self.reset()
         return self.save(strace, grace)[rank].status == "died"
 
-    def fail(self, rank: int, call: Call, error: str, number: int) -> Disturbance | None:
+    def fail(self, rank: int, call: Call, error: str, number: int) -> Fault | None:
         """Make ``call`` fail once; None when the call did not come this time."""
         self.reset()
         try:
-            ended = self.save(self._disturbing(rank, call, f"error={error}"))
+            ended = self.save(self._injecting(rank, call, f"error={error}"))
         except _UnreadyError:
             return None
         if not strace.was_injected(self.logs[rank], self.output):
             return None
         name = f"{error}-{rank}-{number}"
         self.keep(name)
-        return Disturbance(error, rank, call.text, name, ended)
+        return Fault(error, rank, call.text, name, ended)
 
-    def _disturbing(self, rank: int, call: Call, effect: str) -> list[list[str]]:
+    def _injecting(self, rank: int, call: Call, effect: str) -> list[list[str]]:
         """A command for each rank: strace for ``rank`` alone."""
         commands: list[list[str]] = [[] for _ in self.logs]
         commands[rank] = strace.options(self.logs[rank], call, effect)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from os.path import normpath
 from pathlib import Path
 
-from saver_conformance.observation.file_operation import Deed, joined
+from saver_conformance.observation.file_operation import FileOperation, joined
 from saver_conformance.processes import strace
 from saver_conformance.processes.time_limit import TimeLimit
 
@@ -64,26 +64,29 @@ class Tracers:
             tracer.wait()
         self._running.clear()
 
-    def read(self, folder: Path) -> tuple[tuple[Deed, ...], ...]:
+    def read(self, folder: Path) -> tuple[tuple[FileOperation, ...], ...]:
         """What each rank did to files in ``folder``."""
         return tuple(
-            tuple(joined(read_deeds(log.read_text(errors="replace"), folder))) for log in self._logs
+            tuple(joined(read_operations(log.read_text(errors="replace"), folder)))
+            for log in self._logs
         )
 
 
-def read_deeds(trace: str, folder: Path) -> Iterator[Deed]:
-    """The deeds in a trace that concern files in ``folder``, calls that failed left out."""
+def read_operations(trace: str, folder: Path) -> Iterator[FileOperation]:
+    """The operations in a trace that concern files in ``folder``, calls that failed left out."""
     places: dict[str, int] = {}
     for line in _whole_lines(trace):
         match = _CALL.match(line)
         if match is None:
             continue
-        for deed in _deeds(match[1], match[2], int(match[3]), places):
-            if deed.path.startswith(f"{folder}/"):
-                yield deed
+        for operation in _operations(match[1], match[2], int(match[3]), places):
+            if operation.path.startswith(f"{folder}/"):
+                yield operation
 
 
-def _deeds(name: str, arguments: str, result: int, places: dict[str, int]) -> Iterator[Deed]:
+def _operations(
+    name: str, arguments: str, result: int, places: dict[str, int]
+) -> Iterator[FileOperation]:
     """What one call does; ``places`` has where each open file goes on, and is kept so."""
     if name in strace.OPENING:
         yield from _opened(name, arguments, result, places)
@@ -93,28 +96,32 @@ def _deeds(name: str, arguments: str, result: int, places: dict[str, int]) -> It
         described = _DESCRIPTOR.match(arguments)
         path = described[2] if described else _paths(arguments)[0]
         if arguments.endswith(", 0"):
-            yield Deed("truncates", path)
+            yield FileOperation("truncates", path)
     elif paths := _paths(arguments):
         if name.startswith("rename"):
-            yield Deed("renames", paths[-1])
+            yield FileOperation("renames", paths[-1])
         elif name in ("unlink", "unlinkat", "rmdir"):
-            yield Deed("removes", paths[0])
+            yield FileOperation("removes", paths[0])
         elif name in strace.MAKING or name.startswith(("link", "symlink")):
-            yield Deed("creates", paths[-1])
+            yield FileOperation("creates", paths[-1])
 
 
-def _opened(name: str, arguments: str, descriptor: int, places: dict[str, int]) -> Iterator[Deed]:
+def _opened(
+    name: str, arguments: str, descriptor: int, places: dict[str, int]
+) -> Iterator[FileOperation]:
     places.pop(str(descriptor), None)
     if "O_APPEND" not in arguments:  # the kernel gives each of those its own bytes
         places[str(descriptor)] = 0
     paths = _paths(arguments)
     if paths and (name == "creat" or "O_TRUNC" in arguments):
-        yield Deed("truncates", paths[0])
+        yield FileOperation("truncates", paths[0])
     elif paths and "O_EXCL" in arguments:
-        yield Deed("creates", paths[0])
+        yield FileOperation("creates", paths[0])
 
 
-def _moved(name: str, arguments: str, result: int, places: dict[str, int]) -> Iterator[Deed]:
+def _moved(
+    name: str, arguments: str, result: int, places: dict[str, int]
+) -> Iterator[FileOperation]:
     described = _DESCRIPTOR.findall(arguments)
     if not described:
         return
@@ -133,7 +140,7 @@ def _moved(name: str, arguments: str, result: int, places: dict[str, int]) -> It
         if at is None:
             places[descriptor] = start + result
         if name in strace.WRITING and result:
-            yield Deed("writes", path, start, start + result)
+            yield FileOperation("writes", path, start, start + result)
 
 
 def _paths(arguments: str) -> list[str]:

@@ -26,7 +26,7 @@ _POLL = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
+class ForkedResult:
     """How a rehearsed save ended on one rank.
 
     Attributes:
@@ -40,12 +40,12 @@ class Rehearsed:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class ForkedSave:
     """One rehearsed save, seen from one rank.
 
     Attributes:
         strace: the command, to be followed by a process id; empty for none.
-        meeting: a folder for the ranks of this rehearsal alone.
+        meeting: a folder for the ranks of this save only.
         rank: number of this rank.
         limit: seconds after which the save counts as hanging.
         grace: seconds that it gets once it has failed on another rank.
@@ -81,14 +81,14 @@ class Rehearsal:
         return any(self.meeting.glob("failed-*"))
 
 
-def rehearse(
-    save: Callable[[], object], rehearsal: Rehearsal, connect: Callable[[], object] = lambda: None
-) -> Rehearsed:
+def save_in_fork(
+    save: Callable[[], object], forked: ForkedSave, connect: Callable[[], object] = lambda: None
+) -> ForkedResult:
     """Fork, trace the copy if that is asked for, save in it, and say how it ended.
 
     Args:
         save: calls the saver.
-        rehearsal: how it is watched.
+        forked: how it is watched.
         connect: called in the copy before it is traced; brings it together with the others.
     """
     waiting, go = os.pipe()
@@ -97,23 +97,23 @@ def rehearse(
     if child == 0:
         os.close(go)
         os.close(told)
-        _save_in_child(save, connect, waiting, tell, rehearsal.said)
+        _save_in_child(save, connect, waiting, tell, forked.said)
     os.close(waiting)
     os.close(tell)
     tracer = None
     try:
         if not os.read(told, 1):
-            return _unready(rehearsal)
-        if rehearsal.strace:
-            with rehearsal.said.open("w") as complaints:
-                tracer = subprocess.Popen([*rehearsal.strace, str(child)], stderr=complaints)
+            return _unready(forked)
+        if forked.strace:
+            with forked.said.open("w") as complaints:
+                tracer = subprocess.Popen([*forked.strace, str(child)], stderr=complaints)
             if not _is_attached(child, tracer):
-                return _unready(rehearsal)
+                return _unready(forked)
         os.write(go, b"!")
-        how = _wait(child, rehearsal, told)
-        rehearsal.end()
+        how = _wait(child, forked, told)
+        forked.end()
         if how.status == "returned":
-            _keep_alive(rehearsal)
+            _keep_alive(forked)
         return how
     finally:
         os.close(go)
@@ -150,15 +150,17 @@ def _own_locks() -> None:
     A copy that is killed while it holds one, as tqdm's, would leave all later ones waiting.
     """
     context = multiprocessing.get_context("fork")
-    for lock in list(multiprocessing.util._afterfork_registry.values()):
-        if isinstance(lock, multiprocessing.synchronize.Lock | multiprocessing.synchronize.RLock):
-            type(lock).__init__(lock, ctx=context)
+    for lock in list(vars(multiprocessing.util)["_afterfork_registry"].values()):
+        if isinstance(lock, multiprocessing.synchronize.Lock):
+            multiprocessing.synchronize.Lock.__init__(lock, ctx=context)
+        elif isinstance(lock, multiprocessing.synchronize.RLock):
+            multiprocessing.synchronize.RLock.__init__(lock, ctx=context)
 
 
-def _unready(rehearsal: Rehearsal) -> Rehearsed:
-    rehearsal.fail()
-    rehearsal.end()
-    return Rehearsed("unready", rehearsal.said.read_text(errors="replace"))
+def _unready(forked: ForkedSave) -> ForkedResult:
+    forked.fail()
+    forked.end()
+    return ForkedResult("unready", forked.said.read_text(errors="replace"))
 
 
 def _is_attached(child: int, tracer: subprocess.Popen[bytes]) -> bool:
@@ -170,45 +172,45 @@ def _is_attached(child: int, tracer: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def _keep_alive(rehearsal: Rehearsal) -> None:
+def _keep_alive(forked: ForkedSave) -> None:
     """Wait until the save has ended on all ranks.
 
     In a training, a rank that returns from a save lives on: its threads still send what others wait
     for.
     """
-    time_limit = TimeLimit(rehearsal.limit)
-    while time_limit.left() > 0 and not rehearsal.has_ended_everywhere():
+    time_limit = TimeLimit(forked.limit)
+    while time_limit.left() > 0 and not forked.has_ended_everywhere():
         time.sleep(_POLL)
 
 
-def _wait(child: int, rehearsal: Rehearsal, told: int) -> Rehearsed:
-    time_limit, why = TimeLimit(rehearsal.limit), f"within {rehearsal.limit:g} s"
+def _wait(child: int, forked: ForkedSave, told: int) -> ForkedResult:
+    time_limit, why = TimeLimit(forked.limit), f"within {forked.limit:g} s"
     alone = True
     while time_limit.left() > 0:
         if select.select([told], [], [], 0)[0] and os.read(told, 1):
-            return Rehearsed("returned")
+            return ForkedResult("returned")
         ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is not None:
-            how = _describe(ended.si_code, ended.si_status, rehearsal.said)
+            how = _describe(ended.si_code, ended.si_status, forked.said)
             if how.status != "returned":
-                rehearsal.fail()
+                forked.fail()
             return how
-        if alone and rehearsal.has_failed_elsewhere():
+        if alone and forked.has_failed_elsewhere():
             alone = False
-            if time_limit.shorten(rehearsal.grace):
-                why = f"within {rehearsal.grace:g} s after another rank failed"
+            if time_limit.shorten(forked.grace):
+                why = f"within {forked.grace:g} s after another rank failed"
         time.sleep(_POLL)
-    rehearsal.fail()
-    return Rehearsed("hung", f"did not return {why}")
+    forked.fail()
+    return ForkedResult("hung", f"did not return {why}")
 
 
-def _describe(code: int, status: int, said: Path) -> Rehearsed:
+def _describe(code: int, status: int, said: Path) -> ForkedResult:
     if code == os.CLD_EXITED and status in (0, 1):
         text = said.read_text(errors="replace") if status else ""
-        return Rehearsed("raised" if status else "returned", text)
+        return ForkedResult("raised" if status else "returned", text)
     if code == os.CLD_EXITED:
-        return Rehearsed("died", f"exit code {status}")
-    return Rehearsed("died", f"killed by {signal.Signals(status).name}")
+        return ForkedResult("died", f"exit code {status}")
+    return ForkedResult("died", f"killed by {signal.Signals(status).name}")
 
 
 def _end(child: int) -> None:

@@ -1,6 +1,6 @@
 """Has DeepSpeed's operators compiled before ranks wait for them, in a process of its own.
 
-The judge loads no framework; the process does, says what it waits for, and does not outlive it.
+The suite loads no framework; the process does, says what it waits for, and does not outlive it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the judge and a rank send each other."""
+"""What the suite and a rank send each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Answer:
 
     Attributes:
         status: ``unavailable`` when a library or an engine is missing here; ``died`` and ``hung``
-            are said by the judge on behalf of a rank that cannot answer.
+            are said by the suite on behalf of a rank that cannot answer.
         detail: traceback, stacks or reason; when it returned, what was asked for.
         seconds: time that the request took on the rank.
         place: the saver's own innermost frame, where it did not return; empty if none is known.
@@ -38,8 +38,8 @@ class RankStart:
         requests: descriptor from which requests are read.
         answers: descriptor to which answers are written.
         stacks: file that receives the stacks of all threads on SIGUSR1 and on a crash.
-        judge: process id of the judge; the rank does not outlive it.
-        episode: module that has ``prepare(case, folder)``.
+        parent: process id of the process that started the rank, which does not outlive it.
+        prepare: module that has ``prepare(case, folder)``.
         group: ``gloo`` or ``nccl`` joins a process group described by the environment; empty
             joins none.
     """
@@ -47,8 +47,8 @@ class RankStart:
     requests: int
     answers: int
     stacks: str
-    judge: int
-    episode: str
+    parent: int
+    prepare: str
     group: str
 
     def to_json(self) -> str:

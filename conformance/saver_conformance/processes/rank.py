@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from saver_conformance.observation.process_diff import changes
-from saver_conformance.processes.forked_save import Rehearsal, rehearse
+from saver_conformance.processes.forked_save import ForkedSave, save_in_fork
 from saver_conformance.processes.protocol import Answer, RankStart, die_with_parent
 from saver_conformance.processes.reconnect import connect_again
 from saver_conformance.processes.traceback_text import describe_exception, headline, place_of
@@ -84,12 +84,12 @@ def _check_signature(address: str, saver: Callable[..., object]) -> None:
 
 
 class Rank:
-    """The state between requests: the imported bench, the saver and the episode at hand."""
+    """The state between requests: the imported workload, the saver and the prepared case."""
 
     def __init__(self, start: RankStart) -> None:
         self._start = start
         self._savers: dict[str, Saver] = {}
-        self._episode: Any = None
+        self._prepared: Any = None
         self._seen: dict[str, dict[str, str]] = {}
 
     def answer(self, request: dict[str, Any]) -> Answer:
@@ -113,7 +113,7 @@ class Rank:
         return Answer("returned", detail or "", time.monotonic() - started)
 
     def _join(self) -> None:
-        importlib.import_module(self._start.episode)
+        importlib.import_module(self._start.prepare)
         if self._start.group:
             import torch.distributed as dist
 
@@ -125,27 +125,27 @@ class Rank:
     def _prepare(self, case: str, folder: str) -> None:
         from saver_conformance.cases.case import Case
 
-        bench = importlib.import_module(self._start.episode)
-        self._episode = bench.prepare(Case.from_json(case), Path(folder))
-        self._seen = self._episode.look()
+        workload = importlib.import_module(self._start.prepare)
+        self._prepared = workload.prepare(Case.from_json(case), Path(folder))
+        self._seen = self._prepared.look()
 
     def _save(self, saver: str) -> None:
-        episode = self._episode
-        self._savers[saver](episode.cfg, episode.trainer, episode.model)
+        case = self._prepared
+        self._savers[saver](case.cfg, case.trainer, case.model)
 
     def _compare(self) -> str:
-        return json.dumps([asdict(change) for change in changes(self._seen, self._episode.look())])
+        return json.dumps([asdict(change) for change in changes(self._seen, self._prepared.look())])
 
     def _step(self, path: str) -> None:
-        self._episode.step(Path(path))
+        self._prepared.step(Path(path))
 
-    def _rehearse(
+    def _save_in_fork(
         self, saver: str, strace: list[list[str]], meeting: str, limit: float, grace: float
     ) -> str:
         number, ranks = (int(os.environ.get(*v)) for v in (("RANK", "0"), ("WORLD_SIZE", "1")))
-        how = Rehearsal(strace[number], Path(meeting), number, limit, grace, ranks)
+        how = ForkedSave(strace[number], Path(meeting), number, limit, grace, ranks)
         connect = partial(connect_again, how.meeting) if self._start.group else lambda: None
-        return json.dumps(asdict(rehearse(partial(self._save, saver), how, connect)))
+        return json.dumps(asdict(save_in_fork(partial(self._save, saver), how, connect)))
 
     def _meet(self) -> None:
         if not self._start.group:
@@ -164,8 +164,8 @@ class Rank:
             raise RuntimeError(f"the ranks' numbers add up to {total.item()}")
 
     def _close(self) -> None:
-        episode, self._episode = self._episode, None
-        episode.close()
+        case, self._prepared = self._prepared, None
+        case.close()
 
 
 def _is_unavailable(error: BaseException) -> bool:
@@ -175,10 +175,10 @@ def _is_unavailable(error: BaseException) -> bool:
 
 
 def main() -> None:
-    """Answer requests until the judge closes the pipe."""
+    """Answer requests until the suite closes the pipe."""
     start = RankStart.from_json(sys.argv[1])
-    die_with_parent(start.judge)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the judge's, who stops the ranks
+    die_with_parent(start.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the suite's, who stops the ranks
     for descriptor in (start.requests, start.answers):
         os.set_inheritable(descriptor, False)
     for stream in (sys.stdout, sys.stderr):

@@ -182,7 +182,7 @@ def _call_in_child(
     module: str, function: str, case: Case, folder: Path, log: Path, sender: Connection
 ) -> None:
     die_with_parent(os.getppid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the judge's, who kills this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the suite's, who kills this process
     with log.open("wb") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -220,7 +220,7 @@ def _no_errors_shown() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_main_module() -> Iterator[None]:
-    """Keep multiprocessing from running the judge's main script again in every child.
+    """Keep multiprocessing from running the suite's main script again in every child.
 
     It would do so for pickles that refer to ``__main__``; ours do not, and a user's script that
     calls the suite without a guard would call it from within.

@@ -1,7 +1,7 @@
 """A world: the rank processes of one training run, kept up from case to case.
 
 A rank that raises, dies or hangs is an answer like any other, with its traceback, signal or
-stacks; the judge's process is never at its mercy.
+stacks; the suite's process is never at its mercy.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _LAUNCHER = (
 
 @dataclass(slots=True)
 class _Process:
-    """One rank, seen from the judge."""
+    """One rank, seen from the suite."""
 
     rank: int
     popen: subprocess.Popen[bytes]
@@ -133,7 +133,7 @@ class World:
         self,
         key: WorldKey,
         *,
-        episode: str,
+        prepare: str,
         process_group: bool = True,
         scratch: Path | None = None,
     ) -> None:
@@ -141,7 +141,7 @@ class World:
 
         Args:
             key: how many ranks, and for which family of engines.
-            episode: module that has ``prepare(case, folder)``.
+            prepare: module that has ``prepare(case, folder)``.
             process_group: whether worlds of several ranks join a process group.
             scratch: where its folder is made; None is the folder for temporary files.
         """
@@ -152,7 +152,7 @@ class World:
         port = _find_free_port()
         try:
             for rank in range(key.size):
-                self._processes.append(self._spawn(rank, port, episode, group))
+                self._processes.append(self._spawn(rank, port, prepare, group))
         except BaseException:
             self.stop()
             raise
@@ -221,12 +221,12 @@ class World:
         """Train one more step and have rank 0 write the weights to ``path``."""
         return self._ask({"do": "step", "path": str(path)}, PREPARE_LIMIT)
 
-    def rehearse(
+    def save_in_fork(
         self, saver: str, strace: Sequence[list[str]], meeting: Path, limit: float, grace: float
     ) -> tuple[Answer, ...]:
         """Save in forked copies of the ranks; how it ended on each is JSON in the details."""
         request = {
-            "do": "rehearse",
+            "do": "save_in_fork",
             "saver": saver,
             "strace": strace,
             "meeting": str(meeting),
@@ -258,7 +258,7 @@ class World:
         self._processes.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _spawn(self, rank: int, port: int, episode: str, group: str) -> _Process:
+    def _spawn(self, rank: int, port: int, prepare: str, group: str) -> _Process:
         log, stacks = self.folder / f"rank-{rank}.log", self.folder / f"rank-{rank}.stacks"
         stacks.touch()
         request_end, requests = os.pipe()
@@ -268,8 +268,8 @@ class World:
             requests=request_end,
             answers=answer_end,
             stacks=str(stacks),
-            judge=os.getpid(),
-            episode=episode,
+            parent=os.getpid(),
+            prepare=prepare,
             group=group,
         )
         try:

@@ -30,7 +30,7 @@ _STACK = (
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class RunEnvironment:
     """Where and when a verdict was reached.
 
     Attributes:
@@ -49,11 +49,11 @@ class Surroundings:
     accelerators: int
 
 
-def look_around(saver: str) -> Surroundings:
+def read_environment(saver: str) -> RunEnvironment:
     """What this process runs on, with the version of what ``saver`` is a part of."""
     names = dict.fromkeys((SUITE, *_distributions_of(saver), *_STACK))
     found = {name: version for name in names if (version := _version(name))}
-    return Surroundings(
+    return RunEnvironment(
         time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         versions={"python": platform.python_version(), **found},
         system=f"{platform.system()} {platform.machine()}",

@@ -17,7 +17,7 @@ from saver_conformance.reports.status import (
     MEANINGS,
     WORDS,
     WORST_FIRST,
-    Shown,
+    CellStatus,
     failures_first,
     tally,
 )
@@ -119,6 +119,6 @@ def _show_time(time: str) -> str:
     return f"{time[:10]} {time[11:16]} UTC"
 
 
-def _make_slug(status: Shown) -> str:
+def _make_slug(status: CellStatus) -> str:
     """A status as the name of a class."""
     return status.replace(" ", "-")

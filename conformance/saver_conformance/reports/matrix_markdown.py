@@ -10,7 +10,7 @@ from saver_conformance.reports.status import (
     MEANINGS,
     WORDS,
     WORST_FIRST,
-    Shown,
+    CellStatus,
     failures_first,
     tally,
 )
@@ -51,7 +51,7 @@ def _render(results: Sequence[Result], compare: Callable[[Sequence[Subject]], Ma
     return "\n\n".join(parts)
 
 
-def _word(status: Shown) -> str:
+def _word(status: CellStatus) -> str:
     return f"**{WORDS[status]}**" if status == "fail" else WORDS[status]
 
 

@@ -1,7 +1,8 @@
 """A verdict as a folder: ``report.json``, the cases that failed, and the pages made of them.
 
 ``report.json`` has the form that ``page/report.schema.json`` describes. Everything else for people
-and for CI (the page, the summary, JUnit, the badge) is made of it, by ``saver_conformance.reports``.
+and for CI (the page, the summary, JUnit, the badge) is made of it, by
+``saver_conformance.reports``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from saver_conformance.cases.complexity import complexity
 from saver_conformance.observation.finding import Finding
 from saver_conformance.observation.observation import RankOutcome
 from saver_conformance.reports import VERSION, write_pages
-from saver_conformance.reports.environment import look_around
+from saver_conformance.reports.environment import read_environment
 from saver_conformance.reports.report_folder import (
     CASES_FOLDER,
     SMALLEST_CASE_FILE,
@@ -127,7 +128,7 @@ def to_plain(verdict: Verdict) -> dict[str, Any]:
             "findings": len(verdict.findings),
             "seconds": round(verdict.seconds, 1),
         },
-        "surroundings": asdict(look_around(verdict.saver)),
+        "environment": asdict(read_environment(verdict.saver)),
         "seeds": {"smallest": min(seeds), "largest": max(seeds)} if seeds else None,
         "pairs": asdict(verdict.pairs) if verdict.pairs else None,
         "cases_a_minute": {pace.engine: round(pace.per_minute, 1) for pace in verdict.paces},

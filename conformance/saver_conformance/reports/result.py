@@ -305,7 +305,7 @@ def schema() -> dict[str, Any]:
 
 def parse(report: Mapping[str, Any]) -> Result:
     """The content of a ``report.json`` that keeps to the schema."""
-    totals, around = report["totals"], report["surroundings"]
+    totals, around = report["totals"], report["environment"]
     seeds, pairs = report["seeds"], report["pairs"]
     return Result(
         saver=printable(report["saver"]),

@@ -9,10 +9,10 @@ from saver_conformance.reports.result import Clause, Result, Row
 from saver_conformance.safe_text import count
 from saver_conformance.verdict.verdict import BROKEN, CONFORMS, HARNESS_FAILED, INCONCLUSIVE, Status
 
-Shown = Status | Literal["not tried", "no demand"]
+CellStatus = Status | Literal["not tried", "no demand"]
 """A status, or why there is none: no case of the profile asks for it, or no clause does."""
 
-WORST_FIRST: tuple[Shown, ...] = (
+WORST_FIRST: tuple[CellStatus, ...] = (
     "fail",
     "error",
     "unavailable",
@@ -24,7 +24,7 @@ WORST_FIRST: tuple[Shown, ...] = (
     "no demand",
 )
 
-WORDS: dict[Shown, str] = {
+WORDS: dict[CellStatus, str] = {
     "fail": "FAIL",
     "error": "error",
     "unavailable": "unchecked",
@@ -36,7 +36,7 @@ WORDS: dict[Shown, str] = {
     "no demand": "no demand",
 }
 
-MEANINGS: dict[Shown, str] = {
+MEANINGS: dict[CellStatus, str] = {
     "fail": "a MUST is broken",
     "error": "the harness failed; nobody is accused",
     "unavailable": "a check could not be made; no MUST is seen to be broken",
@@ -58,12 +58,12 @@ VERDICTS: dict[int, str] = {
 _ORDER = (BROKEN, HARNESS_FAILED, INCONCLUSIVE, CONFORMS)
 
 
-def worst(statuses: Iterable[Shown]) -> Shown:
+def worst(statuses: Iterable[CellStatus]) -> CellStatus:
     """The status that says most; ``no demand`` when there is none."""
     return min(statuses, key=WORST_FIRST.index, default="no demand")
 
 
-def status_of(rows: Iterable[Row], applies: bool, claimed: bool) -> Shown:
+def status_of(rows: Iterable[Row], applies: bool, claimed: bool) -> CellStatus:
     """What ``rows`` come to, of clauses that apply and modes that are claimed, or not."""
     if statuses := [row.status for row in rows]:
         return worst(statuses)
@@ -72,7 +72,7 @@ def status_of(rows: Iterable[Row], applies: bool, claimed: bool) -> Shown:
     return "not tried" if applies else "no demand"
 
 
-def in_area(result: Result, area: str) -> Shown:
+def in_area(result: Result, area: str) -> CellStatus:
     """The status of an area over all claimed modes."""
     clauses = [clause for clause in result.clauses.values() if clause.area == area]
     applies = any(clause.applies_to(result.modes) for clause in clauses)
@@ -81,13 +81,13 @@ def in_area(result: Result, area: str) -> Shown:
     return status_of(rows, applies, claimed=applies or not clauses)
 
 
-def in_mode(result: Result, mode: str) -> Shown:
+def in_mode(result: Result, mode: str) -> CellStatus:
     """The status of a mode over all areas."""
     rows = (row for row in result.rows if row.mode == mode)
     return status_of(rows, applies=True, claimed=mode in result.modes)
 
 
-def in_mode_and_area(result: Result, mode: str, area: str) -> Shown:
+def in_mode_and_area(result: Result, mode: str, area: str) -> CellStatus:
     """The status of an area in one mode."""
     clauses = (clause for clause in result.clauses.values() if clause.area == area)
     applies = any(clause.applies_to((mode,)) for clause in clauses)
@@ -95,7 +95,7 @@ def in_mode_and_area(result: Result, mode: str, area: str) -> Shown:
     return status_of(rows, applies, claimed=mode in result.modes)
 
 
-def of_clause(result: Result, clause: Clause) -> Shown:
+def of_clause(result: Result, clause: Clause) -> CellStatus:
     """The status of a clause over all claimed modes."""
     rows = (row for row in result.rows if row.clause == clause.id)
     applies = clause.applies_to(result.modes)
@@ -135,7 +135,7 @@ def _why_it_conforms(result: Result) -> str:
     return f"every claimed MUST {checked}"
 
 
-def _count_musts(result: Result, status: Shown) -> int:
+def _count_musts(result: Result, status: CellStatus) -> int:
     """Number of the MUSTs of the claimed modes that have ``status`` in all of them."""
     return sum(
         clause.level == "MUST"

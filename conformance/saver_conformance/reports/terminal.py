@@ -34,7 +34,7 @@ from saver_conformance.reports.result import Cause, Evidence, Result
 from saver_conformance.reports.status import (
     WORDS,
     WORST_FIRST,
-    Shown,
+    CellStatus,
     in_area,
     in_mode_and_area,
     of_clause,
@@ -63,7 +63,7 @@ FEWEST_COLUMNS = 20
 PLAIN_WIDTH = 120
 """Columns of the output when it does not go to a terminal and COLUMNS says nothing."""
 
-_STYLES: dict[Shown, str] = {
+_STYLES: dict[CellStatus, str] = {
     "fail": "bold red",
     "error": "bold yellow",
     "unavailable": "yellow",
@@ -74,7 +74,7 @@ _STYLES: dict[Shown, str] = {
     "not claimed": "dim",
     "no demand": "dim",
 }
-_SHORT: dict[Shown, str] = {
+_SHORT: dict[CellStatus, str] = {
     "unavailable": "unch.",
     "deviation": "dev.",
     "waived": "wvd.",
@@ -83,8 +83,8 @@ _SHORT: dict[Shown, str] = {
     "no demand": "-",
 }
 """Words of the table where there is no room for those of the pages; told below it."""
-_BROKEN: tuple[Shown, ...] = ("fail", "deviation")
-_EMPTY: tuple[Shown, ...] = ("no demand", "not tried", "not claimed")
+_BROKEN: tuple[CellStatus, ...] = ("fail", "deviation")
+_EMPTY: tuple[CellStatus, ...] = ("no demand", "not tried", "not claimed")
 """Statuses of an area that gets no column."""
 _VERDICT_STYLES = {
     CONFORMS: "bold green",

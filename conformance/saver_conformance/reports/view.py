@@ -23,7 +23,7 @@ from saver_conformance.reports.status import (
     VERDICTS,
     WORDS,
     WORST_FIRST,
-    Shown,
+    CellStatus,
     in_area,
     in_mode,
     in_mode_and_area,
@@ -44,7 +44,7 @@ class Cell:
         target: id of what it opens; empty when there is nothing.
     """
 
-    status: Shown
+    status: CellStatus
     column: str
     line: str
     target: str
@@ -91,7 +91,7 @@ class Matrix:
 class Modes:
     """The modes in which a clause has one status, each with the id of its panel."""
 
-    status: Shown
+    status: CellStatus
     links: tuple[tuple[str, str], ...]
 
 
@@ -111,7 +111,7 @@ class Entry:
 
     id: str
     clause: Clause
-    status: Shown
+    status: CellStatus
     scope: str
     modes: tuple[Modes, ...]
     reasons: tuple[str, ...]
@@ -132,9 +132,9 @@ class Group:
 
     id: str
     area: str
-    status: Shown
+    status: CellStatus
     told: tuple[Entry, ...]
-    rest: tuple[tuple[Clause, Shown, str], ...]
+    rest: tuple[tuple[Clause, CellStatus, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class Panel:
 
     id: str
     name: str
-    status: Shown
+    status: CellStatus
     note: str
     entries: tuple[Entry, ...] = ()
     groups: tuple[Group, ...] = ()
@@ -317,13 +317,13 @@ def _groups(result: Result, key: str, mode: str) -> Iterator[Group]:
     by_clause = {row.clause: row for row in result.rows if row.mode == mode}
     for area in result.areas:
         told: list[Entry] = []
-        rest: list[tuple[Clause, Shown, str]] = []
+        rest: list[tuple[Clause, CellStatus, str]] = []
         for clause in result.clauses.values():
             if clause.area != area or not clause.applies_to((mode,)):
                 continue
             row = by_clause.get(clause.id)
             if row is None or row.status in ("pass", "not claimed"):
-                status: Shown = row.status if row else "not tried"
+                status: CellStatus = row.status if row else "not tried"
                 rest.append((clause, status, f"{key}-{clause.id}"))
             else:
                 told.append(_entry_in_mode(row, clause))
@@ -363,14 +363,14 @@ def _describe_scope(rows: list[Row]) -> str:
 
 
 def _modes_by_status(rows: Iterable[Row], key: str) -> Iterator[Modes]:
-    by_status: dict[Shown, list[tuple[str, str]]] = {}
+    by_status: dict[CellStatus, list[tuple[str, str]]] = {}
     for row in rows:
         by_status.setdefault(row.status, []).append((row.mode, f"{key}-{row.mode}-{row.area}"))
     for status in sorted(by_status, key=WORST_FIRST.index):
         yield Modes(status, tuple(by_status[status]))
 
 
-def _count_statuses(statuses: Iterable[Shown]) -> str:
+def _count_statuses(statuses: Iterable[CellStatus]) -> str:
     found = list(statuses)
     return ", ".join(f"{found.count(item)} {WORDS[item]}" for item in WORST_FIRST if item in found)
 
@@ -379,5 +379,5 @@ def _worst_first(items: Iterable[Unfolding]) -> tuple[Unfolding, ...]:
     return tuple(sorted(items, key=lambda item: WORST_FIRST.index(item.status)))
 
 
-def _join(statuses: Iterable[Shown]) -> str:
+def _join(statuses: Iterable[CellStatus]) -> str:
     return " ".join(dict.fromkeys(status.replace(" ", "-") for status in statuses))

@@ -186,7 +186,7 @@ def read_row(case: Case) -> dict[str, Any]:
         "nodes": case.nodes,
         "replicas": case.replicas,
         "after": case.after.mode.method if case.after else None,
-        "trial": case.trial,
+        "probe": case.probe,
     }
 
 
@@ -286,7 +286,7 @@ def _shared_unusual(rows: Sequence[Row]) -> Values:
 @cache
 def _usual_values() -> Mapping[str, Any]:
     """The simplest value of each axis."""
-    apart = {"world_size": 2, "nodes": 1, "replicas": 1, "trial": "none", "after": None}
+    apart = {"world_size": 2, "nodes": 1, "replicas": 1, "probe": "none", "after": None}
     axes = {axis: values[0] for mode in MODES for axis, values in all_axes(mode).items()}
     return apart | axes
 

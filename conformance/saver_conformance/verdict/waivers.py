@@ -21,7 +21,7 @@ from typing import Any
 
 from saver_conformance.cases.case import MODES, Mode
 from saver_conformance.errors import WaiverFileError
-from saver_conformance.safe_text import shown
+from saver_conformance.safe_text import quoted
 from saver_conformance.spec import SPEC
 from saver_conformance.verdict.verdict import Row
 
@@ -153,7 +153,7 @@ def _faults(
 
 def _items(path: Path, clause: str, modes: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(modes, dict):
-        raise WaiverFileError(f"{path}: expected a table [{clause}.MODE], found {shown(modes)}")
+        raise WaiverFileError(f"{path}: expected a table [{clause}.MODE], found {quoted(modes)}")
     yield from modes.items()
 
 
@@ -162,7 +162,7 @@ def _parse(path: Path, clause: str, mode: str, entry: Any) -> Waiver:
     if not isinstance(entry, dict):
         raise WaiverFileError(
             f"{path}: [{clause}] {mode}: expected a table of a mode, such as "
-            f'[{clause}.full-single] or [{clause}."lora-*"], found {shown(entry)}'
+            f'[{clause}.full-single] or [{clause}."lora-*"], found {quoted(entry)}'
         )
     if missing := [key for key in _KEYS if key not in entry]:
         raise WaiverFileError(f"{where} has no {' and no '.join(missing)}")
@@ -172,7 +172,7 @@ def _parse(path: Path, clause: str, mode: str, entry: Any) -> Waiver:
         )
     for key, value in entry.items():
         if not isinstance(value, str) or not value.strip():
-            raise WaiverFileError(f"{where}: {key}: expected text, found {shown(value)}")
+            raise WaiverFileError(f"{where}: {key}: expected text, found {quoted(value)}")
     waiver = Waiver(clause, mode, entry["reason"], entry["link"])
     if waiver.fault:
         raise WaiverFileError(f"{where}: {waiver.fault}")

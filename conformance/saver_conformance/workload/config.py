@@ -85,6 +85,6 @@ def make_config(
         "max_shard_size": case.max_shard_size,
         "bf16": case.dtype != "float32",
         "seed": case.seed,
-        "rl": "dpo" if case.handover == "base" else None,
+        "rl": "dpo" if case.model_argument == "base" else None,
     }
     return Config({key: _nested(item) for key, item in values.items() if item is not None})

@@ -33,15 +33,15 @@ def occupy(case: Case, output: Path, base: Path) -> None:
 
     Earlier saves of the same model have other weights, and a chat template of their own.
     """
-    if case.occupied != "empty":
-        kept = base.with_name(f"{base.name}-{case.occupied}")
+    if case.existing_save != "empty":
+        kept = base.with_name(f"{base.name}-{case.existing_save}")
         if not kept.exists():
-            save = _other_save if case.occupied == "another" else _earlier_save
+            save = _other_save if case.existing_save == "another" else _earlier_save
             save(case, kept, base)
         shutil.copytree(kept, output)
-    if case.guests == "none":
+    if case.foreign_files == "none":
         return
-    if case.guests == "processor":
+    if case.foreign_files == "processor":
         output.mkdir(exist_ok=True)
         for name in PROCESSORS:
             (output / name).write_text(json.dumps(PROCESSOR))
@@ -50,7 +50,7 @@ def occupy(case: Case, output: Path, base: Path) -> None:
         path = output / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    if case.guests == "readonly":
+    if case.foreign_files == "readonly":
         for path in output.rglob("*"):
             if path.is_file():
                 path.chmod(READ_ONLY)
@@ -62,11 +62,11 @@ def _earlier_save(case: Case, output: Path, base: Path) -> None:
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.add_(1)
-    if case.occupied == "adapter":
+    if case.existing_save == "adapter":
         adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["o_proj"]))
         adapted.save_pretrained(output)
     else:
-        limit = "5KB" if case.occupied == "sharded" else "5GB"
+        limit = "5KB" if case.existing_save == "sharded" else "5GB"
         model.save_pretrained(output, max_shard_size=limit)
     _write_templates(output)
 

@@ -1,6 +1,6 @@
 """Names and shapes on disk, for what memory holds otherwise.
 
-A table of the suite's own: the architectures of the bench, written down from their published
+A table of the suite's own: the architectures of the workload, written down from their published
 checkpoints. A saver is free to find out in any other way.
 """
 

@@ -145,7 +145,7 @@ def rename_class(model: Any, case: Case) -> None:
 
 def set_head(model: Any, case: Case) -> None:
     """Tie or untie the head against the configuration, if the case asks for it."""
-    if case.head == "declared":
+    if case.tie == "declared":
         return
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     apart = torch.nn.Parameter(embedding.weight.detach().clone())

@@ -1,4 +1,4 @@
-"""One case on one rank: built, trained, planted and snapshotted, ready for the saver."""
+"""One case on one rank: built, trained, special_values and snapshotted, ready for the saver."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _RUN_SETTINGS = frozenset({"_name_or_path", "transformers_version", "use_cache"}
 
 
 @dataclass(frozen=True, slots=True)
-class Episode:
+class PreparedCase:
     """What the saver is called with, and how to end the case.
 
     Attributes:
@@ -62,7 +62,7 @@ class Episode:
     close: Callable[[], None]
 
 
-def prepare(case: Case, folder: Path) -> Episode:
+def prepare(case: Case, folder: Path) -> PreparedCase:
     """Train ``case`` and record what belongs in its save; collective over the ranks.
 
     Args:
@@ -83,7 +83,7 @@ def prepare(case: Case, folder: Path) -> Episode:
         raise
 
 
-def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episode:
+def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> PreparedCase:
     rank = dist.get_rank() if dist.is_initialized() else 0
     output = folder / "out"
     base = models.base_folder(case, folder)
@@ -108,7 +108,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
     root = training.uncompiled(trainer.model_wrapped)
     if (replicas := training.running_replicas(root)) != case.replicas:
         raise RuntimeError(f"{case.mode} was trained in {replicas} replicas")
-    if case.planted:
+    if case.special_values:
         oracle.plant(case.mode.engine, root)
     wanted = frozenset(names.parameters + names.buffers)
     if case.adapter:
@@ -121,7 +121,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
         if case.vocabulary == "resized":  # the base on disk does not have these embeddings
             wanted |= names.embeddings
     memory = oracle.snapshot(case.mode.engine, root, names, wanted)
-    if case.head == "contrary":  # loading does not know of the tie: both names need the value
+    if case.tie == "contrary":  # loading does not know of the tie: both names need the value
         memory |= {name: memory[first] for name, first in names.tied.items()}
     if rank == 0:
         expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab())
@@ -136,10 +136,10 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Episod
     )
     _barrier()
     size = models.vocabulary_size(case)
-    return Episode(
+    return PreparedCase(
         cfg,
         trainer,
-        model.get_base_model() if case.handover == "base" else model,
+        model.get_base_model() if case.model_argument == "base" else model,
         look=lambda: fingerprint.look(cfg, trainer, model),
         step=lambda path: extra_step.step(case, trainer, names, size, path),
         close=lambda: _reset(environment, trainer),

@@ -33,7 +33,7 @@ _VOLATILE = frozenset(
 """Settings that name the folder or the library, show in the tensors too, or have no order."""
 
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
-"""Types of the bench, by safetensors' name."""
+"""Types of the workload, by safetensors' name."""
 
 
 def reload(case: Case, folder: Path) -> Reload:
@@ -120,15 +120,15 @@ def _reload_full(
     logits = None
     floating = {name for name, p in model.named_parameters() if p.is_floating_point()}
     types = {tensor.dtype for name, tensor in memory.items() if name in floating}
-    if not case.planted and len(types) == 1:
-        twin = AutoModelForCausalLM.from_config(
+    if not case.special_values and len(types) == 1:
+        control = AutoModelForCausalLM.from_config(
             models.make_config(case),
             dtype=TORCH_DTYPES[types.pop()],
             experts_implementation="eager",
         )
-        models.set_head(twin, case)
-        twin.load_state_dict({**_tensors(memory), **_aliases(expected, memory)})
-        logits = _same_logits(case, model, twin)
+        models.set_head(control, case)
+        control.load_state_dict({**_tensors(memory), **_aliases(expected, memory)})
+        logits = _same_logits(case, model, control)
     return Reload(
         class_name=type(model).__name__,
         missing=tuple(sorted(info["missing_keys"])),
@@ -158,7 +158,7 @@ def _reload_adapter(
     state = model.state_dict()
     differences = tuple(_differences(memory, state))  # a call may change buffers
     logits = None
-    if not case.planted and not missing:
+    if not case.special_values and not missing:
         logits = _same_logits(case, model, _twin(case, base, memory, state))
     return Reload(
         class_name=type(model).__name__,
@@ -178,16 +178,16 @@ def _twin(
     not for the modules trained whole.
     """
     assert case.adapter is not None
-    twin = training.add_adapters(models.load_base(case, base), case.adapter)
+    control = training.add_adapters(models.load_base(case, base), case.adapter)
     values = {
         name: value.to(state[name].dtype) if name in state else value
         for name, value in _tensors(memory).items()
     }
-    unexpected = twin.load_state_dict(values, strict=False, assign=True).unexpected_keys
+    unexpected = control.load_state_dict(values, strict=False, assign=True).unexpected_keys
     if unexpected:
         raise RuntimeError(f"the snapshot has tensors that the model lacks: {unexpected}")
-    twin.get_base_model().tie_weights()  # assigning one of two names has parted them
-    return twin
+    control.get_base_model().tie_weights()  # assigning one of two names has parted them
+    return control
 
 
 def _tensors(memory: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
@@ -206,16 +206,16 @@ def _aliases(expected: Expectation, memory: Mapping[str, Tensor]) -> dict[str, t
     return {name: kept[first] for name, first in expected.tied.items()}
 
 
-def _same_logits(case: Case, model: Any, twin: Any) -> bool:
+def _same_logits(case: Case, model: Any, control: Any) -> bool:
     tokens = torch.arange(4, 20).reshape(2, 8)
     # Training mode, no dropout: in evaluation bitsandbytes repacks 4-bit weights for some CPUs and
     # fails at these sizes (bitsandbytes/nn/modules.py, Linear4bit.forward).
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=case.dtype != "float32")
-    for tensor in (*model.parameters(), *twin.parameters()):
+    for tensor in (*model.parameters(), *control.parameters()):
         # Kernels choose their path by alignment, and a loaded tensor lies wherever its file had it.
         tensor.data = tensor.data.clone()
     with torch.no_grad(), mixed:
-        found, expected = (bits(m.train()(input_ids=tokens).logits) for m in (model, twin))
+        found, expected = (bits(m.train()(input_ids=tokens).logits) for m in (model, control))
     return found == expected
 
 

@@ -63,7 +63,7 @@ def deepspeed_config(case: Case) -> dict[str, Any] | None:
     if stage == 3:
         # What DeepSpeed and accelerate ask their users to set for a save of whole weights.
         zero["stage3_gather_16bit_weights_on_model_save"] = True
-    if stage == 3 and not case.persist:
+    if stage == 3 and case.persistence_threshold == "zero":
         zero["stage3_param_persistence_threshold"] = 0
     return {
         "train_micro_batch_size_per_gpu": "auto",

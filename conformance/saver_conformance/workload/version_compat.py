@@ -1,6 +1,6 @@
 """The one table of what differs between the library versions that the suite runs on.
 
-The bench is written for the newest versions (``constraints.txt``). Where an older one that a
+The workload is written for the newest versions (``constraints.txt``). Where an older one that a
 framework pins cannot train, a row says what it lacks, since when that is there, and what is done
 instead. None of it takes part in what a saver does.
 """

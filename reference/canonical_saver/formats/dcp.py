@@ -99,7 +99,8 @@ def finish(writer: Writer) -> None:
         ]
         raise WriteError(
             "expected one file system for all ranks, as the dcp format needs it, found that ranks "
-            f"{blind} do not see {writer.write_plan.request.output_dir} of rank 0; save as safetensors"
+            f"{blind} do not see {writer.write_plan.request.output_dir} of rank 0; save as "
+            f"safetensors"
         )
     dtype = writer.write_plan.request.dtype
 

@@ -164,7 +164,8 @@ class Writer:
         for piece in pieces:
             if os.pread(handles[file], piece.numel(), offset) != as_memoryview(piece):
                 raise VerifyError(
-                    f"{self.write_plan.files[file].name}: the {piece.numel()} bytes from {offset} on "
+                    f"{self.write_plan.files[file].name}: the {piece.numel()} bytes from "
+                    f"{offset} on "
                     "read back differently than they were written; check the disk"
                 )
             offset += piece.numel()

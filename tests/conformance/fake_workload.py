@@ -1,4 +1,4 @@
-"""A bench without a framework: what the ranks and the judge need of one, in milliseconds."""
+"""A workload without a framework: what the ranks and the suite need of one, in milliseconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def prepare(case: Case, folder: Path) -> SimpleNamespace:
     if case.seed == 404:
         raise Unavailable("the fake library is not installed")
     if case.seed == 500:
-        raise RuntimeError("the fake bench is broken")
+        raise RuntimeError("the fake workload is broken")
     out = folder / "out"
     out.mkdir(parents=True, exist_ok=True)
     return SimpleNamespace(
