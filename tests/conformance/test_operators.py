@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from saver_conformance.errors import HarnessFailedError
-from saver_conformance.processes import interrupts
-from saver_conformance.processes.operators import run_operators
-from saver_conformance.processes import compile_operators
+from saver_conformance.processes import compile_operators, interrupts
 from saver_conformance.processes.compile_operators import build_extension, clear_lock, is_abandoned
+from saver_conformance.processes.operators import run_operators
 
 SLOW_BUILD = """
 import sys, time

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.house.imports import HOMES, cycle, imports, modules, reachable
 from tests.house.reading_path import LIMIT, reading_path
 
