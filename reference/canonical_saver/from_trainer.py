@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from canonical_saver.collator import tokenizer_of
 from canonical_saver.request import CFG_KEYS, Request, build, can_be_saved
 
 _log = logging.getLogger("canonical_saver")
@@ -53,8 +52,10 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
     tokenizer = getattr(trainer, "processing_class", None)
     if tokenizer is None:
         tokenizer = getattr(trainer, "tokenizer", None)
-    if tokenizer is None:
-        tokenizer = tokenizer_of(getattr(trainer, "data_collator", None))
+    if tokenizer is None and (collator := getattr(trainer, "data_collator", None)) is not None:
+        from canonical_saver.collator import tokenizer_of
+
+        tokenizer = tokenizer_of(collator)
     if tokenizer is not None and not can_be_saved(tokenizer):
         # A trainer takes anything; after days of training, this is no reason to save nothing.
         _log.warning(

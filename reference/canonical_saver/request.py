@@ -190,22 +190,6 @@ def parse_options(
     }
 
 
-def check_writable(folder: Path) -> None:
-    """Find out long before a save whether its folder can be made or written to.
-
-    Raises:
-        RequestError: something is in its place, or it may not be written to.
-    """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise RequestError(f"output_dir: expected a folder, found a file: {there}; name another")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise RequestError(
-            f"output_dir: expected a folder that can be written to, found {there}, which cannot; "
-            "name another, or change its permissions"
-        )
-
-
 def parse_size(value: Any) -> int:
     """Turn bytes or a text such as ``"5GB"`` or ``"300KB"`` into bytes.
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights import full
-from canonical_saver.weights.engines import Engines, experts
+from canonical_saver.weights.engines import Engines, with_numbered_experts
 from canonical_saver.weights.module_tree import named_modules, unwrap
 from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import ModelTensor
@@ -100,7 +100,7 @@ def _of_adapters(
 ) -> list[WeightSet]:
     from canonical_saver.weights import adapter, merged
 
-    model_tensors = dict(experts.numbered(model, tensors.items()))
+    model_tensors = with_numbered_experts(model, tensors)
     return (
         [merged.weights(model, model_tensors)]
         if merge

@@ -37,6 +37,12 @@ def _derives(kind: Any, name: str) -> bool:
     )
 
 
+def saved_by_bitsandbytes(module: nn.Module) -> bool:
+    """Whether a module saves its weight by the rules of bitsandbytes, which is never imported."""
+    rules: Any = type(module)._save_to_state_dict
+    return str(rules.__module__).startswith("bitsandbytes")
+
+
 def unwrap(module: nn.Module) -> nn.Module:
     """Take off every wrapper around a module: DDP, FSDP1, DeepSpeed, checkpointing, compile."""
     while (inner := _wrapped(module)) is not None:
