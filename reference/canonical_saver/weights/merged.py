@@ -17,7 +17,8 @@ from torch import nn
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights import full, hub_conversion
-from canonical_saver.weights.module_tree import holding, named_modules, unwrap
+from canonical_saver.weights.holding import holding
+from canonical_saver.weights.module_tree import named_modules, unwrap
 from canonical_saver.weights.own_rules import has_own_state_dict
 from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import ModelTensor

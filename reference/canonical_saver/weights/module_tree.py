@@ -7,11 +7,10 @@ called ``module`` or ``default``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import ActivationWrapper
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
@@ -128,22 +127,3 @@ def bare(model: nn.Module) -> Any:
         return copies[id(module)]
 
     return copied(model)
-
-
-def holding(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """Copy a module, letting the copy hold other tensors.
-
-    Args:
-        module: the module, wrapped and sharded in any way.
-        tensors: the copy's parameters and buffers by their names in the module.
-    """
-    made = bare(module)
-    for name, tensor in tensors.items():
-        path, _, own = name.rpartition(".")
-        owner = made.get_submodule(path)
-        vars(owner).pop(own, None)  # FSDP1 keeps views of its flat parameter there
-        if own in owner._buffers:
-            owner._buffers[own] = tensor
-        else:
-            owner._parameters[own] = nn.Parameter(tensor, requires_grad=False)
-    return made

@@ -23,7 +23,8 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from canonical_saver.errors import WeightsError, describe
-from canonical_saver.weights.module_tree import bare, holding
+from canonical_saver.weights.holding import holding
+from canonical_saver.weights.module_tree import bare
 from canonical_saver.weights.origins import OriginWatch
 from canonical_saver.weights.saved_tensors import SavedTensor, direct
 from canonical_saver.weights.tensors import ModelTensor, whole
