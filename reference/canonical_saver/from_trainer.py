@@ -45,9 +45,9 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
     arguments = getattr(trainer, "args", None)
     if output_dir is None:
         output_dir = lookup(arguments, "output_dir")
-    form = lookup(cfg, CFG_KEYS["format"])
-    if form is None:
-        form = "torch" if lookup(cfg, "save_safetensors") is False else "safetensors"
+    options = {option: lookup(cfg, key) for option, key in CFG_KEYS.items()}
+    if options["format"] is None and lookup(cfg, "save_safetensors") is False:
+        options["format"] = "torch"
     quantized = bool(lookup(cfg, "load_in_4bit") or lookup(cfg, "load_in_8bit"))
     tokenizer = getattr(trainer, "processing_class", None)
     if tokenizer is None:
@@ -68,12 +68,8 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         model,
         output_dir,
         roots=_roots(trainer, model),
-        format=form,
         max_shard_size=lookup(cfg, "max_shard_size"),
-        dtype=lookup(cfg, CFG_KEYS["dtype"]),
-        verify=lookup(cfg, CFG_KEYS["verify"]),
-        checksums=lookup(cfg, CFG_KEYS["checksums"]),
-        check_replicas=lookup(cfg, CFG_KEYS["check_replicas"]),
+        **options,
         tokenizer=tokenizer,
         progress=False if lookup(arguments, "disable_tqdm") else None,
         # As axolotl has it: a quantized base cannot take the merged weights.

@@ -8,9 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from torch import nn
-from transformers.quantizers import HfQuantizer
 
-from canonical_saver.errors import WeightsError
 from canonical_saver.weights import hub_conversion
 from canonical_saver.weights.engines import Engines, with_numbered_experts
 from canonical_saver.weights.module_tree import named_modules
@@ -32,7 +30,10 @@ def model_weights(
     Raises:
         WeightsError: something that was trained cannot be saved, or a rule cannot be followed.
     """
-    _refuse_quantizer(model)
+    if getattr(model, "hf_quantizer", None) is not None:
+        from canonical_saver.weights.quantized import refuse_quantizer
+
+        refuse_quantizer(model)
     owner, found, warnings = _by_own_rules(model, tensors, engines)
     model_tensors = with_numbered_experts(owner, found)
     made = weights(owner, model_tensors, partial(hub_conversion.revert, owner))
@@ -54,24 +55,6 @@ def _by_own_rules(
         found = state_dict.find(model, tensors, engines)
         return model, found.model_tensors, found.warnings
     return model, tensors, ()
-
-
-def _refuse_quantizer(model: nn.Module) -> None:
-    """Refuse quantized models whose tensors alone do not make a folder that loads."""
-    quantizer = getattr(model, "hf_quantizer", None)
-    if not isinstance(quantizer, HfQuantizer):
-        return
-    kind = type(quantizer)
-    if not quantizer.is_serializable():
-        raise WeightsError(
-            f"expected a quantized model that can be saved, found one whose {kind.__name__} says "
-            "that it cannot; dequantize it, or load it in another way"
-        )
-    if kind.get_state_dict_and_metadata is not HfQuantizer.get_state_dict_and_metadata:
-        raise WeightsError(
-            f"expected a quantized model whose tensors are saved as they are, found one whose "
-            f"{kind.__name__} makes others of them; save it by its save_pretrained"
-        )
 
 
 def weights(
