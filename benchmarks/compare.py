@@ -116,7 +116,9 @@ def _of_tensors(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) ->
     before = {(found["kind"], found["tensors"]): found for found in old}
     for now in new:
         then = before.get((now["kind"], now["tensors"]))
-        for key in ("plan_seconds", "save_seconds") if then is not None else ():
+        if then is None:
+            continue
+        for key in ("plan_seconds", "save_seconds"):
             name = f"{now['kind']}, {now['tensors']:,} tensors, {key.partition('_')[0]}"
             yield Row(name, "seconds, measured once", _once(then[key]), _once(now[key]))
 

@@ -82,7 +82,7 @@ def _model(layers: int) -> nn.Module:
 
 
 def _rank(rank: int, ranks: int, rounds: int, layers: int, folder: Path) -> None:
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict_saver import save as save_by_dcp
 
     from canonical_saver import save_model
 
@@ -97,7 +97,7 @@ def _rank(rank: int, ranks: int, rounds: int, layers: int, folder: Path) -> None
     model = _model(layers)
     ways: dict[str, Callable[[Path], object]] = {
         REFERENCE: lambda place: save_model(model, place, progress=False),
-        PEER: lambda place: checkpoint.save(model.state_dict(), checkpoint_id=str(place)),
+        PEER: lambda place: save_by_dcp(model.state_dict(), checkpoint_id=str(place)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
@@ -116,7 +116,7 @@ def _rank(rank: int, ranks: int, rounds: int, layers: int, folder: Path) -> None
 
 def _main(ranks: int, rounds: int, layers: int, folder: Path) -> int:
     """Fork the ranks; returns 0 if all of them came to their end."""
-    import torch.distributed.checkpoint
+    import torch.distributed.checkpoint.state_dict_saver
     import transformers.models.llama.modeling_llama  # noqa: F401
 
     import canonical_saver.save  # noqa: F401
@@ -149,4 +149,4 @@ def _main(ranks: int, rounds: int, layers: int, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(*map(int, sys.argv[1:4]), Path(sys.argv[4])))
+    sys.exit(_main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])))

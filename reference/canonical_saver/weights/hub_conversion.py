@@ -77,7 +77,7 @@ def revert(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torc
     return converted
 
 
-class _Watch(OriginWatch):
+class _Watch(OriginWatch):  # type: ignore[no-untyped-call]
     """Follows where the elements of tensors without data come from.
 
     By storage, ``_spans`` says which ranges of it are ranges of sources.

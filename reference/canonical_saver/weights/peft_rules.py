@@ -244,7 +244,7 @@ class _Compute:
         return made
 
 
-class _Watch(OriginWatch):
+class _Watch(OriginWatch):  # type: ignore[no-untyped-call]
     """Follows which named tensors others are made of, and which of them stay as they are."""
 
     def __init__(self, shadows: Mapping[str, torch.Tensor]) -> None:
