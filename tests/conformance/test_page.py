@@ -175,8 +175,8 @@ def test_the_schema_wants_every_key_and_no_other(folders: dict[str, Path]) -> No
     [
         (b"{", "is not JSON"),
         (b"[]", "expected an object"),
-        (b'{"version": 2}', "no report of version 1"),
-        (b'{"version": 1}', "is a required property"),
+        (b'{"version": 1}', "expected a report of version 2, found version 1; judge the saver again"),
+        (b'{"version": 2}', "is a required property"),
         (lambda report: report["clauses"][0].update(status="great"), "'great' is not one of"),
         (lambda report: report["clauses"][0].update(mode="full-ddp\n"), "is not one of"),
         (lambda report: report["clauses"][0].update(clause="FILES-999"), "does not stand in"),
@@ -324,7 +324,7 @@ def test_every_link_leads_into_the_page_and_nothing_is_loaded(
 
 def _style(page: Page) -> str:
     # ``Page`` leaves style and script out of its texts; they are the same on all pages.
-    folder = Path(cli.__file__).parent / "page" / "templates"
+    folder = Path(cli.__file__).parent / "reports" / "templates"
     return (folder / "style.css").read_text() + (folder / "filter.js").read_text()
 
 

@@ -17,8 +17,12 @@ from saver_conformance.folder.untrusted_json import UntrustedJsonError, parse_ob
 from saver_conformance.safe_text import excerpt, printable
 from saver_conformance.verdict.verdict import UNCHECKED, Status
 
-VERSION = 1
-"""Of the form of ``report.json``; a reader of version 1 finds what the schema says."""
+VERSION = 2
+"""Of the form of ``report.json``, which ``report.schema.json`` describes.
+
+Version 2 has ``environment`` where version 1 had ``surroundings``, and the axes of its cases have
+other names; a report of version 1 is refused.
+"""
 
 REPORT_FILE = "report.json"
 SHOWN_LINES = 24
@@ -287,9 +291,10 @@ def read_result(path: Path) -> Result:
         report = parse_object(path.read_bytes())
     except (OSError, UntrustedJsonError) as error:
         raise ResultError(f"{path} cannot be read: {error}") from error
-    if report.get("version") != VERSION:
+    if (version := report.get("version")) != VERSION:
         raise ResultError(
-            f"{path} is no report of version {VERSION}: it says {report.get('version')!r:.80}"
+            f"{path}: expected a report of version {VERSION}, found version {version!r:.80}; "
+            "judge the saver again with this version of the suite"
         )
     if fault := _first_fault(report):
         raise ResultError(f"{path} is no report: {fault}")
