@@ -175,7 +175,10 @@ def test_the_schema_wants_every_key_and_no_other(folders: dict[str, Path]) -> No
     [
         (b"{", "is not JSON"),
         (b"[]", "expected an object"),
-        (b'{"version": 1}', "expected a report of version 2, found version 1; judge the saver again"),
+        (
+            b'{"version": 1}',
+            "expected a report of version 2, found version 1; judge the saver again",
+        ),
         (b'{"version": 2}', "is a required property"),
         (lambda report: report["clauses"][0].update(status="great"), "'great' is not one of"),
         (lambda report: report["clauses"][0].update(mode="full-ddp\n"), "is not one of"),

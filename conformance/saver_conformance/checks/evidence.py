@@ -19,7 +19,7 @@ from saver_conformance.folder.layout import (
     read_weights,
 )
 from saver_conformance.folder.safetensors import Header, read_tensor
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.observation.observation import (
     Difference,
     Entry,
@@ -37,7 +37,8 @@ class BlockedError(Exception):
 class Evidence:
     """What the checks look at.
 
-    A check is bound to one clause; ``finding`` fills in what all findings of a case share.
+    The registry knows a check's clause and the case; ``defect`` fills in what the folder and the
+    expected tensor tell.
     """
 
     def __init__(self, observation: Observation, expected: Expectation | None = None) -> None:
@@ -192,9 +193,8 @@ class Evidence:
             raise BlockedError("the folder does not load")
         return self.reload
 
-    def finding(
+    def defect(
         self,
-        clause: str,
         expected: str,
         found: str,
         *,
@@ -205,16 +205,14 @@ class Evidence:
         rank: int | None = None,
         offset: int | None = None,
         differing: int | None = None,
-    ) -> Finding:
-        """A finding of this case; about a tensor that belongs in it, with its dtype and shape."""
+    ) -> Defect:
+        """A defect; of a tensor that belongs in the save, with its dtype and shape."""
         wanted = self.expected.tensors.get(tensor) if tensor else None
         if wanted is not None and dtype is None and shape is None:
             dtype, shape = wanted.dtype, tuple(wanted.shape)
-        return Finding(
-            clause=clause,
+        return Defect(
             expected=expected,
             found=found,
-            case=self.case,
             file=file and self.path_of(file),
             tensor=tensor,
             dtype=dtype,
@@ -224,12 +222,9 @@ class Evidence:
             differing=differing,
         )
 
-    def difference(
-        self, clause: str, why: str, difference: Difference, *, file: str | None = None
-    ) -> Finding:
-        """A finding about a tensor that differs from ``why``, which says whose it should be."""
-        return self.finding(
-            clause,
+    def difference(self, why: str, difference: Difference, *, file: str | None = None) -> Defect:
+        """A tensor that differs from ``why``, which says whose it should be."""
+        return self.defect(
             f"{why}: {difference.expected}",
             difference.found,
             file=file,
