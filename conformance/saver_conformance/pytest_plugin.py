@@ -19,8 +19,9 @@ import pytest
 
 from saver_conformance import checks
 from saver_conformance.cases.case import MODES, Mode, select_modes
-from saver_conformance.claims import Claim, check_address, find_claim
-from saver_conformance.claims_file import read_claims
+from saver_conformance.claims import Claim
+from saver_conformance.claims.claims_file import read_claims
+from saver_conformance.claims.known_savers import check_address, find_claim
 from saver_conformance.errors import ClaimsFileError, UnknownSaverError, WaiverFileError
 from saver_conformance.reports.plain_text import evidence_text
 from saver_conformance.reports.report_json import to_result
@@ -48,6 +49,7 @@ class _Settings:
     profile: Any
     waivers: tuple[Waiver, ...]
     claims: Claim | None
+    savers_dir: Path | None
 
 
 _SETTINGS = pytest.StashKey[_Settings]()
@@ -68,6 +70,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--saver-waivers", type=Path, metavar="FILE.toml", help="what is waived")
     group.addoption("--saver-claims", type=Path, metavar="FILE.toml", help="what is claimed")
+    group.addoption("--savers-dir", type=Path, metavar="DIR", help="folder of savers with names")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,13 +98,15 @@ def _read_settings(config: pytest.Config) -> _Settings:
     saver: str = config.getoption("--saver")
     waivers: Path | None = config.getoption("--saver-waivers")
     claims: Path | None = config.getoption("--saver-claims")
-    check_address(find_claim(saver, Path.cwd()).address, Path.cwd())
+    savers_dir: Path | None = config.getoption("--savers-dir")
+    check_address(find_claim(saver, Path.cwd(), savers_dir).address, Path.cwd())
     return _Settings(
         saver=saver,
         modes=select_modes(config.getoption("--saver-modes")),
         profile=config.getoption("--saver-profile"),
         waivers=read_waivers(waivers) if waivers else (),
         claims=read_claims(claims) if claims else None,
+        savers_dir=savers_dir,
     )
 
 
@@ -162,6 +167,7 @@ class _Suite(pytest.Collector):
             profile=self.settings.profile,
             waivers=self.settings.waivers,
             claims=self.settings.claims,
+            savers_dir=self.settings.savers_dir,
         )
         self.config.stash[VERDICT] = verdict
         return to_result(verdict)

@@ -26,9 +26,9 @@ from saver_conformance.verdict.verdict import CaseRecord, Pace, Verdict, aggrega
 
 SINGLE, DDP, LORA = Mode("full", "single"), Mode("full", "ddp"), Mode("lora", "ddp")
 CASE = Case(SINGLE)
-FINDING = Defect(
-    "this file", "[another] file", file="model.safetensors", rank=1, offset=8
-).finding("FILES-001", CASE)
+FINDING = Defect("this file", "[another] file", file="model.safetensors", rank=1, offset=8).finding(
+    "FILES-001", CASE
+)
 LEVELS = {"FILES-001": "MUST", "FILES-010": "SHOULD"}
 APPLIES = {"FILES-001": MODES, "FILES-010": MODES}
 
