@@ -13,11 +13,12 @@ from saver_conformance.cases.coverage import measure
 from saver_conformance.cases.profiles import Profile, cases_of, in_order
 from saver_conformance.claims.claim import Claim, claimed_modes
 from saver_conformance.claims.known_savers import check_address, find_claim
-from saver_conformance.execution.case_runner import CaseRunner, Workload
+from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.execution.explore import Exploration
 from saver_conformance.execution.kept_output import KeptOutput
 from saver_conformance.execution.pipeline import Pipeline
 from saver_conformance.execution.progress import Progress, Silent
+from saver_conformance.execution.workload import Workload
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.output_lines import Listener
 from saver_conformance.processes.world import SAVE_LIMIT

@@ -159,9 +159,9 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from saver_conformance import cli
-from saver_conformance.execution import case_runner
+from saver_conformance.execution import workload
 fake = "tests.conformance.fake_workload"
-case_runner.Workload.__init__.__defaults__ = (fake, fake, fake, False, "")
+workload.Workload.__init__.__defaults__ = (fake, fake, fake, False, "")
 cli.main(sys.argv[1:])
 """
 

@@ -84,9 +84,7 @@ def test_find_claim_of_two_savers_with_one_name_is_refused(
     install(tmp_path / "site", "mine", "other.saving:save")
     monkeypatch.syspath_prepend(tmp_path / "site")
     write(tmp_path / "savers" / "a.py", SAVER.format(name="mine"))
-    with pytest.raises(
-        UnknownSaverError, match=r"of savers\.a:save and of other\.sav"
-    ):
+    with pytest.raises(UnknownSaverError, match=r"of savers\.a:save and of other\.sav"):
         find_claim("mine", tmp_path, Path("savers"))
 
 

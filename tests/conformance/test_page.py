@@ -26,7 +26,7 @@ from tests.conformance.made_verdicts import (
 from saver_conformance import cli
 from saver_conformance.cases.case import Mode
 from saver_conformance.errors import ResultError
-from saver_conformance.execution.case_runner import Workload
+from saver_conformance.execution.workload import Workload
 from saver_conformance.reports.html import render_site
 from saver_conformance.reports.markdown import block, code
 from saver_conformance.reports.report_json import write_report
