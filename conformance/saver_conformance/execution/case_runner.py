@@ -62,6 +62,7 @@ class CaseRunner:
         self._save_limit = save_limit
         with interrupts.held():
             self._scratch = Path(tempfile.mkdtemp(prefix="saver-conformance-"))
+        self._count = 0
         self._confirmed: set[tuple[Mode, Hashable]] = set()
         try:
             self._reloader = Reloader(workload.reload, self._scratch)
@@ -74,6 +75,7 @@ class CaseRunner:
             workload,
             self._reloader,
             self._scratch,
+            self._make_folder,
             save_limit=save_limit,
             progress=progress or Silent(),
         )
@@ -181,7 +183,7 @@ class CaseRunner:
 
     def _save_once(self, left: Path | None, case: Case) -> SavedCase | CaseRecord:
         world, started = self._worlds.of(case), time.monotonic()
-        folder = Path(tempfile.mkdtemp(prefix="case-", dir=self._scratch))
+        folder = self._make_folder()
         output, time_of = folder / "out", partial(self.stopwatch.time, case.mode.engine)
         if left is not None:
             shutil.copytree(left, output, symlinks=True)
@@ -252,6 +254,12 @@ class CaseRunner:
             if answer.status != "returned"
         )
         return CaseRecord(case, clauses, "error", f"the case could not be trained:\n{detail}")
+
+    def _make_folder(self) -> Path:
+        self._count += 1
+        folder = self._scratch / f"case-{self._count}"
+        folder.mkdir()
+        return folder
 
     def _keep_copy(self, output: Path, name: str) -> None:
         if self._keep is not None:

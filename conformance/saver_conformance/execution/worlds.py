@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from saver_conformance.cases.case import Case, Mode, WorldKey
@@ -35,6 +34,7 @@ class Worlds:
         workload: Workload,
         reloader: Reloader,
         scratch: Path,
+        make_folder: Callable[[], Path],
         *,
         save_limit: float,
         progress: Progress,
@@ -46,6 +46,7 @@ class Worlds:
             workload: what trains and reloads.
             reloader: has to come up, too, before a world counts as proven.
             scratch: a folder for the ranks' files.
+            make_folder: makes a new folder for a case.
             save_limit: seconds after which a save counts as hanging.
             progress: told what is waited for.
         """
@@ -53,6 +54,7 @@ class Worlds:
         self._workload = workload
         self._reloader = reloader
         self._scratch = scratch
+        self._make_folder = make_folder
         self._save_limit = save_limit
         self._progress = progress
         self._worlds: dict[WorldKey, World] = {}
@@ -147,7 +149,7 @@ class Worlds:
         simplest = make_case(
             Mode("full", case.mode.engine), {}, world_size=case.world_size, nodes=case.nodes
         )
-        folder = Path(tempfile.mkdtemp(prefix="preflight-", dir=self._scratch))
+        folder = self._make_folder()
         _expect_loaded(world.load(preflight.ADDRESS), preflight.ADDRESS)
         answers = world.prepare(simplest, folder)
         if all(answer.status == "unavailable" for answer in answers):
