@@ -32,11 +32,11 @@ from saver_conformance.errors import (
 )
 from saver_conformance.execution.kept_output import AFTER, BEFORE
 from saver_conformance.folder_check.audit import audit
-from saver_conformance.folder_check.text import describe
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.world import SAVE_LIMIT
 from saver_conformance.reports import site
+from saver_conformance.reports.audit_text import describe
 from saver_conformance.reports.environment import SUITE
 from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
 from saver_conformance.reports.report_json import write_report

@@ -23,13 +23,12 @@ from saver_conformance.claims import Claim
 from saver_conformance.claims.claims_file import read_claims
 from saver_conformance.claims.known_savers import check_address, find_claim
 from saver_conformance.errors import ClaimsFileError, UnknownSaverError, WaiverFileError
-from saver_conformance.reports.plain_text import evidence_text
+from saver_conformance.reports.outcome import outcome_of
 from saver_conformance.reports.report_json import to_result
-from saver_conformance.reports.result import Clause, Result, Row
-from saver_conformance.reports.status import WORDS
+from saver_conformance.reports.result import Result
 from saver_conformance.run import run_conformance
 from saver_conformance.spec import SPEC
-from saver_conformance.verdict.verdict import UNCHECKED, Verdict
+from saver_conformance.verdict.verdict import Verdict
 from saver_conformance.verdict.waivers import Waiver, read_waivers
 
 VERDICT = pytest.StashKey[Verdict]()
@@ -194,25 +193,16 @@ class _ClauseItem(_SuiteItem):
     mode: str
 
     def runtest(self) -> None:
-        result = self.result()
-        rows = [row for row in result.rows if (row.clause, row.mode) == (self.clause, self.mode)]
-        if not rows:
-            pytest.skip("no case of the profile demands it")
-        [row] = rows
-        clause = result.clauses[row.clause]
-        if row.status == "waived":
-            pytest.xfail(f"waived: {row.reason}")
-        if row.status == "deviation" and row.evidence is not None:
-            pytest.xfail(f"deviates: {row.evidence.found}")
-        if row.status == "fail":
-            raise ClauseBrokenError(_describe(row, clause))
-        if row.status == "not claimed":
-            pytest.skip("the saver does not claim it")
-        told = f"{WORDS[row.status]}: {row.reason.removeprefix(UNCHECKED)}"
-        if row.status != "pass" and clause.level == "MUST":
-            raise ClauseBrokenError(told)
-        if row.status != "pass":
-            pytest.skip(told)
+        outcome = outcome_of(self.result(), self.clause, self.mode)
+        if outcome.kind == "failed":
+            lines = (f"{self.clause} {SPEC[self.clause].text}", *outcome.details.splitlines())
+            raise ClauseBrokenError("\n  ".join(lines))
+        if outcome.kind == "error":
+            raise ClauseBrokenError(outcome.message)
+        if outcome.status in ("waived", "deviation"):
+            pytest.xfail(outcome.message)
+        if outcome.kind == "skipped":
+            pytest.skip(outcome.message)
 
 
 class _WaiversItem(_SuiteItem):
@@ -221,11 +211,3 @@ class _WaiversItem(_SuiteItem):
     def runtest(self) -> None:
         if faults := self.result().waiver_faults:
             raise ClauseBrokenError("\n".join(faults))
-
-
-def _describe(row: Row, clause: Clause) -> str:
-    assert row.evidence is not None
-    lines = [f"{clause.id} {clause.text}", *evidence_text(row.evidence).splitlines()]
-    if row.findings > 1:
-        lines.append(f"... {row.findings} findings in all")
-    return "\n  ".join(lines)
