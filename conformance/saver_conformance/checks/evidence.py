@@ -139,6 +139,15 @@ class Evidence:
             raise BlockedError(f"{vanished[0]} vanished while it was judged")
         return {file: self.saved.headers[file] for file in files}
 
+    @property
+    def indexed(self) -> Mapping[str, Header]:
+        """The headers of the files that an index is about.
+
+        Raises:
+            BlockedError: as for ``headers``.
+        """
+        return {file: head for file, head in self.headers.items() if layout_of(file) == "sharded"}
+
     @cached_property
     def file_of(self) -> Mapping[str, str]:
         """The file that holds a tensor, by the tensor's name (the first one, if several do)."""

@@ -8,8 +8,7 @@ from typing import Literal
 from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
-from saver_conformance.folder.layout import INDEX, Index, layout_of
-from saver_conformance.folder.safetensors import Header
+from saver_conformance.folder.layout import INDEX, Index
 from saver_conformance.observation.finding import Defect
 from saver_conformance.safe_text import quoted
 
@@ -51,7 +50,7 @@ def index(e: Evidence) -> Iterator[Defect]:
     if e.saved.index is None:
         return
     weight_map = e.saved.index.weight_map
-    shards = _shards(e)
+    shards = e.indexed
     file_of = {name: file for file, parsed in shards.items() for name in parsed.tensors}
     for name, file in weight_map.items():
         if file not in shards or name not in shards[file].tensors:
@@ -70,14 +69,14 @@ def index(e: Evidence) -> Iterator[Defect]:
 @check("FORMAT-005")
 def total_size(e: Evidence) -> Iterator[Defect]:
     """``total_size`` is the sum of the tensors' bytes."""
-    spans = [span for parsed in _shards(e).values() for span in parsed.tensors.values()]
+    spans = [span for parsed in e.indexed.values() for span in parsed.tensors.values()]
     yield from _total(e, "total_size", sum(span.nbytes for span in spans))
 
 
 @check("FORMAT-006")
 def total_parameters(e: Evidence) -> Iterator[Defect]:
     """``total_parameters`` is the sum of the tensors' elements."""
-    spans = [span for parsed in _shards(e).values() for span in parsed.tensors.values()]
+    spans = [span for parsed in e.indexed.values() for span in parsed.tensors.values()]
     yield from _total(e, "total_parameters", sum(span.numel for span in spans))
 
 
@@ -109,11 +108,11 @@ def alignment(e: Evidence) -> Iterator[Defect]:
             )
 
 
-@check("FORMAT-009")
+@check("FORMAT-009", structural=True)
 def each_in_one_file(e: Evidence) -> Iterator[Defect]:
     """No name is in two files."""
     first: dict[str, str] = {}
-    for file, parsed in _shards(e).items():
+    for file, parsed in e.indexed.items():
         for name in parsed.tensors:
             if name in first:
                 yield e.defect(
@@ -131,11 +130,6 @@ def metadata_is_there(e: Evidence) -> Iterator[Defect]:
     for file, parsed in e.headers.items():
         if parsed.metadata.get("format") != "pt":
             yield e.defect("format is 'pt'", quoted(dict(parsed.metadata)), file=file)
-
-
-def _shards(e: Evidence) -> dict[str, Header]:
-    """The headers of the files that an index is about."""
-    return {file: parsed for file, parsed in e.headers.items() if layout_of(file) == "sharded"}
 
 
 def _is_sharded(e: Evidence) -> bool:

@@ -87,22 +87,6 @@ def total_parameters(folder: Folder) -> Iterator[Defect | Remark]:
     yield from _total(folder, "total_parameters", sum(span.numel for span in spans))
 
 
-@folder_check("FORMAT-009")
-def each_in_one_file(folder: Folder) -> Iterator[Defect | Remark]:
-    """No name is in two files that loaders open."""
-    first: dict[str, str] = {}
-    for file, header in folder.indexed.items():
-        for name in header.tensors:
-            if name in first:
-                yield folder.defect(
-                    f"in {first[name]} only",
-                    f"also in {file}",
-                    file=file,
-                    tensor=name,
-                )
-            first.setdefault(name, file)
-
-
 @folder_check("FORMAT-010")
 def format_is_there(folder: Folder) -> Iterator[Defect | Remark]:
     """The metadata says which library's tensors these are."""
