@@ -18,8 +18,9 @@ from rich.console import Console
 
 from saver_conformance.cases.axis_text import AXES, explain
 from saver_conformance.cases.case import MODES, Case, Mode, select_modes
-from saver_conformance.claims import Claim, list_savers
-from saver_conformance.claims_file import read_claims
+from saver_conformance.claims import Claim
+from saver_conformance.claims.claims_file import read_claims
+from saver_conformance.claims.known_savers import list_savers
 from saver_conformance.errors import (
     ClaimsFileError,
     HarnessFailedError,
@@ -31,11 +32,11 @@ from saver_conformance.errors import (
 )
 from saver_conformance.execution.kept_output import AFTER, BEFORE
 from saver_conformance.folder_check.audit import audit
-from saver_conformance.folder_check.text import describe
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.world import SAVE_LIMIT
 from saver_conformance.reports import site
+from saver_conformance.reports.audit_text import describe
 from saver_conformance.reports.environment import SUITE
 from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
 from saver_conformance.reports.report_json import write_report
@@ -108,7 +109,17 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    saver = _Parser(add_help=False)
+    named = _Parser(add_help=False)
+    named.add_argument(
+        "--savers-dir",
+        type=_find_folder,
+        metavar="DIR",
+        help="folder of modules whose savers have names (default: savers-dir below "
+        "[tool.saver_conformance] in ./pyproject.toml); installed projects register savers as "
+        "entry points",
+    )
+
+    saver = _Parser(add_help=False, parents=[named])
     saver.add_argument(
         "--saver",
         default=REFERENCE,
@@ -235,7 +246,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(command=_check)
 
-    listing = commands.add_parser("list", help="list what there is")
+    listing = commands.add_parser("list", parents=[named], help="list what there is")
     listing.add_argument("subject", choices=("clauses", "modes", "savers", "axes"))
     listing.set_defaults(command=_list)
 
@@ -269,6 +280,7 @@ def _run(given: argparse.Namespace) -> int:
                 progress=progress,
                 waivers=given.waivers,
                 claims=given.claims,
+                savers_dir=given.savers_dir,
             )
     except RunInterruptedError as interrupted:
         return _end_early(console, interrupted.verdict, given)
@@ -343,6 +355,7 @@ def _replay(given: argparse.Namespace) -> int:
                 progress=progress,
                 listen=listen if given.listen else None,
                 keep=given.keep,
+                savers_dir=given.savers_dir,
             )
     except RunInterruptedError as interrupted:
         return _end_early(console, interrupted.verdict, given)
@@ -363,11 +376,14 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _list(given: argparse.Namespace) -> int:
+    if given.subject == "savers":
+        known = list_savers(Path.cwd(), given.savers_dir)
+        print(*dict.fromkeys((REFERENCE, *(claim.line for claim in known))), sep="\n")
+        return 0
     lines: dict[str, Sequence[str]] = {
         "clauses": [f"{item.id}  {item.level:6}  {item.title}" for item in SPEC.values()],
         "modes": [mode.name for mode in MODES],
         "axes": [f"{name:16} {axis.text}" for name, axis in AXES.items()],
-        "savers": [REFERENCE, *(claim.line for claim in list_savers(Path.cwd()))],
     }
     print(*lines[given.subject], sep="\n")
     return 0
