@@ -167,9 +167,7 @@ def _float8(dtype: str) -> tuple[float, ...]:
     )
 
 
-def _one_float8(
-    dtype: str, code: int, exponent_bits: int, fraction_bits: int, bias: int
-) -> float:
+def _one_float8(dtype: str, code: int, exponent_bits: int, fraction_bits: int, bias: int) -> float:
     exponent = code >> fraction_bits & (1 << exponent_bits) - 1
     fraction = code & (1 << fraction_bits) - 1
     sign = -1.0 if code >> 7 else 1.0

@@ -13,7 +13,10 @@ from saver_conformance.comparison.stored import (
     UnreadableTensorError,
     read_parts,
 )
-from saver_conformance.comparison.tensor_change import Advance, Change, compare
+from saver_conformance.comparison.tensor_change import Advance, Change, are_copies, compare
+
+_MOST_TIED = 100
+"""Few tensors are tied, and each is compared with many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class PartDiff:
         changed: the tensors that differ, by name.
         only_first: names of tensors in the first folder alone.
         only_second: names of tensors in the second folder alone.
+        tied: names that one folder lacks because it holds their twin.
         files: the files beside the weights that differ.
         uncompared: what could not be compared, in words.
     """
@@ -35,6 +39,7 @@ class PartDiff:
     changed: Mapping[str, Change]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
+    tied: tuple[str, ...]
     files: tuple[FileChange, ...]
     uncompared: tuple[str, ...]
 
@@ -143,15 +148,41 @@ def _diff_parts(
             continue
         if not change.is_equal:
             changed[pair.name] = change
+    only = [
+        [name for name in side.tensors if name not in twin.tensors]
+        for side, twin in ((one, other), (other, one))
+    ]
+    tied = {
+        name
+        for side, names in zip((one, other), only, strict=True)
+        for name in names[:_MOST_TIED]
+        if _is_tied(side, name, shared)
+    }
     return PartDiff(
         label=one.label,
         tensors=len(shared),
         changed=changed,
-        only_first=tuple(name for name in one.tensors if name not in other.tensors),
-        only_second=tuple(name for name in other.tensors if name not in one.tensors),
+        only_first=tuple(name for name in only[0] if name not in tied),
+        only_second=tuple(name for name in only[1] if name not in tied),
+        tied=tuple(sorted(tied)),
         files=tuple(compare_files(one.folder, other.folder)),
         uncompared=tuple(uncompared),
     )
+
+
+def _is_tied(part: StoredPart, name: str, shared: list[str]) -> bool:
+    """Whether a tensor is another one under a second name, as ties are."""
+    tensor = part.tensors[name]
+    twins = [part.tensors[other] for other in shared if part.tensors[other].shape == tensor.shape]
+    if any(_place(twin) == _place(tensor) for twin in twins):
+        return True
+    # In safetensors each has bytes of its own; whether they are tied is the configuration's word.
+    is_meant = part.folder.settings.get("tie_word_embeddings") is True
+    return is_meant and len(tensor.shape) > 1 and any(are_copies(tensor, twin) for twin in twins)
+
+
+def _place(tensor: StoredTensor) -> tuple[object, ...]:
+    return tensor.path, tensor.begin, tensor.shape, tensor.strides, tensor.nbytes > 0 or tensor.name
 
 
 def _problems(part: StoredPart, which: str) -> Iterator[str]:

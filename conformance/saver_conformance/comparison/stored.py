@@ -229,9 +229,7 @@ def _files(folder: Folder, problems: list[str]) -> dict[str, frozenset[str] | No
     if folder.index is not None:
         return _indexed(folder.index.weight_map, problems)
     safe = dict.fromkeys(
-        name
-        for name in listing
-        if (layout_of(name) == "sharded" and name.endswith(".safetensors"))
+        name for name in listing if (layout_of(name) == "sharded" and name.endswith(".safetensors"))
     )
     if safe:
         return safe
