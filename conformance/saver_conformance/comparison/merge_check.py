@@ -105,7 +105,7 @@ def _describe(targets: Mapping[str, TargetCheck]) -> Iterator[Note]:
 
 def _missed(missed: list[str], total: int, targets: Mapping[str, TargetCheck]) -> str:
     if len(missed) == total:
-        return f"the adapter was not merged: all {count(total, 'target')} equal the base's"
+        return f"the adapter was not merged: {total} of {count(total, 'target')} equal the base's"
     kept = [name for name in targets if name not in set(missed)]
     experts = [name for name in missed if ".experts." in name]
     what = "the merge missed"

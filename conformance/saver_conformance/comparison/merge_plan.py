@@ -23,6 +23,7 @@ _PLAIN_PATTERN = re.compile(r"\^?[\w.-]+")
 _DEFAULT_ALPHA = 8
 _MAX_FACTOR_BYTES = 256 << 20
 _TOKENS = ".token_adapter.trainable_tokens_delta"
+_BASE_LAYER = ".base_layer."
 _EXPERT = re.compile(r"(\d{1,5})\.(\w+)\.weight")
 # Names of a gated layer's parts: what is multiplied first, what gates it, what is multiplied last.
 _GATES, _UPS, _DOWNS = ("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")
@@ -241,6 +242,8 @@ def plan_merge(adapter: StoredPart, base: StoredPart) -> MergePlan | str:
         plain = name.removeprefix(PEFT_PREFIX)
         if plain.endswith(_TOKENS):
             planner.touched |= planner._named(f"{plain.removesuffix(_TOKENS)}.weight")
+        elif _BASE_LAYER in plain and planner.names.find(plain.replace(_BASE_LAYER, ".", 1)):
+            continue  # PEFT saves embeddings that it adapts, too, as they were before the merge
         elif (found := planner.names.find(plain)) is not None:
             replaced[found] = tensor
         else:
