@@ -52,9 +52,6 @@ def test_check_of_a_merge_in_another_dtype_is_fine(stored, loaded, saved, tmp_pa
     save_base(base, model, stored)
     save_adapter(adapter, model, stored)
     merge(merged, adapter, model, loaded, save_dtype=saved)
-    coarse = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2}
-    if coarse[loaded] == 0 and coarse[saved] == 1:
-        pytest.skip("rounded twice to dtypes of which neither holds the other")
     assert wrong(merged, base, adapter) == ""
 
 

@@ -13,16 +13,22 @@ from saver_conformance.comparison.words import describe_training
 QV = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 
 
+def _make(model):
+    """The same weights at each call."""
+    torch.manual_seed(0)
+    return model()
+
+
 def save_base(folder, model=llama, dtype=torch.float32):
     """Save a model before it is trained."""
-    model().to(dtype).save_pretrained(folder)
+    _make(model).to(dtype).save_pretrained(folder)
 
 
 def save_adapter(folder, model=llama, dtype=torch.float32, std=0.05, **options):
     """Save an adapter of ``model`` as if it had been trained."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tuned = get_peft_model(model().to(dtype), LoraConfig(**{"r": 4, **QV, **options}))
+        tuned = get_peft_model(_make(model).to(dtype), LoraConfig(**{"r": 4, **QV, **options}))
         torch.manual_seed(1)
         for name, parameter in tuned.named_parameters():
             if "lora_" in name:
@@ -36,7 +42,7 @@ def merge(folder, adapter, model=llama, dtype=torch.float32, change=None, save_d
     """Save ``model`` with ``adapter`` merged, ``change``d before."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tuned = PeftModel.from_pretrained(model().to(dtype), adapter)
+        tuned = PeftModel.from_pretrained(_make(model).to(dtype), adapter)
         if change:
             change(tuned)
         merged = tuned.merge_and_unload()
@@ -48,7 +54,7 @@ def scale_by(factor, where=lambda name: True):
 
     def change(tuned):
         for name, module in tuned.named_modules():
-            if hasattr(module, "scaling") and where(name):
+            if isinstance(getattr(module, "scaling", None), dict) and where(name):
                 module.scaling = {key: value * factor for key, value in module.scaling.items()}
 
     return change

@@ -132,6 +132,9 @@ def run_diff(given: argparse.Namespace) -> int:
 def _progress(what: str) -> Iterator[Begin]:
     """A bar on a terminal; nothing elsewhere."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: _ignore
+        return
     columns = (
         TextColumn(what),
         BarColumn(),
@@ -139,14 +142,16 @@ def _progress(what: str) -> Iterator[Begin]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with bar:
+    with Progress(*columns, console=console, transient=True) as bar:
 
         def begin(total: int) -> Advance:
             task = bar.add_task(what, total=total)
             return lambda count: bar.advance(task, count)
 
         yield begin
+
+
+def _ignore(_: int) -> None: ...
 
 
 def _print(lines: Any) -> None:

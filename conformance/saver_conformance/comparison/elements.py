@@ -60,7 +60,7 @@ def decode(dtype: str, raw: bytes) -> Values:
         ValueError: elements of ``dtype`` cannot be decoded.
     """
     if dtype in _INTEGERS:
-        return memoryview(raw).cast(_INTEGERS[dtype])
+        return array(_INTEGERS[dtype], raw)
     if dtype == "BF16":
         return memoryview(_widen(raw)).cast("f")
     if dtype == "F32":
@@ -89,6 +89,12 @@ def cast(raw: bytes, source: str, target: str) -> bytes | None:
         return _half(values)
     single = raw if source == "F32" else array("f", values).tobytes()
     return single if target == "F32" else _narrow(single)
+
+
+def survives(raw: bytes, dtype: str, narrow: str) -> bool:
+    """Whether rounding to ``narrow`` and back loses nothing of ``raw``."""
+    rounded = cast(raw, dtype, narrow)
+    return rounded is not None and cast(rounded, narrow, dtype) == raw
 
 
 def count_differences(dtype: str, one: bytes, other: bytes) -> tuple[int, int]:

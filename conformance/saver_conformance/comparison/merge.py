@@ -24,6 +24,9 @@ PRODUCTS = 1 << 22
 _TINY = {"F16": 2.0**-24, "BF16": 2.0**-133, "F32": 2.0**-149, "F64": 0.0}
 _COARSEST_PRODUCT = 2.0**-10
 """TF32, in which GPUs multiply single precision, has 11 bits."""
+_COARSE = ("BF16", "F16")
+_ROOM = 1.25
+"""For a rounding to half precision on the way, and for the last bits of the sums."""
 _NEAR = 0.05
 _MOST_MERGES = 8
 """Merges of the same adapter whose roundings are allowed for."""
@@ -241,18 +244,14 @@ class _Check:
 
     def _grid(self) -> int:
         """The precision that the values of the merged tensor have, whatever dtype they are in."""
-        if self._merged.dtype != "F32":
-            return PRECISION[self._merged.dtype]
-        rows = (0, self._all_rows() // 2, self._all_rows() - 1)
+        dtype = self._merged.dtype
+        size = self._columns * DTYPE_BITS[dtype] // 8
         with TensorBytes(self._merged) as data:
-            size = self._columns * 4
+            rows = {0, self._all_rows() // 2, self._all_rows() - 1}
             raw = b"".join(data.read(row * size, (row + 1) * size) for row in rows)
-        if not any(raw[0::4]) and not any(raw[1::4]):
-            return PRECISION["BF16"]
-        low = int.from_bytes(raw, "little") & int.from_bytes(
-            b"\xff\x1f\0\0" * (len(raw) // 4), "little"
-        )
-        return PRECISION["F32"] if low else PRECISION["F16"]
+        coarser = (name for name in _COARSE if PRECISION[name] < PRECISION[dtype])
+        found = (name for name in coarser if elements.survives(raw, dtype, name))
+        return PRECISION[next(found, dtype)]
 
     def _add(
         self,
@@ -264,7 +263,7 @@ class _Check:
         factor: float,
     ) -> None:
         times = max(1, min(_MOST_MERGES, round(abs(factor))))
-        relative = 2.0**-self._bits * (self._roundings + times - 1)
+        relative = _ROOM * 2.0**-self._bits * (self._roundings + times - 1)
         unchanged = 0.0 if self._base.dtype == self._merged.dtype else 2.0**-self._bits
         tally.rows += 1
         for w, new, d, room in zip(base, merged, delta, slack, strict=True):

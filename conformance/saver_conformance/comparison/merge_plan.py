@@ -18,6 +18,7 @@ from saver_conformance.comparison.names import BaseNames
 from saver_conformance.comparison.stored import StoredPart, StoredTensor
 from saver_conformance.folder_check import lora
 from saver_conformance.folder_check.tensor_names import PEFT_PREFIX
+from saver_conformance.safe_text import quoted
 
 _PLAIN_PATTERN = re.compile(r"\^?[\w.-]+")
 _DEFAULT_ALPHA = 8
@@ -211,10 +212,10 @@ class _Planner:
         if scale is None or a.shape[0] % experts or set(gate) != set(range(experts)):
             return None
         if (b.shape[0], a.shape[1]) == (2 * inner, hidden):
-            halves = ((gate, 0), (up, inner))
+            halves = [(gate, 0), (up, inner)]
             rows = inner
         elif (b.shape[0], a.shape[1]) == (hidden, inner):
-            halves = ((down, 0),)
+            halves = [(down, 0)]
             rows = hidden
         else:
             return None
@@ -231,7 +232,8 @@ def plan_merge(adapter: StoredPart, base: StoredPart) -> MergePlan | str:
     kind = config.get("peft_type")
     other = [key for key in _OTHER_MERGES if config.get(key)]
     if not lora.is_lora(config) or other:
-        return f"a merge of {', '.join(other) or kind!r} is not known here"
+        what = ", ".join(other) or quoted(kind)
+        return f"a merge of {what} is not known here"
     planner = _Planner(config, base)
     for path, tensors in lora_modules(adapter).items():
         planner.add(path, tensors)

@@ -11,7 +11,13 @@ from saver_conformance.comparison.names import align, in_words, layer_of, ranges
 from saver_conformance.comparison.notes import Note
 from saver_conformance.comparison.slices import find_lost_slice
 from saver_conformance.comparison.stored import StoredPart, UnreadableTensorError
-from saver_conformance.comparison.tensor_change import Advance, Change, are_copies, compare
+from saver_conformance.comparison.tensor_change import (
+    Advance,
+    Change,
+    are_copies,
+    compare,
+    find_rounding,
+)
 from saver_conformance.safe_text import count
 
 # Buffers that some versions of a library save and others compute.
@@ -28,7 +34,8 @@ class ModelCheck:
     Attributes:
         equal: names of tensors whose values are the base's, bit for bit or after a cast.
         changed: the others that both have, by the model's name.
-        cast: number of tensors in ``equal`` that have another dtype than the base's.
+        cast: number of tensors in ``equal`` that are the base's after a cast, to their dtype or to
+            one in which the model was loaded.
         absent: names of the base's tensors that the model lacks.
         new: names of tensors that the base lacks.
         tied: names that are absent because another tensor holds the same by design.
@@ -65,16 +72,18 @@ def check_model(
         advance: is told of progress.
     """
     theirs = align(model.tensors, base.tensors)
-    changes, lost, unread = _compare_all(model, base, theirs, every=every, advance=advance)
-    equal = tuple(name for name, change in changes.items() if change.keeps_values)
-    changed = {name: change for name, change in changes.items() if not change.keeps_values}
+    changes, rounded, lost, unread = _compare_all(model, base, theirs, every=every, advance=advance)
+    equal = tuple(
+        name for name, change in changes.items() if name in rounded or change.keeps_values
+    )
+    changed = {name: change for name, change in changes.items() if name not in set(equal)}
     present = set(theirs.values())
     gone = tuple(name for name in base.tensors if name not in present)
     # Few tensors are tied, and each is compared with many.
     tied = tuple(name for name in gone[:_MOST_TIED] if _is_tied(name, base, present))
     absent = tuple(name for name in gone if name not in set(tied))
     new = tuple(name for name in model.tensors if name not in theirs)
-    cast = sum(len(set(changes[name].dtypes)) > 1 for name in equal)
+    cast = sum(not changes[name].is_equal for name in equal)
     result = ModelCheck(equal, changed, cast, absent, new, tied, ())
     notes = [
         *(Note(True, f"cannot be read: {problem}") for problem in unread),
@@ -95,9 +104,12 @@ def _compare_all(
     *,
     every: bool,
     advance: Advance | None,
-) -> tuple[dict[str, Change], list[Note], list[str]]:
-    """The changes by name, slices that are lost, and what cannot be read."""
+) -> tuple[dict[str, Change], dict[str, str], list[Note], list[str]]:
+    """The changes by name, dtypes through which tensors are the base's, slices that are lost, and
+    what cannot be read.
+    """
     changes: dict[str, Change] = {}
+    rounded: dict[str, str] = {}
     lost: list[Note] = []
     unread: list[str] = []
     order = sorted(
@@ -107,11 +119,15 @@ def _compare_all(
         before, after = base.tensors[theirs[name]], model.tensors[name]
         try:
             changes[name] = compare(before, after, every=every, advance=advance)
-            if not changes[name].keeps_values and (found := find_lost_slice(after, before)):
+            if changes[name].keeps_values:
+                continue
+            if dtype := find_rounding(before, after):
+                rounded[name] = dtype
+            elif found := find_lost_slice(after, before):
                 lost.append(Note(True, f"{name}: {found}; the base's is not", (name,)))
         except UnreadableTensorError as error:
             unread.append(f"{name}: {error}")
-    return changes, lost, unread
+    return changes, rounded, lost, unread
 
 
 def _untouched(

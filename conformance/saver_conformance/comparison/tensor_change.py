@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from operator import sub
 
 from saver_conformance.comparison import elements
+from saver_conformance.comparison.elements import PRECISION
 from saver_conformance.comparison.stored import (
     BLOCK_BYTES,
     StoredTensor,
@@ -20,6 +21,7 @@ MEASURED = 1 << 16
 """Elements of a tensor whose values are measured; bits are compared of all."""
 
 _PROBE_BYTES = 4096
+_LOADED_IN = ("BF16", "F16")
 
 Advance = Callable[[int], None]
 """Called with the number of bytes that were read."""
@@ -127,6 +129,35 @@ def are_copies(one: StoredTensor, other: StoredTensor) -> bool:
         return False
 
 
+def find_rounding(one: StoredTensor, other: StoredTensor) -> str | None:
+    """The dtype through which ``other`` is ``one``: loaded in it, and saved in another one.
+
+    Raises:
+        UnreadableTensorError: a file cannot be read any more.
+    """
+    if one.shape != other.shape or not all(t.dtype in PRECISION for t in (one, other)):
+        return None
+    left = [name for name in _LOADED_IN if PRECISION[name] < PRECISION[one.dtype]]
+    step = BLOCK_BYTES // 8
+    with TensorBytes(one) as a, TensorBytes(other) as b:
+        size = _PROBE_BYTES // 8  # most tensors that were trained end the question at once
+        begin = 0
+        while begin < one.numel and left:
+            end = min(begin + size, one.numel)
+            raw, new = (
+                data.read(*(at * DTYPE_BITS[dtype] // 8 for at in (begin, end)))
+                for data, dtype in ((a, one.dtype), (b, other.dtype))
+            )
+            left = [name for name in left if _rounds(raw, new, (one.dtype, name, other.dtype))]
+            begin, size = end, step
+    return left[0] if left else None
+
+
+def _rounds(raw: bytes, new: bytes, way: tuple[str, str, str]) -> bool:
+    rounded = elements.cast(raw, way[0], way[1])
+    return rounded is not None and _casts(rounded, new, (way[1], way[2]))
+
+
 def _compare_bits(
     one: StoredTensor, other: StoredTensor, change: Change, every: bool, advance: Advance
 ) -> Change:
@@ -186,7 +217,7 @@ def _compare_values(
 
 def _casts(a: bytes, b: bytes, dtypes: tuple[str, str]) -> bool:
     """Whether the elements of ``a`` become those of ``b`` when they are rounded to its dtype."""
-    rounded = elements.cast(a, *dtypes)
+    rounded = a if dtypes[0] == dtypes[1] else elements.cast(a, *dtypes)
     if rounded is None:
         return False
     return rounded == b or not _different(

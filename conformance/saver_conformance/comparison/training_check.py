@@ -16,6 +16,8 @@ from saver_conformance.comparison.notes import Note
 from saver_conformance.comparison.stored import StoredPart, read_parts
 from saver_conformance.errors import ComparisonError
 
+Kind = Literal["model", "merged", "adapter"]
+
 
 @dataclass(frozen=True, slots=True)
 class PartCheck:
@@ -30,7 +32,7 @@ class PartCheck:
     """
 
     label: str
-    kind: Literal["model", "merged", "adapter"]
+    kind: Kind
     notes: tuple[Note, ...]
     model: ModelCheck | None = None
     merge: MergeCheck | None = None
@@ -99,32 +101,32 @@ def check_training(
         raise ComparisonError(f"{folder}: expected a merged model, found an adapter")
     total = sum(2 * part.nbytes for part in parts)
     advance = begin(total) if begin else None
-    has_adapter = any(part.is_adapter for part in parts)
-    found = []
-    for part in parts:
+    is_beside_adapter = any(part.is_adapter for part in parts)
+
+    def check(part: StoredPart) -> PartCheck:
         origin = bases.get("" if part.is_adapter else part.place)
+        kind: Kind = "adapter" if part.is_adapter else "merged" if merged else "model"
         if origin is None:
-            notes = (Note(False, f"the base has no {part.label}, nothing to compare it with"),)
-            found.append(PartCheck(part.label, "adapter" if part.is_adapter else "model", notes))
-        elif note := _quantized(part, origin):
-            found.append(PartCheck(part.label, "adapter" if part.is_adapter else "model", (note,)))
-        elif part.is_adapter:
-            notes = tuple(_problems(part)) + tuple(_blocked(part) or check_adapter(part, origin))
-            found.append(PartCheck(part.label, "adapter", notes))
-        else:
-            merge = check_merge(part, origin, merged, every=every) if merged else None
-            model = check_model(
-                part,
-                origin,
-                merge,
-                is_beside_adapter=has_adapter,
-                every=every,
-                advance=advance,
-            )
-            notes = (*_problems(part), *(merge.notes if merge else ()), *model.notes)
-            kind: Literal["model", "merged"] = "merged" if merge else "model"
-            found.append(PartCheck(part.label, kind, notes, model, merge))
-    return TrainingCheck(folder, base, adapter, tuple(found))
+            note = Note(False, f"the base has no {part.label}, nothing to compare it with")
+            return PartCheck(part.label, kind, (note,))
+        if quantized := _quantized(part, origin):
+            return PartCheck(part.label, kind, (quantized,))
+        if part.is_adapter:
+            notes = _blocked(part) or check_adapter(part, origin)
+            return PartCheck(part.label, kind, (*_problems(part), *notes))
+        merge = check_merge(part, origin, merged, every=every) if merged else None
+        model = check_model(
+            part,
+            origin,
+            merge,
+            is_beside_adapter=is_beside_adapter,
+            every=every,
+            advance=advance,
+        )
+        found = (*_problems(part), *(merge.notes if merge else ()), *model.notes)
+        return PartCheck(part.label, kind, found, model, merge)
+
+    return TrainingCheck(folder, base, adapter, tuple(map(check, parts)))
 
 
 def _one_adapter(folder: Path) -> StoredPart:

@@ -131,9 +131,8 @@ def _describe_part(part: PartDiff, *, any_dtype: bool) -> Iterator[str]:
     same = part.tensors - len(part.changed)
     total = count(part.tensors, "tensor")
     yield f"{printable(part.label)}: {same} of {total} in both are the same"
-    yield from _some(
-        f"  {name}: {describe_change(change)}" for name, change in part.changed.items()
-    )
+    ordered = sorted(part.changed.items(), key=lambda item: item[1].keeps_values)
+    yield from _some(f"  {name}: {describe_change(change)}" for name, change in ordered)
     yield from _some(f"  only in the first: {name}" for name in part.only_first)
     yield from _some(f"  only in the second: {name}" for name in part.only_second)
     yield from _some(f"  tied to another tensor: {name}" for name in part.tied)
