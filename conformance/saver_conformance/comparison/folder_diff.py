@@ -16,6 +16,7 @@ from saver_conformance.comparison.stored import (
 from saver_conformance.comparison.tensor_change import Advance, Change, are_copies, compare
 
 _MOST_TIED = 100
+_MOST_TWINS = 1000
 """Few tensors are tied, and each is compared with many."""
 
 
@@ -178,7 +179,11 @@ def _is_tied(part: StoredPart, name: str, shared: list[str]) -> bool:
         return True
     # In safetensors each has bytes of its own; whether they are tied is the configuration's word.
     is_meant = part.folder.settings.get("tie_word_embeddings") is True
-    return is_meant and len(tensor.shape) > 1 and any(are_copies(tensor, twin) for twin in twins)
+    return (
+        is_meant
+        and len(tensor.shape) > 1
+        and any(are_copies(tensor, twin) for twin in twins[:_MOST_TWINS])
+    )
 
 
 def _place(tensor: StoredTensor) -> tuple[object, ...]:

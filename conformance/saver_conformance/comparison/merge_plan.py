@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from saver_conformance.safe_text import quoted
 
 _PLAIN_PATTERN = re.compile(r"\^?[\w.-]+")
 _DEFAULT_ALPHA = 8
+_MAX_ALPHA = 1e9
 _MAX_FACTOR_BYTES = 256 << 20
 _TOKENS = ".token_adapter.trainable_tokens_delta"
 _BASE_LAYER = ".base_layer."
@@ -127,6 +128,9 @@ class _Planner:
             return None
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
+    def _have(self, names: Collection[str], shape: tuple[int, ...]) -> bool:
+        return all(self.base.tensors[name].shape == shape for name in names)
+
     def _named(self, name: str) -> set[str]:
         found = self.names.find(name)
         return {found} if found else set()
@@ -207,7 +211,11 @@ class _Planner:
         if not (gate and up and down) or not set(gate) == set(up) == set(down):
             return None
         experts = len(gate)
-        inner, hidden = self.base.tensors[next(iter(gate.values()))].shape
+        shape = self.base.tensors[next(iter(gate.values()))].shape
+        firsts, lasts = ({*gate.values(), *up.values()}, set(down.values()))
+        if len(shape) != 2 or not (self._have(firsts, shape) and self._have(lasts, shape[::-1])):
+            return None
+        inner, hidden = shape
         scale = self.scale(path, a.shape[0] // experts)
         if scale is None or a.shape[0] % experts or set(gate) != set(range(experts)):
             return None
@@ -279,7 +287,7 @@ def _setting(config: Mapping[str, Any], path: str) -> float | None:
     names = set(_names_of(path))
     found = next((patterns[key] for key in patterns if key in names), None)
     alpha = config.get("lora_alpha", _DEFAULT_ALPHA) if found is None else found
-    return float(alpha) if type(alpha) in (int, float) and math.isfinite(alpha) else None
+    return float(alpha) if type(alpha) in (int, float) and abs(alpha) < _MAX_ALPHA else None
 
 
 def _names_of(path: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from saver_conformance.comparison.merge_check import MergeCheck
@@ -24,6 +25,7 @@ from saver_conformance.safe_text import count
 _COMPUTED = ("rotary_emb.inv_freq", ".position_ids", ".masked_bias", ".attn.bias", "_extra_state")
 _OF_LAST_LAYERS = ("mtp", "nextn", "eagle")
 _MOST_TIED = 100
+_MOST_TWINS = 1000
 _SIZES = ("architectures", "model_type", "num_hidden_layers", "num_nextn_predict_layers")
 
 
@@ -105,9 +107,7 @@ def _compare_all(
     every: bool,
     advance: Advance | None,
 ) -> tuple[dict[str, Change], dict[str, str], list[Note], list[str]]:
-    """The changes by name, dtypes through which tensors are the base's, slices that are lost, and
-    what cannot be read.
-    """
+    """Changes and dtypes of loading by name, slices that are lost, and what cannot be read."""
     changes: dict[str, Change] = {}
     rounded: dict[str, str] = {}
     lost: list[Note] = []
@@ -264,5 +264,6 @@ def _has_twin(name: str, others: Collection[str], base: StoredPart) -> bool:
     tensor = base.tensors[name]
     if len(tensor.shape) < 2:
         return False
-    twins = (base.tensors[other] for other in others if other != name and other in base.tensors)
-    return any(are_copies(tensor, twin) for twin in twins)
+    known = (base.tensors[other] for other in others if other != name and other in base.tensors)
+    twins = (twin for twin in known if twin.shape == tensor.shape)
+    return any(are_copies(tensor, twin) for twin in islice(twins, _MOST_TWINS))

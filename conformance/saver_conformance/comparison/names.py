@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 _MAX_NAME = 1000
 _FIRST_PARTS = 2
+_MAX_DEPTH = 20
 # Parts that the class of a model adds, or that its files name in another way than its modules.
 _OUTER_PARTS = frozenset({"model", "language_model", "transformer", "base_model"})
 _SAME_PARTS = {"block_sparse_moe": "mlp"}
@@ -20,8 +21,13 @@ class BaseNames:
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
         self._by_core: dict[str, list[str]] = defaultdict(list)
+        self._below: dict[str, list[str]] = defaultdict(list)
         for name in self._names:
-            self._by_core[core(name)].append(name)
+            plain = core(name)
+            self._by_core[plain].append(name)
+            parts = plain.split(".", _MAX_DEPTH + 1)
+            for depth in range(1, min(len(parts), _MAX_DEPTH)):
+                self._below[".".join(parts[:depth])].append(name)
 
     def find(self, name: str) -> str | None:
         """The tensor that ``name`` means; None where there is none, or more than one."""
@@ -32,11 +38,10 @@ class BaseNames:
 
     def below(self, path: str) -> dict[str, str]:
         """The tensors below the module at ``path``, by the rest of their names."""
-        start = f"{core(path)}."
+        start = core(path)
+        found = {core(name)[len(start) + 1 :]: name for name in self._below.get(start, ())}
         return {
-            name[len(start) :]: found[0]
-            for name, found in self._by_core.items()
-            if name.startswith(start) and len(found) == 1
+            rest: name for rest, name in found.items() if len(self._by_core[f"{start}.{rest}"]) == 1
         }
 
 

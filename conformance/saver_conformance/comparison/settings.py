@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ PROVENANCE = frozenset(
 
 _NOT_COMPARED = frozenset({CARD, "training_args.bin"})
 _OLD_NAMES = {"torch_dtype": "dtype"}
-_MAX_ENTRIES = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,6 @@ def compare_files(one: Folder, other: Folder) -> Iterator[FileChange]:
             yield FileChange(name, 1, (f"only in the {where} folder",))
         elif change := _compare(name, paths[0], paths[1]):
             yield change
-
-
-def compare_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The entries that differ, in words; those of ``PROVENANCE`` are left out."""
-    return list(_differences(one, other))
 
 
 def _files(folder: Folder) -> Iterator[tuple[str, Path]]:
@@ -100,17 +95,16 @@ def _compare(name: str, one: Path, other: Path) -> FileChange | None:
             plain = [read_json_object(path) for path in (one, other)]
         except UnreadableJsonError as error:
             return FileChange(name, 1, (f"the bytes differ, and {error}",))
-        found = compare_settings(plain[0], plain[1])
-        return FileChange(name, len(found), tuple(found[:KEPT_ENTRIES])) if found else None
+        differences = _differences(plain[0], plain[1])
+        kept = tuple(islice(differences, KEPT_ENTRIES))
+        return FileChange(name, len(kept) + sum(1 for _ in differences), kept) if kept else None
     return FileChange(name, 1, ("the bytes differ",))
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
     pending: list[tuple[str, Any, Any]] = [("", one, other)]
-    visited = 0
-    while pending and visited < _MAX_ENTRIES:
+    while pending:
         path, a, b = pending.pop()
-        visited += 1
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             a, b = _normal(a), _normal(b)
             for key in reversed([*a, *(key for key in b if key not in a)]):

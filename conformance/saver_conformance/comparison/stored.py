@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from saver_conformance.folder_check.parts import parts_of
 BLOCK_BYTES = 1 << 20
 MAX_STRIDED_BYTES = 256 << 20
 """Storages of tensors whose elements do not lie in order are read whole, if they are no larger."""
+
+_MAX_STRIDED_ROWS = 1 << 22
 
 PICKLED_MODEL = "pytorch_model.bin"
 _MAX_FILES = 10_000
@@ -61,10 +64,7 @@ class StoredTensor:
     @property
     def numel(self) -> int:
         """Number of elements."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -127,7 +127,8 @@ class TensorBytes:
 
     def _gather(self, strides: tuple[int, ...]) -> bytes:
         tensor, item = self._tensor, DTYPE_BITS[self._tensor.dtype] // 8
-        if max(tensor.span, tensor.nbytes) > MAX_STRIDED_BYTES:
+        rows = math.prod(tensor.shape[:-1])
+        if max(tensor.span, tensor.nbytes) > MAX_STRIDED_BYTES or rows > _MAX_STRIDED_ROWS:
             raise UnreadableTensorError(
                 f"its {tensor.nbytes} bytes do not lie in order in {tensor.path.name}"
             )

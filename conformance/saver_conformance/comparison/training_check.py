@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from saver_conformance.checks.evidence import BlockedError
 from saver_conformance.comparison.adapter_fit import check_adapter
@@ -15,6 +15,7 @@ from saver_conformance.comparison.model_check import ModelCheck, check_model
 from saver_conformance.comparison.notes import Note
 from saver_conformance.comparison.stored import StoredPart, read_parts
 from saver_conformance.errors import ComparisonError
+from saver_conformance.folder_check.folder import QUANTIZED_SETTINGS, QUANTIZED_TENSORS
 
 Kind = Literal["model", "merged", "adapter"]
 
@@ -162,9 +163,10 @@ def _quantized(part: StoredPart, base: StoredPart) -> Note | None:
 
 def quantization_of(part: StoredPart) -> str:
     """How the tensors of ``part`` are quantized; empty where they are not."""
-    if not part.folder.is_quantized:
-        return ""
-    settings: Mapping[str, Any] = part.folder.settings
-    config = settings.get("quantization_config") or settings.get("compression_config")
-    method = config.get("quant_method") if isinstance(config, dict) else None
-    return method if isinstance(method, str) else "by its tensors' names"
+    configs = [part.folder.settings.get(key) for key in QUANTIZED_SETTINGS]
+    config = next((config for config in configs if config is not None), None)
+    if config is not None:
+        method = config.get("quant_method") if isinstance(config, dict) else None
+        return method if isinstance(method, str) else "by its configuration"
+    by_name = any(name.endswith(QUANTIZED_TENSORS) for name in part.tensors)
+    return "by its tensors' names" if by_name else ""
