@@ -164,11 +164,11 @@ def _empty(tensor):
     ("change", "words"),
     [
         (_zero, "all zero"),
-        (_zero_rows, "slice 1 of 2 (rows) is all zero"),
-        (_zero_columns, "slice 1 of 2 (columns) is all zero"),
-        (_repeat_rows, "slice 1 of 2 (rows) repeats slice 0"),
-        (_repeat_one_of_four, "slice 3 of 4 (rows) repeats slice 1"),
-        (_repeat_columns, "slice 1 of 2 (columns) repeats slice 0"),
+        (_zero_rows, "rank 1 of 2 (rows) is all zero"),
+        (_zero_columns, "rank 1 of 2 (columns) is all zero"),
+        (_repeat_rows, "rank 1 of 2 (rows) repeats that of rank 0"),
+        (_repeat_one_of_four, "rank 3 of 4 (rows) repeats that of rank 1"),
+        (_repeat_columns, "rank 1 of 2 (columns) repeats that of rank 0"),
         (_flat, "lost its shape"),
         (_empty, "lost its shape"),
     ],
@@ -290,7 +290,7 @@ def test_check_of_an_adapter_with_a_repeated_slice_names_it(tmp_path):
         return tensors | {name: torch.cat([tensors[name][:2]] * 2)}
 
     change_tensors(tmp_path / "adapter" / "adapter_model.safetensors", change)
-    assert "repeats slice 0" in wrong(tmp_path / "adapter", tmp_path / "base")
+    assert "repeats that of rank 0" in wrong(tmp_path / "adapter", tmp_path / "base")
 
 
 def test_check_of_a_base_without_weights_is_called_wrongly(folders, tmp_path):

@@ -31,8 +31,7 @@ def read(path: Path) -> int:
     """The tensors that a ``.bin`` file holds, all of which lie in it; 0 for one that is refused."""
     try:
         found = read_archive(path)
-    except TorchArchiveError as error:
-        assert len(str(error)) < LONGEST_REPORT
+    except TorchArchiveError:
         return 0
     size = path.stat().st_size
     assert all(

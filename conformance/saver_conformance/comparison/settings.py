@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -102,19 +103,31 @@ def _compare(name: str, one: Path, other: Path) -> FileChange | None:
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
-    pending: list[tuple[str, Any, Any]] = [("", one, other)]
+    """The entries that differ, in words, in their order."""
+    pending: list[Iterator[tuple[str, Any, Any]]] = [iter([("", one, other)])]
     while pending:
-        path, a, b = pending.pop()
+        if (item := next(pending[-1], None)) is None:
+            pending.pop()
+            continue
+        path, a, b = item
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            a, b = _normal(a), _normal(b)
-            for key in reversed([*a, *(key for key in b if key not in a)]):
-                if key not in PROVENANCE:
-                    pending.append((_join(path, key), a.get(key, _ABSENT), b.get(key, _ABSENT)))
+            pending.append(_entries(path, _normal(a), _normal(b)))
         elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-            items = zip(range(len(a)), a, b, strict=True)
-            pending += [(_join(path, str(at)), x, y) for at, x, y in items if x is not y][::-1]
+            pending.append(_items(path, a, b))
         elif not _same(a, b):
             yield f"{path}: {_show(a)} in the first, {_show(b)} in the second"
+
+
+def _entries(
+    path: str, a: Mapping[str, Any], b: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in chain(a, (key for key in b if key not in a)):
+        if key not in PROVENANCE:
+            yield _join(path, key), a.get(key, _ABSENT), b.get(key, _ABSENT)
+
+
+def _items(path: str, a: list[Any], b: list[Any]) -> Iterator[tuple[str, Any, Any]]:
+    return ((_join(path, str(at)), x, y) for at, (x, y) in enumerate(zip(a, b, strict=True)))
 
 
 class _Absent:
@@ -147,4 +160,6 @@ def _show(value: Any) -> str:
         return "absent"
     if isinstance(value, list):
         return f"a list of {len(value)}"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     return printable(quoted(value))

@@ -43,10 +43,10 @@ class LostSlice:
         if self.world == 1:
             return "all zero"
         of = "rows" if self.dimension == 0 else "columns"
-        where = f"slice {self.rank} of {self.world} ({of})"
+        where = f"the slice of rank {self.rank} of {self.world} ({of})"
         if self.same_as is None:
             return f"{where} is all zero"
-        return f"{where} repeats slice {self.same_as}"
+        return f"{where} repeats that of rank {self.same_as}"
 
 
 def find_lost_slice(tensor: StoredTensor, base: StoredTensor) -> LostSlice | None:

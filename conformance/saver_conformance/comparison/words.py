@@ -14,6 +14,9 @@ from saver_conformance.safe_text import count, printable
 SHOWN = 20
 """Things of one kind that are named."""
 
+SHOWN_CHANGES = 5
+"""Tensors that a training changed that are named."""
+
 
 def describe_training(check: TrainingCheck) -> Iterator[str]:
     """The lines of an answer to "did my fine-tune get in?"."""
@@ -59,6 +62,8 @@ def _part(part: PartCheck) -> Iterator[str]:
         looked = "all rows" if rows == of_rows else f"{rows} of {of_rows} rows"
         total = count(len(part.merge.targets), "target")
         yield f"  {merged} of {total} of the adapter as expected ({looked} looked at)"
+    if part.kind == "adapter" and not part.notes:
+        yield "  names and shapes fit the base, and every factor holds values"
     for note in sorted(part.notes, key=lambda note: not note.is_wrong)[:SHOWN]:
         yield f"  {'WRONG' if note.is_wrong else 'note'}: {printable(note.text)}"
     if len(part.notes) > SHOWN:
@@ -70,10 +75,10 @@ def _model(model: ModelCheck) -> Iterator[str]:
     yield f"  {count(len(model.equal), 'tensor')} equal the base's{cast}"
     yield f"  {count(len(model.changed), 'tensor')} changed"
     ordered = sorted(model.changed.items(), key=lambda item: -_relative(item[1]))
-    for name, change in ordered[:SHOWN]:
+    for name, change in ordered[:SHOWN_CHANGES]:
         yield f"    {printable(name)}: {describe_change(change)}"
-    if len(ordered) > SHOWN:
-        yield f"    ... those that changed most of {len(ordered)}"
+    if len(ordered) > SHOWN_CHANGES:
+        yield f"    ... {len(ordered)} in all, these changed most"
 
 
 def _relative(change: Change) -> float:
