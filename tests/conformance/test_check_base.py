@@ -100,6 +100,28 @@ def test_check_of_a_dropped_tensor_names_it(folders):
     assert f"1 tensor of the base absent: layers 0; {QUERY}" in wrong(trained, base)
 
 
+def _fuse_queries(tensors):
+    for layer in ("model.layers.0.self_attn", "model.layers.1.self_attn"):
+        parts = [tensors.pop(f"{layer}.{name}_proj.weight") for name in "qkv"]
+        tensors[f"{layer}.qkv_proj.weight"] = torch.cat(parts)
+    return tensors
+
+
+def _move_parts(tensors):
+    return {
+        name.replace("model.layers", "model.language_model.layers"): tensor
+        for name, tensor in tensors.items()
+    }
+
+
+@pytest.mark.parametrize("change", [_fuse_queries, _move_parts])
+def test_check_of_tensors_stored_in_another_way_is_a_remark(change, folders):
+    trained, base = folders
+    change_tensors(trained / MODEL, change)
+    assert wrong(trained, base) == ""
+    assert remarks(trained, base)
+
+
 def test_check_of_fewer_layers_by_configuration_is_a_remark(folders):
     trained, base = folders
 

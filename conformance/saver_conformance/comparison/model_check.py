@@ -91,7 +91,7 @@ def check_model(
         *(Note(True, f"cannot be read: {problem}") for problem in unread),
         *_untouched(result, merge, is_beside_adapter=is_beside_adapter),
         *_shapes(changed, model, base, theirs),
-        *_absent(absent, model, base),
+        *_absent(absent, new, model, base),
         *lost,
         *_beside_the_merge(changed, theirs, merge, base),
         *_worth_knowing(result, theirs),
@@ -169,11 +169,18 @@ def _shapes(
             yield Note(is_wrong, f"{text}, the base's is {list(before)}", tuple(names))
 
 
-def _absent(absent: tuple[str, ...], model: StoredPart, base: StoredPart) -> Iterator[Note]:
+def _absent(
+    absent: tuple[str, ...], new: tuple[str, ...], model: StoredPart, base: StoredPart
+) -> Iterator[Note]:
     computed = tuple(name for name in absent if name.endswith(_COMPUTED))
-    real = tuple(name for name in absent if name not in set(computed))
     if computed:
         yield Note(False, f"absent, computed on loading: {in_words(computed)}", computed)
+    homes = {_home(name) for name in new}
+    renamed = tuple(name for name in absent if _home(name) in homes and name not in set(computed))
+    if renamed:
+        text = f"{count(len(renamed), 'tensor')} of the base absent, others beside them new"
+        yield Note(False, f"{text}; are they stored in another way? {in_words(renamed)}", renamed)
+    real = tuple(name for name in absent if name not in {*computed, *renamed})
     if not real:
         return
     text = f"{count(len(real), 'tensor')} of the base absent: {in_words(real)}"
@@ -184,6 +191,12 @@ def _absent(absent: tuple[str, ...], model: StoredPart, base: StoredPart) -> Ite
     if not is_same or not model.folder.settings:
         text += "; the configuration is another one, so that this may be meant"
     yield Note(is_same and bool(model.folder.settings), text, real)
+
+
+def _home(name: str) -> str:
+    """The module whose tensors are stored together or apart: of queries and keys, of experts."""
+    before, experts, _ = name.partition(".experts.")
+    return before if experts else name.rpartition(".")[0].rpartition(".")[0] or name
 
 
 def _is_of_prediction(name: str, settings: Mapping[str, Any]) -> bool:
@@ -225,7 +238,7 @@ def _worth_knowing(result: ModelCheck, theirs: Mapping[str, str]) -> Iterator[No
         return
     if any(name != other for name, other in theirs.items()):
         name, other = next(pair for pair in theirs.items() if pair[0] != pair[1])
-        yield Note(False, f"names differ from the base's in a first part: {name} for {other}")
+        yield Note(False, f"names have other parts than the base's: {name} for {other}")
     if result.new:
         text = f"{count(len(result.new), 'tensor')} that the base does not have"
         yield Note(False, f"{text}: {in_words(result.new)}", result.new)

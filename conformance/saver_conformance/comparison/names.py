@@ -56,7 +56,7 @@ def core(name: str) -> str:
 def align(names: Collection[str], base: Collection[str]) -> Mapping[str, str]:
     """The base's name for each of ``names`` that means one of its tensors.
 
-    Names are taken as they are, unless leaving out or adding a first part finds more.
+    Names are taken as they are, unless leaving out or adding parts finds more.
     """
     known = frozenset(base)
     ways = [{name: name for name in names if name in known}]
@@ -66,6 +66,10 @@ def align(names: Collection[str], base: Collection[str]) -> Mapping[str, str]:
             {n: n[len(start) :] for n in names if n.startswith(start) and n[len(start) :] in known}
         )
         ways.append({name: start + name for name in names if start + name in known})
+    # Parts that the class of a model adds stand anywhere in the names of models of several parts.
+    found = BaseNames(base)
+    by_core = {other: name for name in names if (other := found.find(name)) is not None}
+    ways.append({name: other for other, name in by_core.items()})
     return max(ways, key=len)
 
 
