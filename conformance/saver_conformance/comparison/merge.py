@@ -201,7 +201,8 @@ class _Check:
         self._slack = max(_COARSEST_PRODUCT, 2.0 ** (1 - factors))
         # A base in single precision may have been rounded when it was loaded, and once more after.
         self._roundings = 1 if PRECISION[base.dtype] == self._bits else 2
-        self._tiny = max(_TINY[base.dtype], _TINY[merged.dtype])
+        # It may have been loaded in half precision, whose range ends early.
+        self._tiny = max(_TINY[base.dtype], _TINY[merged.dtype], _TINY["F16"] / 2)
 
     def run(self, factor: float) -> _Tally:
         """Compare with base + ``factor`` * adapter."""

@@ -137,7 +137,7 @@ def find_rounding(one: StoredTensor, other: StoredTensor) -> str | None:
     """
     if one.shape != other.shape or not all(t.dtype in PRECISION for t in (one, other)):
         return None
-    left = [name for name in _LOADED_IN if PRECISION[name] < PRECISION[one.dtype]]
+    left = [name for name in _LOADED_IN if name != one.dtype]
     step = BLOCK_BYTES // 8
     with TensorBytes(one) as a, TensorBytes(other) as b:
         size = _PROBE_BYTES // 8  # most tensors that were trained end the question at once
