@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -23,6 +22,7 @@ from saver_conformance.claims.claims_file import read_claims
 from saver_conformance.claims.known_savers import list_savers
 from saver_conformance.errors import (
     ClaimsFileError,
+    ComparisonError,
     HarnessFailedError,
     KeepError,
     ReportFolderError,
@@ -31,12 +31,11 @@ from saver_conformance.errors import (
     WaiverFileError,
 )
 from saver_conformance.execution.kept_output import AFTER, BEFORE
-from saver_conformance.folder_check.audit import audit
+from saver_conformance.folder_commands import add_commands
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.world import SAVE_LIMIT
 from saver_conformance.reports import site
-from saver_conformance.reports.audit_text import describe
 from saver_conformance.reports.environment import SUITE
 from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
 from saver_conformance.reports.report_json import write_report
@@ -45,7 +44,7 @@ from saver_conformance.reports.terminal import LiveProgress, make_console, print
 from saver_conformance.run import REFERENCE, RunInterruptedError, replay, run_conformance
 from saver_conformance.safe_text import printable
 from saver_conformance.spec import SPEC, Clause
-from saver_conformance.verdict.verdict import BROKEN, CONFORMS, HARNESS_FAILED, Verdict
+from saver_conformance.verdict.verdict import HARNESS_FAILED, Verdict
 from saver_conformance.verdict.waivers import Waiver, read_waivers
 
 INTERRUPTED = 130
@@ -69,6 +68,7 @@ _CALLED_WRONGLY = (
     WaiverFileError,
     ReportFolderError,
     KeepError,
+    ComparisonError,
     OSError,
 )
 """What ends the command with one message and the exit code 3."""
@@ -230,21 +230,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     again.set_defaults(command=_replay)
 
-    check = commands.add_parser(
-        "check",
-        help="look for defects in the structure of a saved folder, without training",
-        description="Structure only: a folder without a defect need not hold the trained model.",
-        epilog="Exit codes: 0 no defects found in the structure; 1 a MUST is broken, or could not "
-        "be checked; 3 the command was called wrongly.",
-    )
-    check.add_argument("folder", type=_find_folder, metavar="DIR")
-    check.add_argument(
-        "--bytes",
-        action="store_true",
-        dest="read_bytes",
-        help="read the weight files to their end, and print their digests",
-    )
-    check.set_defaults(command=_check)
+    add_commands(commands)
 
     listing = commands.add_parser("list", parents=[named], help="list what there is")
     listing.add_argument("subject", choices=("clauses", "modes", "savers", "axes"))
@@ -367,14 +353,6 @@ def _replay(given: argparse.Namespace) -> int:
     return verdict.exit_code
 
 
-def _check(given: argparse.Namespace) -> int:
-    found = audit(given.folder, read_bytes=given.read_bytes)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of untrusted files
-    print(*describe(found), sep="\n")
-    return CONFORMS if found.is_clean else BROKEN
-
-
 def _list(given: argparse.Namespace) -> int:
     if given.subject == "savers":
         known = list_savers(Path.cwd(), given.savers_dir)
@@ -426,12 +404,6 @@ def _read_waivers(name: str) -> tuple[Waiver, ...]:
         return read_waivers(Path(name))
     except WaiverFileError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _find_folder(name: str) -> Path:
-    if not Path(name).is_dir():
-        raise argparse.ArgumentTypeError(f"{name!r} is no folder")
-    return Path(name)
 
 
 def _select_modes(patterns: str) -> tuple[Mode, ...]:

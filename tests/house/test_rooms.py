@@ -11,6 +11,7 @@ PACKAGES = ("canonical_saver", "saver_conformance")
 SUITE = (
     "reports",
     "execution",
+    "comparison",
     ("processes", "folder_check"),
     "workload",
     "checks",
