@@ -31,7 +31,7 @@ from saver_conformance.errors import (
     WaiverFileError,
 )
 from saver_conformance.execution.kept_output import AFTER, BEFORE
-from saver_conformance.folder_commands import add_commands
+from saver_conformance.folder_commands import add_commands, find_folder
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.world import SAVE_LIMIT
@@ -112,7 +112,7 @@ def _make_parser() -> argparse.ArgumentParser:
     named = _Parser(add_help=False)
     named.add_argument(
         "--savers-dir",
-        type=_find_folder,
+        type=find_folder,
         metavar="DIR",
         help="folder of modules whose savers have names (default: savers-dir below "
         "[tool.saver_conformance] in ./pyproject.toml); installed projects register savers as "
