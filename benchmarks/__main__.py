@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import cells, many, page, ratios, worlds
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent / "docs" / "results"
 LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "safetensors")
 
 

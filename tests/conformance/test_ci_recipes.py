@@ -1,4 +1,4 @@
-"""The recipes of ``docs/ci.md``, command by command, on a sample framework and from the wheel."""
+"""The recipes of ``docs/guides/ci.md``, command by command, on a sample framework and from the wheel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from saver_conformance.reports.result import read_result
 ROOT = Path(__file__).parents[2]
 FRAMEWORK = ROOT / "fixtures" / "framework"
 BLOCK = re.compile(r"^```(\w+)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = {match[2]: match[3] for match in BLOCK.finditer((ROOT / "docs" / "ci.md").read_text())}
+BLOCKS = {match[2]: match[3] for match in BLOCK.finditer((ROOT / "docs" / "guides" / "ci.md").read_text())}
 WORKFLOW = yaml.safe_load(BLOCKS[".github/workflows/saver.yml"])
 [HOOK] = yaml.safe_load(BLOCKS[".pre-commit-config.yaml"])["repos"][0]["hooks"]
 
@@ -92,7 +92,7 @@ def test_the_workflow_installs_the_wheel_and_the_framework(
 def test_the_workflow_judges_the_saver(
     machine: Machine, job: dict[str, subprocess.CompletedProcess[str]]
 ) -> None:
-    judged = job["CaseRunner the saver"]
+    judged = job["Judge the saver"]
     assert judged.returncode == 0, judged.stdout + judged.stderr
     result = read_result(machine.path("report/report.json"))
     assert (result.saver, result.exit_code) == ("tiny_framework.saving:save", 0)

@@ -100,9 +100,9 @@ def test_disturbed_saves(observation, broken):
 @pytest.mark.parametrize(
     ("crashes", "reason"),
     [
-        (None, "no save was disturbed"),
+        (None, "no fault was injected into a save"),
         (Crashes("no strace"), "no strace"),
-        (Crashes(models=MODELS, files=FILES), "no call came again when it was to be disturbed"),
+        (Crashes(models=MODELS, files=FILES), "no chosen call occurred again, so no fault could be injected"),
     ],
 )
 def test_without_disturbances_nothing_is_said(crashes, reason):

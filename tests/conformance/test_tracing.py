@@ -1,4 +1,4 @@
-"""System calls are read from traces, spread, and disturbed in rehearsals that harm nobody."""
+"""System calls are read from traces, spread, and made to fail in forked saves, which leave the ranks as they were."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class CaseRunner:
         listen: Listener | None = None,
         keep: KeptOutput | None = None,
     ) -> None:
-        """CaseRunner the saver at the address ``saver``; nothing is started yet."""
+        """Run cases on the saver at the address ``saver``; nothing is started yet."""
         self._saver = saver
         self._progress = progress or Silent()
         self._listen = listen
@@ -419,7 +419,7 @@ class CaseRunner:
         )
 
     def _identify(self, saved: Saved) -> Crashes | None:
-        """The disturbed saves with what a loader gets from each folder that they left."""
+        """The saves with injected faults, and what a loader gets from the folder that each left."""
         if saved.crashes is None or saved.crashes.unavailable:
             return saved.crashes
         models = self._reloader.identify(saved.case, saved.folder)

@@ -5,7 +5,7 @@ what is to happen is put beside it: this is the commit. Only then is the output 
 steps that can be done again from the record, whenever they were cut off: the files without which
 nothing loads go first and come last, so a half-changed folder refuses to load. A whole model beside
 an adapter is not touched: the adapter's configuration without its weights keeps ``transformers``
-from loading either. Each step is on disk before the next begins. ``docs/crash-safety.md`` has what
+from loading either. Each step is on disk before the next begins. ``docs/concepts/crash-safety.md`` has what
 a reader sees after each.
 """
 
