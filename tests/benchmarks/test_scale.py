@@ -26,7 +26,7 @@ engine, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 join(rank, world)
 model = mixture()
 shard(model, engine)
-files = formats.lay_out(
+files = formats.find_format("safetensors").lay_out(
     weights.collect(model, Engines((model,), rank)), request.build(model, "plan")
 )
 print(json.dumps(ranges(write_items(files))))

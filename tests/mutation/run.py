@@ -1,6 +1,6 @@
 """Change the checks' own code in small ways, and see whether anybody notices.
 
-``python -m tests.mutation.run`` tries every change of every module of ``checks/`` and ``folder/``;
+``python -m tests.mutation.run`` tries every change of every module of ``checks/`` and ``disk/``;
 ``--sample 100`` tries as many of them, drawn with ``--seed``; names of modules choose among them.
 A change is noticed when the checks no longer say of the broken and the unusual savers what those
 declare, or else when a fast test fails. Savers are run and libraries imported once; each change is
@@ -34,19 +34,21 @@ MODULES = (
     "folder/*.py",
     "observation/file_operation.py",
     "observation/tensor_diff.py",
+    "processes/file_trace.py",
 )
 TESTS = {
     "folder/untrusted_json.py": ("untrusted_json", "audit"),
     "folder/": ("safetensors", "directory", "audit"),
-    "observation/file_operation.py": ("deeds",),
+    "observation/file_operation.py": ("deeds", "judgements"),
     "observation/tensor_diff.py": ("checks",),
+    "processes/file_trace.py": ("deeds",),
     "checks/crash.py": ("judgements",),
     "checks/purity.py": ("judgements", "second_save"),
     "checks/ranks.py": ("judgements", "checks"),
     "checks/": ("checks", "audit", "judgements", "second_save"),
 }
 """Names of test modules by the beginning of a module's path; the first that fits counts."""
-READERS = ("checks", "folder", "observation.file_operation", "observation.tensor_diff")
+READERS = ("checks", "folder", "observation.tensor_diff", "observation.file_operation")
 """Modules that a check runs through; those of what it looks at stay as they are."""
 CPU_LIMIT, LIMIT = 120, 900
 """Seconds of processor time, and at all, after which a change that makes tests hang is noticed."""
