@@ -1,4 +1,4 @@
-"""System calls are read from traces, spread, and made to fail in forked saves, which leave the ranks as they were."""
+"""System calls are read from traces, spread, and made to fail in forks that harm no rank."""
 
 from __future__ import annotations
 
