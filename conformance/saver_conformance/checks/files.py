@@ -236,7 +236,7 @@ def _changed(e: Evidence, clause: str, path: str, entry: Entry) -> Iterator[Find
     """A finding if a file that lay there before is gone, or another one."""
     now = e.after.get(path)
     if now is None:
-        yield e.finding(clause, "left alone", "removed", file=path)
+        yield e.finding(clause, "unchanged", "removed", file=path)
     elif (now.kind, now.mode, now.sha256) != (entry.kind, entry.mode, entry.sha256):
         yield e.finding(
             clause,

@@ -132,7 +132,7 @@ def trains_on_alike(e: Evidence) -> Iterator[Finding]:
     """One more step makes the weights that it makes where nothing was saved."""
     control = _returned_control(e)
     if control.step_error:
-        yield e.finding("PURITY-012", "training goes on after the save", control.step_error)
+        yield e.finding("PURITY-012", "training continues after the save", control.step_error)
     for difference in control.differences:
         yield e.difference("PURITY-012", "the bits of the unsaved control after a step", difference)
 

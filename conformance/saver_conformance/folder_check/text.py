@@ -60,7 +60,9 @@ def _conclude(audit: Audit) -> str:
     if audit.is_clean and not audit.layouts:
         return "no defects found in what was looked at; no weights were read"
     if audit.is_clean:
-        return "no defects found in the structure; only a run can tell whether the model is right"
+        return (
+            "no defects found in the structure; only a run can find out whether the model is right"
+        )
     count = sum(
         SPEC[clause].level == "MUST" and bool(result.count)
         for clause, result in audit.clauses.items()

@@ -1,4 +1,4 @@
-"""A save in forked copies of the ranks, traced or with an injected fault, which costs the ranks nothing."""
+"""A save in forked copies of the ranks, traced or with a fault; the ranks stay as they are."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class WeightSet:
         stem: file name without its ending.
         saved_tensors: the tensors in the order in which files are filled.
         model_tensors: what computed tensors are made of, by their names in memory.
-        convert: computes those of some groups of saved tensors from the model tensors that it is given.
+        convert: computes those of some groups of saved tensors from their model tensors.
         adapter: the name of the PEFT adapter, None for a full save.
         config: the adapter's configuration as PEFT's rules leave it, None for a full save.
         owner: the module whose configuration goes beside them, None for the model itself.

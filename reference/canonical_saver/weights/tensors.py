@@ -66,8 +66,8 @@ class ModelTensor:
         slices: what this rank is to write; the slices of all ranks tile the tensor exactly.
         replicated: every rank holds the whole tensor. Rank 0 writes it: replicas are equal only
             until something drifts, and a file must never be put together from two of them.
-        needs: where the tensor is yet to be computed, the names of the model tensors for it; no rank
-            has slices of it then.
+        needs: where the tensor is yet to be computed, the names of its model tensors; no rank has
+            slices of it then.
         replica: what this rank holds of it and others are said to hold too; None if none is.
     """
 

@@ -1,6 +1,7 @@
 """Tensors that must be computed for their form in the file, one group at a time.
 
-What they are made of is gathered on one rank, by turns on different ones, converted there and written.
+What they are made of is gathered on one rank, in turns on different ones, converted there and
+written.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Engines:
         if lost is not None:
             raise WeightsError(
                 f"'{dotted(place, lost)}': expected the FSDP instance that holds this parameter, "
-                f"found only the {type(module).__name__} inside it; hand over the model that FSDP "
+                f"found only the {type(module).__name__} inside it; pass the model that FSDP "
                 "returned"
             )
         names = [name for name, value in module._parameters.items() if value is not None]
