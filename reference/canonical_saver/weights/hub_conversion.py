@@ -27,7 +27,8 @@ from canonical_saver.weights.tensors import ModelTensor
 
 MOST_STRETCHES = 4096
 """A tensor of more than so many separate stretches of a model tensor is computed instead: to gather
-the model tensor costs less than so many small writes. The halves of fused experts are one stretch an expert.
+the model tensor costs less than so many small writes. The halves of fused experts are one stretch
+an expert.
 """
 
 
