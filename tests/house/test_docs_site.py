@@ -111,6 +111,35 @@ def test_every_clause_has_advice() -> None:
     assert all(len(body.partition("\n## ")[0].split()) > 8 for body in advice.values())
 
 
+def test_architecture_names_classes_and_rooms_that_exist() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    way = page.partition("## From a rank's memory")[2].partition("\n## ")[0]
+    picture = (DOCS / "assets" / "tensor-path.svg").read_text()
+    saver = ROOT / "reference" / "canonical_saver"
+    source = "".join(path.read_text() for path in saver.rglob("*.py"))
+    classes = re.findall(r"^- `(\w+)`:", way, re.MULTILINE)
+    assert len(classes) == 9
+    assert all(f"\nclass {name}" in source and name in picture for name in classes)
+    modules = re.findall(r"[a-z_]+(?:/[a-z_0-9]+)*\.py", re.sub("<style>.*</style>", "", picture))
+    assert modules
+    assert all((saver / module).exists() for module in modules)
+    rooms = page.partition("## The rooms of the saver")[2].partition("## Glossary")[0]
+    first, _, second = rooms.partition("## The rooms of the suite")
+    for package, table in ((saver, first), (ROOT / "conformance/saver_conformance", second)):
+        cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+        named = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+        assert named
+        assert all((package / name).exists() for name in named)
+        rooms_there = {path.name for path in package.iterdir() if path.is_dir()} - {"__pycache__"}
+        assert rooms_there <= {name.partition("/")[0] for name in named}
+
+
+def test_glossary_is_in_order_and_has_each_word_once() -> None:
+    page = (DOCS / "architecture.md").read_text().partition("## Glossary")[2]
+    words = [row.split("|")[1].strip() for row in page.splitlines() if row.startswith("| ")][1:]
+    assert words == sorted(set(words), key=str.lower)
+
+
 def test_command_lines_page_has_every_option() -> None:
     from saver_conformance.cli import _make_parser
 
