@@ -50,7 +50,8 @@ def test_the_clauses_pages_lead_somewhere():
             text_there = pages.get(path) or (PAGES / path).read_text(encoding="utf-8")
             if fragment:
                 clause = re.match(r"[a-z]+-\d+", fragment)
-                assert clause and f"## {clause[0].upper()}" in text_there, target
+                assert clause, target
+                assert f"## {clause[0].upper()}" in text_there, target
 
 
 def test_mutants_declare_clauses_that_apply():
