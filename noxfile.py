@@ -224,8 +224,20 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def lint(session: nox.Session) -> None:
-    """Check style, format and types."""
-    install(session, "conformance", "mypy", "ruff", "nox", "types-jsonschema")
+    """Check style, format, words and types."""
+    install(session, "conformance", "mypy", "ruff", "nox", "types-jsonschema", "codespell")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell")
+    session.run("python", "-m", "fixtures.prose")
     session.run("mypy")
+
+
+@nox.session(python=PYTHON)
+def docs(session: nox.Session) -> None:
+    """Build the site in ``site/``; a warning, such as a link to nowhere, is an error.
+
+    The API is read from the source, so that none of the libraries is installed.
+    """
+    session.install(*CONSTRAINTS, "mkdocs", "mkdocs-material", "mkdocstrings[python]")
+    session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})

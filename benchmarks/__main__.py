@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import cells, many, many_ranks, page, worlds
 from benchmarks.compare import compare
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent / "docs" / "results"
 LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "safetensors")
 
 

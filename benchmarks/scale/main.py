@@ -99,7 +99,7 @@ def _page(
         ]
     lines += [f"## What planning costs one of {PLANNED_WORLD} ranks", ""]
     lines += [
-        "In a process of its own: names, layout and transfers, then the proof with the ranges of "
+        "In a process of its own: names, layout and write items, then the proof with the ranges of "
         "all ranks. Seconds are the processor's; memory is by the kernel's high-water mark, "
         "without the model's modules.",
         "",

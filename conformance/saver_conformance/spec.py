@@ -65,12 +65,12 @@ def parse(markdown: str) -> dict[str, Clause]:
     """The clauses of ``markdown`` by id, in their order.
 
     Raises:
-        SpecError: a section is no clause, or an id stands twice.
+        SpecError: a section is no clause, or an id occurs twice.
     """
     clauses: dict[str, Clause] = {}
     for clause in _clauses(markdown):
         if clause.id in clauses:
-            raise SpecError(f"{clause.id} stands twice in the spec")
+            raise SpecError(f"{clause.id} occurs twice in the spec")
         clauses[clause.id] = clause
     return clauses
 

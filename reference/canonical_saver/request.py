@@ -123,7 +123,7 @@ def build(
         model = inner
     if not isinstance(model, nn.Module):
         raise RequestError(
-            f"model: expected a torch.nn.Module, found {type(model).__name__}; hand over the model "
+            f"model: expected a torch.nn.Module, found {type(model).__name__}; pass the model "
             "that was trained"
         )
     if tokenizer is not None and not can_be_saved(tokenizer):

@@ -1,4 +1,4 @@
-"""The recipes of ``docs/ci.md``, command by command, on a sample framework and from the wheel."""
+"""The recipes of ``docs/guides/ci.md`` on a sample framework and from the wheel, one by one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from saver_conformance.reports.result import read_result
 ROOT = Path(__file__).parents[2]
 FRAMEWORK = ROOT / "fixtures" / "framework"
 BLOCK = re.compile(r"^```(\w+)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = {match[2]: match[3] for match in BLOCK.finditer((ROOT / "docs" / "ci.md").read_text())}
+BLOCKS = {
+    match[2]: match[3] for match in BLOCK.finditer((ROOT / "docs" / "guides" / "ci.md").read_text())
+}
 WORKFLOW = yaml.safe_load(BLOCKS[".github/workflows/saver.yml"])
 [HOOK] = yaml.safe_load(BLOCKS[".pre-commit-config.yaml"])["repos"][0]["hooks"]
 

@@ -47,7 +47,7 @@ def found(observation: Observation, area: str) -> dict[str, list[tuple[int | Non
     }
 
 
-def disturbed(kind: str, *ends: str, model=None, again="b", files=("x",), rank=0) -> Observation:
+def faulted(kind: str, *ends: str, model=None, again="b", files=("x",), rank=0) -> Observation:
     outcomes = tuple(RankOutcome(number, end, "why") for number, end in enumerate(ends))
     models = {**MODELS, "s": model, "s-again": again, "fine": "b", "fine-again": "b"}
     kept = {**FILES, **dict.fromkeys(("s", "s-again"), frozenset(files))}
@@ -66,28 +66,28 @@ RAISED = ("raised", "raised")
 @pytest.mark.parametrize(
     ("observation", "broken"),
     [
-        (disturbed("kill", *ENDS), {}),
-        (disturbed("kill", *ENDS, model="b"), {}),
-        (disturbed("kill", *ENDS, model="c"), {"CRASH-001": [0]}),
-        (disturbed("kill", *ENDS, model="c", rank=1), {"CRASH-001": [1]}),
-        (disturbed("kill", *ENDS, again="a"), {"CRASH-002": [0]}),
-        (disturbed("kill", *ENDS, again=None, rank=1), {"CRASH-002": [1]}),
-        (disturbed("kill", "returned", "hung", files="z"), {"CRASH-002": [1]}),
-        (disturbed("kill", *RAISED), {"CRASH-002": [0, 1]}),
-        (disturbed("kill", *ENDS, files="xyz"), {"CRASH-006": [0]}),
-        (disturbed("EIO", *ENDS, model="b", files="xyz"), {}),
-        (disturbed("EIO", *ENDS, model="a"), {"CRASH-003": [0]}),
-        (disturbed("EIO", *RAISED, model="a"), {}),
-        (disturbed("EIO", *RAISED, model="b", files="xy"), {}),
-        (disturbed("EIO", *RAISED, model="c"), {"CRASH-004": [0]}),
-        (disturbed("EIO", *RAISED, rank=1), {"CRASH-004": [1]}),
-        (disturbed("EIO", *RAISED, model="a", files="z"), {"CRASH-005": [0]}),
-        (disturbed("EIO", "raised", "returned", model="a"), {"RANKS-005": [1]}),
-        (disturbed("EIO", "returned", "raised", model="a"), {"RANKS-005": [0]}),
-        (disturbed("EIO", "raised", "hung", model="a"), {"RANKS-005": [1]}),
-        (disturbed("EIO", "hung", "raised", model="a"), {"CRASH-003": [0], "RANKS-005": [0]}),
+        (faulted("kill", *ENDS), {}),
+        (faulted("kill", *ENDS, model="b"), {}),
+        (faulted("kill", *ENDS, model="c"), {"CRASH-001": [0]}),
+        (faulted("kill", *ENDS, model="c", rank=1), {"CRASH-001": [1]}),
+        (faulted("kill", *ENDS, again="a"), {"CRASH-002": [0]}),
+        (faulted("kill", *ENDS, again=None, rank=1), {"CRASH-002": [1]}),
+        (faulted("kill", "returned", "hung", files="z"), {"CRASH-002": [1]}),
+        (faulted("kill", *RAISED), {"CRASH-002": [0, 1]}),
+        (faulted("kill", *ENDS, files="xyz"), {"CRASH-006": [0]}),
+        (faulted("EIO", *ENDS, model="b", files="xyz"), {}),
+        (faulted("EIO", *ENDS, model="a"), {"CRASH-003": [0]}),
+        (faulted("EIO", *RAISED, model="a"), {}),
+        (faulted("EIO", *RAISED, model="b", files="xy"), {}),
+        (faulted("EIO", *RAISED, model="c"), {"CRASH-004": [0]}),
+        (faulted("EIO", *RAISED, rank=1), {"CRASH-004": [1]}),
+        (faulted("EIO", *RAISED, model="a", files="z"), {"CRASH-005": [0]}),
+        (faulted("EIO", "raised", "returned", model="a"), {"RANKS-005": [1]}),
+        (faulted("EIO", "returned", "raised", model="a"), {"RANKS-005": [0]}),
+        (faulted("EIO", "raised", "hung", model="a"), {"RANKS-005": [1]}),
+        (faulted("EIO", "hung", "raised", model="a"), {"CRASH-003": [0], "RANKS-005": [0]}),
         (
-            disturbed("EIO", "died", "died", model="a", rank=1),
+            faulted("EIO", "died", "died", model="a", rank=1),
             {"CRASH-003": [1], "RANKS-005": [0, 1]},
         ),
     ],
@@ -100,9 +100,12 @@ def test_disturbed_saves(observation, broken):
 @pytest.mark.parametrize(
     ("crashes", "reason"),
     [
-        (None, "no save was disturbed"),
+        (None, "no fault was injected into a save"),
         (Crashes("no strace"), "no strace"),
-        (Crashes(models=MODELS, files=FILES), "no call came again when it was to be disturbed"),
+        (
+            Crashes(models=MODELS, files=FILES),
+            "no chosen call occurred again, so no fault could be injected",
+        ),
     ],
 )
 def test_without_disturbances_nothing_is_said(crashes, reason):
@@ -177,4 +180,4 @@ def test_without_a_look_or_a_twin_nothing_is_said():
     ("model", "said"), [("c", "another model loads"), (None, "no model loads")]
 )
 def test_what_loads_after_a_failure_is_told(model, said):
-    assert found(disturbed("EIO", *RAISED, model=model), "CRASH-004") == {"CRASH-004": [(0, said)]}
+    assert found(faulted("EIO", *RAISED, model=model), "CRASH-004") == {"CRASH-004": [(0, said)]}

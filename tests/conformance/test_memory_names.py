@@ -56,7 +56,7 @@ def test_a_tensor_saved_under_its_name_in_memory_is_told_as_that(tmp_path: Path)
 def test_names_that_are_the_same_get_no_hint(tmp_path: Path) -> None:
     texts = found(tmp_path / "out", {"moe.0.w2": VALUE, "moe.1.w2": VALUE, "odd": VALUE})
     assert texts["norm"] == ["missing from model.safetensors"]
-    assert texts["odd"] == ["a tensor that nobody asked for"]
+    assert texts["odd"] == ["a tensor that does not belong in the save"]
 
 
 def test_a_tensor_that_is_nowhere_is_not_said_to_be_there(tmp_path: Path) -> None:

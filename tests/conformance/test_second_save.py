@@ -11,13 +11,13 @@ from saver_conformance.checks import run
 from saver_conformance.folder.layout import scan
 from saver_conformance.observation.observation import ControlRun, Difference, RankOutcome
 
-TWIN = replace(FULL, probe="control_run")
+CONTROLLED = replace(FULL, probe="control_run")
 NORM = "model.norm.weight"
 
 
 def judge(expected, first, second, **changes):
     control = ControlRun((RankOutcome(0, "returned"),), second, scan(second))
-    seen = replace(observe(TWIN, expected, first), control=replace(control, **changes))
+    seen = replace(observe(CONTROLLED, expected, first), control=replace(control, **changes))
     results = run(seen)
     return {
         clause: results.ran.get(clause, results.blocked.get(clause))

@@ -65,7 +65,7 @@ def test_headline_of_a_message_that_raises_is_told() -> None:
         def __str__(self) -> str:
             raise RuntimeError
 
-    assert headline(NastyError()).endswith("NastyError: <the exception's message cannot be told>")
+    assert headline(NastyError()).endswith("NastyError: <the exception's message cannot be read>")
 
 
 def test_description_begins_with_the_exception_and_drops_the_suite(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""System calls are read from traces, spread, and disturbed in rehearsals that harm nobody."""
+"""System calls are read from traces, spread, and made to fail in forks that harm no rank."""
 
 from __future__ import annotations
 

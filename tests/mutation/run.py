@@ -39,9 +39,9 @@ MODULES = (
 TESTS = {
     "folder/untrusted_json.py": ("untrusted_json", "audit"),
     "folder/": ("safetensors", "directory", "audit"),
-    "observation/file_operation.py": ("deeds", "judgements"),
+    "observation/file_operation.py": ("file_operation", "judgements"),
     "observation/tensor_diff.py": ("checks",),
-    "processes/file_trace.py": ("deeds",),
+    "processes/file_trace.py": ("file_operation",),
     "checks/crash.py": ("judgements",),
     "checks/purity.py": ("judgements", "second_save"),
     "checks/ranks.py": ("judgements", "checks"),

@@ -1,4 +1,4 @@
-"""Companions that cannot be written: the weights are saved, and a warning says what to do."""
+"""Sidecars that cannot be written: the weights are saved, and a warning says what to do."""
 
 from __future__ import annotations
 

@@ -241,8 +241,8 @@ def test_rules_that_leave_out_a_trained_tensor_are_refused(tmp_path: Path) -> No
 
 def test_rules_that_leave_out_one_name_of_a_tied_tensor_keep_it(tmp_path: Path) -> None:
     trained = model("parametrized")
-    trained.extra.register_parameter("twin", trained.extra.bias)
-    trained.extra.register_state_dict_post_hook(_without("twin"))
+    trained.extra.register_parameter("copy", trained.extra.bias)
+    trained.extra.register_state_dict_post_hook(_without("copy"))
     assert not save_model(trained, tmp_path).warnings
 
 

@@ -66,12 +66,12 @@ _AXES: Mapping[str, Axis] = {
     "alpha": Axis("the adapter's `lora_alpha`", other="lora_alpha is {}"),
     "targets": Axis("the layers that the adapter changes", other="the adapter changes {}"),
     "modules_to_save": Axis(
-        "modules that are trained whole beside the adapter",
+        "modules that are trained whole in addition to the adapter",
         {"[]": "none"},
-        other="trained whole beside the adapter: {}",
+        other="trained whole in addition to the adapter: {}",
     ),
     "bias": Axis(
-        "the biases that are trained beside the adapter",
+        "the biases that are trained in addition to the adapter",
         {
             "none": "none",
             "all": "all biases of the model are trained",
@@ -115,7 +115,7 @@ _AXES: Mapping[str, Axis] = {
         "which parameters ZeRO-3 leaves whole on every rank",
         {
             "zero": "none: the persistence threshold is 0",
-            "default": "small ones: DeepSpeed's default persistence threshold is kept",
+            "default": "small ones: DeepSpeed's default persistence threshold",
         },
     ),
     "existing_save": Axis(
@@ -143,7 +143,7 @@ _AXES: Mapping[str, Axis] = {
         "the model's settings of generation",
         {
             "sampling": "sampling is on, and its settings fit",
-            "contradictory": "sampling is off and its settings are kept, which transformers "
+            "contradictory": "sampling is off and its settings remain, which transformers "
             "refuses to save",
         },
     ),
@@ -151,7 +151,7 @@ _AXES: Mapping[str, Axis] = {
         "what is done besides one save",
         {
             "none": "nothing",
-            "control_run": "the save is made again, training goes on, and the same training "
+            "control_run": "the save is made again, training continues, and the same training "
             "without a "
             "save has to end with the same weights",
             "fault_injection": "saves are killed at many system calls, and others meet calls "
@@ -188,7 +188,7 @@ _AXES: Mapping[str, Axis] = {
         other="the model's class is a subclass called {}",
     ),
     "wrapper": Axis(
-        "what stands around the model or its layers, besides the engine",
+        "what wraps the model or its layers, in addition to the engine",
         {
             "none": "nothing",
             "checkpointing": "activation checkpointing",

@@ -109,14 +109,14 @@ def _leftovers(
 
 
 def crashes_of(e: Evidence) -> Crashes:
-    """What came of the disturbed saves.
+    """The outcomes of the saves with injected faults.
 
     Raises:
         BlockedError: there are none.
     """
     crashes = e.observation.crashes
     if crashes is None:
-        raise BlockedError("no save was disturbed")
+        raise BlockedError("no fault was injected into a save")
     if crashes.unavailable:
         raise BlockedError(crashes.unavailable)
     return crashes
@@ -141,5 +141,5 @@ def _raised(crashes: Crashes) -> tuple[Fault, ...]:
 
 def _some(faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
     if not faults:
-        raise BlockedError("no call came again when it was to be disturbed")
+        raise BlockedError("no chosen call occurred again, so no fault could be injected")
     return faults

@@ -235,7 +235,7 @@ def _changed(e: Evidence, path: str, entry: Entry) -> Iterator[Defect]:
     """A finding if a file that lay there before is gone, or another one."""
     now = e.after.get(path)
     if now is None:
-        yield e.defect("left alone", "removed", file=path)
+        yield e.defect("unchanged", "removed", file=path)
     elif (now.kind, now.mode, now.sha256) != (entry.kind, entry.mode, entry.sha256):
         yield e.defect(
             f"{entry.kind}, mode {entry.mode:04o}, sha256 {entry.sha256[:16]}",

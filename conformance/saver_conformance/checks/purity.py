@@ -128,7 +128,7 @@ def trains_on_alike(e: Evidence) -> Iterator[Defect]:
     """One more step makes the weights that it makes where nothing was saved."""
     control = _returned_control(e)
     if control.step_error:
-        yield e.defect("training goes on after the save", control.step_error)
+        yield e.defect("training continues after the save", control.step_error)
     for difference in control.differences:
         yield e.difference("the bits of the unsaved control after a step", difference)
 

@@ -44,7 +44,7 @@ def nothing_foreign(e: Evidence) -> Iterator[Defect]:
             continue
         yield e.defect(
             "only tensors that belong in the save",
-            f"a tensor that nobody asked for{_name_on_disk(e, name)}",
+            f"a tensor that does not belong in the save{_name_on_disk(e, name)}",
             file=file,
             tensor=name,
         )

@@ -16,7 +16,7 @@ from saver_conformance.comparison.stored import (
 from saver_conformance.comparison.tensor_change import Advance, Change, are_copies, compare
 
 _MOST_TIED = 100
-_MOST_TWINS = 1000
+_MOST_COUNTERPARTS = 1000
 """Few tensors are tied, and each is compared with many."""
 
 
@@ -30,7 +30,7 @@ class PartDiff:
         changed: the tensors that differ, by name.
         only_first: names of tensors in the first folder alone.
         only_second: names of tensors in the second folder alone.
-        tied: names that one folder lacks because it holds their twin.
+        tied: names that one folder lacks because it holds their counterpart.
         files: the files beside the weights that differ.
         uncompared: what could not be compared, in words.
     """
@@ -150,8 +150,8 @@ def _diff_parts(
         if not change.is_equal:
             changed[pair.name] = change
     only = [
-        [name for name in side.tensors if name not in twin.tensors]
-        for side, twin in ((one, other), (other, one))
+        [name for name in side.tensors if name not in counterpart.tensors]
+        for side, counterpart in ((one, other), (other, one))
     ]
     tied = {
         name
@@ -174,15 +174,17 @@ def _diff_parts(
 def _is_tied(part: StoredPart, name: str, shared: list[str]) -> bool:
     """Whether a tensor is another one under a second name, as ties are."""
     tensor = part.tensors[name]
-    twins = [part.tensors[other] for other in shared if part.tensors[other].shape == tensor.shape]
-    if any(_place(twin) == _place(tensor) for twin in twins):
+    counterparts = [
+        part.tensors[other] for other in shared if part.tensors[other].shape == tensor.shape
+    ]
+    if any(_place(counterpart) == _place(tensor) for counterpart in counterparts):
         return True
     # In safetensors each has bytes of its own; whether they are tied is the configuration's word.
     is_meant = part.folder.settings.get("tie_word_embeddings") is True
     return (
         is_meant
         and len(tensor.shape) > 1
-        and any(are_copies(tensor, twin) for twin in twins[:_MOST_TWINS])
+        and any(are_copies(tensor, counterpart) for counterpart in counterparts[:_MOST_COUNTERPARTS])
     )
 
 

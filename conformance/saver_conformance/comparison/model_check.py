@@ -25,7 +25,7 @@ from saver_conformance.safe_text import count
 _COMPUTED = ("rotary_emb.inv_freq", ".position_ids", ".masked_bias", ".attn.bias", "_extra_state")
 _OF_LAST_LAYERS = ("mtp", "nextn", "eagle")
 _MOST_TIED = 100
-_MOST_TWINS = 1000
+_MOST_COUNTERPARTS = 1000
 _SIZES = ("architectures", "model_type", "num_hidden_layers", "num_nextn_predict_layers")
 
 
@@ -221,7 +221,7 @@ def _beside_the_merge(
         if theirs[name] not in merge.explained and change.shapes[0] == change.shapes[1]
     ]
     doubtful = [
-        name for name in others[:_MOST_TIED] if _has_twin(theirs[name], merge.explained, base)
+        name for name in others[:_MOST_TIED] if _has_counterpart(theirs[name], merge.explained, base)
     ]
     wrong = tuple(name for name in others if name not in set(doubtful))
     if wrong:
@@ -270,13 +270,13 @@ def _is_tied(name: str, base: StoredPart, present: set[str]) -> bool:
     """Whether the base holds the same twice, and the other one is in the model."""
     if base.folder.settings.get("tie_word_embeddings") is False:
         return False
-    return _has_twin(name, present, base)
+    return _has_counterpart(name, present, base)
 
 
-def _has_twin(name: str, others: Collection[str], base: StoredPart) -> bool:
+def _has_counterpart(name: str, others: Collection[str], base: StoredPart) -> bool:
     tensor = base.tensors[name]
     if len(tensor.shape) < 2:
         return False
     known = (base.tensors[other] for other in others if other != name and other in base.tensors)
-    twins = (twin for twin in known if twin.shape == tensor.shape)
-    return any(are_copies(tensor, twin) for twin in islice(twins, _MOST_TWINS))
+    counterparts = (counterpart for counterpart in known if counterpart.shape == tensor.shape)
+    return any(are_copies(tensor, counterpart) for counterpart in islice(counterparts, _MOST_COUNTERPARTS))

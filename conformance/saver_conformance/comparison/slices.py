@@ -164,10 +164,12 @@ class _Search:
                 if not _is_zero(data, begin, begin + size * item):
                     return False
                 continue
-            twin = (other + row * pitch) * item
+            counterpart = (other + row * pitch) * item
             for at in range(0, size * item, BLOCK_BYTES):
                 end = min(at + BLOCK_BYTES, size * item)
-                if data.read(begin + at, begin + end) != data.read(twin + at, twin + end):
+                if data.read(begin + at, begin + end) != data.read(
+                    counterpart + at, counterpart + end
+                ):
                     return False
         return True
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from saver_conformance.cases.case import Engine
 
 STEPS = ("start", "train", "crash", "save", "compare", "go on", "end", "read", "reload", "check")
-"""In order: start of the ranks with all imports, training, killed and disturbed saves, the save
+"""In order: start of the ranks with all imports, training, saves with injected faults, the save
 that is judged, comparison of the process with what it was, an unsaved control, reset of the ranks,
 reading what the saver was given, reload in another process, checks."""
 

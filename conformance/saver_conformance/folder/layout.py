@@ -254,7 +254,7 @@ def read_weights(folder: Path, shards: Collection[str] = ()) -> SavedWeights:
                 problems.append(Problem(name, str(error), defect="index"))
             continue
         if sum(header.data_start for header in headers.values()) > _MAX_HEADERS_BYTES:
-            reason = f"more than {_MAX_HEADERS_BYTES} bytes of headers stand in the files before it"
+            reason = f"more than {_MAX_HEADERS_BYTES} bytes of headers are in the files before it"
             problems.append(Problem(name, reason))
             continue
         try:

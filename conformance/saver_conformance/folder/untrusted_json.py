@@ -70,7 +70,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for key, _ in pairs:
             if key in seen:
                 raise UntrustedJsonError(
-                    f"is ambiguous: the key {quoted(key)} stands twice in an object"
+                    f"is ambiguous: the key {quoted(key)} occurs twice in an object"
                 )
             seen.add(key)
     return plain

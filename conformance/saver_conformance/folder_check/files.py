@@ -86,7 +86,7 @@ def pickles_are_named(folder: Folder) -> Iterator[Defect | Remark]:
 def adapter_beside_a_model(folder: Folder) -> Iterator[Defect | Remark]:
     """An adapter beside a whole model is told: ``transformers`` puts it on top of the model."""
     if ADAPTER_CONFIG in folder.listing and formats.is_adapter(folder.listing):
-        text = "an adapter lies beside a whole model; transformers loads it on top"
+        text = "an adapter lies next to a whole model; transformers loads it on top"
         yield Remark(text, file=folder.path_of(ADAPTER_CONFIG))
 
 
@@ -159,7 +159,7 @@ def _unusual(folder: Folder, names: tuple[str, ...]) -> Iterator[Defect | Remark
         expected = f"{SINGLE}, or shards and {INDEX}"
         yield folder.defect(expected, f"weights under other names: {told}")
     else:
-        yield Remark(f"weights under names that no loader looks for by itself: {told}")
+        yield Remark(f"weights under names that no loader finds by itself: {told}")
 
 
 def _some(names: list[str] | tuple[str, ...]) -> str:

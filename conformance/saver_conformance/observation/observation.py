@@ -220,7 +220,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Crashes:
-    """What came of disturbed saves. The state ``old`` is the folder before, ``new`` after a save.
+    """Outcomes of saves with injected faults: ``old`` is the folder before, ``new`` after a save.
 
     Attributes:
         unavailable: why none was made; empty otherwise.

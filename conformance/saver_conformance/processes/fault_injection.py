@@ -27,11 +27,11 @@ FAILURE_GRACE = 5.0
 """Seconds after which the other ranks count as hanging, once one has raised."""
 
 STATES = "states"
-"""Folder, in the case's, that keeps the output folder as each disturbed save left it."""
+"""Folder, in the case's, that keeps the output folder as each save with a fault left it."""
 
 
 def inject_faults(world: World, saver: str, limit: float, folder: Path, points: int) -> Crashes:
-    """Rehearse the save of the prepared case: whole, killed at many points, with failing calls.
+    """Save the prepared case in forks: whole, killed at many points, with failing calls.
 
     The output folder is afterwards what it was.
 
@@ -122,7 +122,7 @@ class _Stage:
     def save(
         self, strace: Sequence[list[str]] = (), grace: float = FAILURE_GRACE
     ) -> tuple[RankOutcome, ...]:
-        """Rehearse a save on the output folder as it is, with a command for each rank, or none."""
+        """Save in forks into the output folder as it is, with a command for each rank, or none."""
         self._count += 1
         meeting = self._meetings / str(self._count)
         meeting.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A save in forked copies of the ranks, traced and disturbed, which costs the ranks nothing."""
+"""A save in forked copies of the ranks, traced or with a fault; the ranks stay as they are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _POLL = 0.005
 
 @dataclass(frozen=True, slots=True)
 class ForkedResult:
-    """How a rehearsed save ended on one rank.
+    """How a forked save ended on one rank.
 
     Attributes:
         status: as of a rank; ``unready``: the copies did not find each other, or strace did not
@@ -41,7 +41,7 @@ class ForkedResult:
 
 @dataclass(frozen=True, slots=True)
 class ForkedSave:
-    """One rehearsed save, seen from one rank.
+    """One forked save, seen from one rank.
 
     Attributes:
         strace: the command, to be followed by a process id; empty for none.

@@ -78,7 +78,7 @@ class Reloader:
         """
         result = self._call("identify", case, folder)
         if not isinstance(result, dict):
-            raise HarnessFailedError(f"what disturbed saves left could not be loaded: {result}")
+            raise HarnessFailedError(f"folders of saves with faults could not be loaded: {result}")
         return result
 
     def _call(self, function: str, case: Case, folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""What a process does to files, seen and disturbed below any library by ``strace``.
+"""What a process does to files: traced, and made to fail, below any library by ``strace``.
 
 A call that is to fail or to kill is named by its kind and its number among the calls of that kind
 in one thread, which is how strace counts.

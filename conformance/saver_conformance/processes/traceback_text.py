@@ -123,7 +123,7 @@ def _message(error: BaseException) -> str:
             return f"{error.msg}{where}{source}"
         return str(error)
     except Exception:
-        return "<the exception's message cannot be told>"
+        return "<the exception's message cannot be read>"
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:

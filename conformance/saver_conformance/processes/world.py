@@ -40,8 +40,8 @@ SAVE_LIMIT = 30.0
 """Seconds after which a saver that has not returned is reported as hanging."""
 COMPARE_LIMIT = 120.0
 """Seconds to look at all that a save must leave as it is."""
-REHEARSAL_GRACE = 60.0
-"""Seconds for a rehearsed save besides the save itself."""
+FORKED_SAVE_GRACE = 60.0
+"""Seconds for a forked save besides the save itself."""
 CLOSE_LIMIT = 30.0
 """Seconds to free what a case holds; a world that needs longer is replaced."""
 MEET_LIMIT = 10.0
@@ -233,7 +233,7 @@ class World:
             "limit": limit,
             "grace": grace,
         }
-        return self._ask(request, limit + REHEARSAL_GRACE)
+        return self._ask(request, limit + FORKED_SAVE_GRACE)
 
     def meet(self) -> bool:
         """Whether the ranks still hear each other, none a collective ahead of another."""

@@ -20,8 +20,8 @@ from saver_conformance.verdict.verdict import UNCHECKED, Status
 VERSION = 2
 """Of the form of ``report.json``, which ``report.schema.json`` describes.
 
-Version 2 has ``environment`` where version 1 had ``surroundings``, and the axes of its cases have
-other names; a report of version 1 is refused.
+Version 2 has ``environment``, and the axes of its cases have the names of this version;
+a report of version 1 is refused.
 """
 
 REPORT_FILE = "report.json"

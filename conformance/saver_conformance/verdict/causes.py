@@ -89,7 +89,7 @@ class FailureCause:
     def when(self) -> str:
         """The values of the axes with which it happens, in words."""
         if not self.explained:
-            return "no value of an axis tells them from the cases that were saved"
+            return "no value of an axis distinguishes them from the cases that were saved"
         if not self.values:
             return "in every case that was tried"
         if self.cases == 1:

@@ -1,7 +1,7 @@
 """The files beside the weights: configuration, generation, tokenizer, adapter, model card, code.
 
 Each is written as its library writes it. Where that fails, the nearest thing that a loader reads is
-written, or else nothing, and a warning says so: no companion is worth the weights.
+written, or else nothing, and a warning says so: no sidecar is worth the weights.
 """
 
 from __future__ import annotations

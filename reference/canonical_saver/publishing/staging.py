@@ -5,8 +5,8 @@ what is to happen is put beside it: this is the commit. Only then is the output 
 steps that can be done again from the record, whenever they were cut off: the files without which
 nothing loads go first and come last, so a half-changed folder refuses to load. A whole model beside
 an adapter is not touched: the adapter's configuration without its weights keeps ``transformers``
-from loading either. Each step is on disk before the next begins. ``docs/crash-safety.md`` has what
-a reader sees after each.
+from loading either. Each step is on disk before the next begins. ``docs/concepts/crash-safety.md``
+says what a reader sees after each.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def _read(record: Path) -> tuple[Path, list[str], list[str]]:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise RequestError(
             f"expected a commit record, found something else ({describe(error)}): {record}; a save "
-            "was cut off while its files were put in their place, and the rest of them are beside "
+            "was cut off while its files were put in their place, and the rest of them are next to "
             "the record: move them by hand, or remove the folder and save again"
         ) from error
     if version != _VERSION:

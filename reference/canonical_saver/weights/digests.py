@@ -70,7 +70,7 @@ class _Digester:
         self._product, self._upper = torch.empty(2, self._piece, dtype=torch.int64, device=device)
 
     def digest(self, local_slice: LocalSlice, found: torch.Tensor) -> None:
-        """Digest a run that has elements.
+        """Digest a slice that has elements.
 
         Args:
             local_slice: the run.

@@ -25,8 +25,9 @@ from canonical_saver.weights.saved_tensors import SavedTensor, SourceRange
 from canonical_saver.weights.tensors import ModelTensor
 
 MOST_STRETCHES = 4096
-"""A tensor of more than so many separate stretches of a source is computed instead: gathering the
-source costs less than so many small writes. The halves of fused experts are one stretch an expert.
+"""A tensor of more than so many separate stretches of a model tensor is computed instead: to gather
+the model tensor costs less than so many small writes. The halves of fused experts are one stretch
+an expert.
 """
 
 

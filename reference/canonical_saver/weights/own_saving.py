@@ -74,7 +74,7 @@ def follow(
 def _refused(kind: str, why: str) -> WeightsError:
     return WeightsError(
         f"{kind} has a save_pretrained of its own, which cannot be followed: {why}; expected one "
-        "that only hands a state dict to that of transformers. Save the model by it, or hand over "
+        "that only passes a state dict to that of transformers. Save the model by it, or pass "
         "the transformers or PEFT model inside"
     )
 

@@ -42,7 +42,7 @@ class Selection:
 
     Attributes:
         saved_tensors: the tensors, under PEFT's names.
-        model_tensors: the sources of those that are computed, by their names in memory.
+        model_tensors: what the computed ones are made of, by their names in memory.
         convert: computes them.
         config: the adapter's configuration, as the rules leave it; not the model's own.
     """

@@ -234,7 +234,7 @@ def _error(lost: Sequence[Judged], count: int) -> str:
     return (
         f"{text}. If every rank holds experts, layers or parts of tensors of its own (expert, "
         "pipeline or tensor parallelism without DTensor), put the model together before the save. "
-        "If these are copies that drifted apart, hand over the model with the wrapper of DDP or "
+        "If these are copies that drifted apart, pass the model with the wrapper of DDP or "
         "DeepSpeed that trains it, or set check_replicas=False (in cfg: save_check_replicas), "
         f"which saves those of rank {one.writer}"
     )

@@ -20,13 +20,13 @@ Summary = dict[str, bytes]
 
 @dataclass(frozen=True, eq=False)
 class SourceRange:
-    """Elements of a saved tensor that are a flat range of one source.
+    """Elements of a saved tensor that are a flat range of one model tensor.
 
     Attributes:
         start: first element in the saved tensor.
         length: how many elements.
         model_tensor: where they come from.
-        offset: first element in the source.
+        offset: first element in the model tensor.
     """
 
     start: int
@@ -57,7 +57,7 @@ class SavedTensor:
 
 
 def direct(name: str, model_tensor: ModelTensor) -> SavedTensor:
-    """Save a source as it is."""
+    """Save a model tensor as it is."""
     source_range = SourceRange(0, model_tensor.numel, model_tensor, 0)
     return SavedTensor(name, model_tensor.dtype, model_tensor.shape, (source_range,))
 
@@ -70,8 +70,8 @@ class WeightSet:
         folder: where they go, relative to the output folder; "" is the folder itself.
         stem: file name without its ending.
         saved_tensors: the tensors in the order in which files are filled.
-        model_tensors: the sources of computed tensors, by their names in memory.
-        convert: computes those of some groups of entries whose sources it is given.
+        model_tensors: what computed tensors are made of, by their names in memory.
+        convert: computes those of some groups of saved tensors from their model tensors.
         adapter: the name of the PEFT adapter, None for a full save.
         config: the adapter's configuration as PEFT's rules leave it, None for a full save.
         owner: the module whose configuration goes beside them, None for the model itself.

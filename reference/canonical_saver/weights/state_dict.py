@@ -89,7 +89,7 @@ class StandIn:
             raise WeightsError(
                 f"{type(self.module).__name__}: expected a state dict, found that its own rules "
                 "for it fail, as they may where tensors are sharded or offloaded and have no data "
-                f"here: {describe(error)}; mend them, or save from one process"
+                f"here: {describe(error)}; fix them, or save from one process"
             ) from error
         return found
 
@@ -128,8 +128,8 @@ class StandIn:
             if self._is_trained(name) and not any(n.startswith(place) for n in added):
                 raise WeightsError(
                     f"'{name}': expected every trained tensor in the state dict, found that the "
-                    f"rules of {type(self.module).__name__} leave it out; freeze it, hand over "
-                    "the module that has it, or mend them"
+                    f"rules of {type(self.module).__name__} leave it out; freeze it, pass "
+                    "the module that has it, or fix them"
                 )
             warnings.append(f"'{name}' is not saved as it is, by the model's own rules")
         return StateDict(model_tensors, tuple(warnings))

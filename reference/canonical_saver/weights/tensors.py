@@ -63,11 +63,11 @@ class ModelTensor:
         identity: equal for two names of one tensor, and only for them.
         dtype: dtype of the stored elements.
         shape: logical shape.
-        slices: what this rank is to write; the runs of all ranks tile the tensor exactly.
+        slices: what this rank is to write; the slices of all ranks tile the tensor exactly.
         replicated: every rank holds the whole tensor. Rank 0 writes it: replicas are equal only
             until something drifts, and a file must never be put together from two of them.
-        needs: where the tensor is yet to be computed, the names of the sources for it; no rank has
-            runs of it then.
+        needs: where the tensor is yet to be computed, the names of its model tensors; no rank has
+            slices of it then.
         replica: what this rank holds of it and others are said to hold too; None if none is.
     """
 
@@ -120,16 +120,16 @@ def whole(tensor: torch.Tensor, identity: object = None) -> ModelTensor:
 def elements(
     local_slice: LocalSlice, start: int, length: int, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """Copy or view some elements of a run as bytes, where they are.
+    """Copy or view some elements of a slice as bytes, where they are.
 
     Args:
-        local_slice: the run.
-        start: first element, counted from the run's own first.
+        local_slice: the slice.
+        start: first element, counted from the slice's own first.
         length: how many elements; the memory needed is proportional to it.
         dtype: cast floating-point elements to this dtype, if given.
 
     Returns:
-        A contiguous tensor of uint8 on the run's device, shape ``[length * itemsize]``.
+        A contiguous tensor of uint8 on the slice's device, shape ``[length * itemsize]``.
     """
     first = local_slice.offset + start
     data = local_slice.data if local_slice.load is None else local_slice.load()
@@ -144,7 +144,7 @@ def elements(
 def read(
     local_slice: LocalSlice, start: int, length: int, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """Copy or view some elements of a run as bytes in main memory, see :func:`elements`."""
+    """Copy or view some elements of a slice as bytes in main memory, see :func:`elements`."""
     return elements(local_slice, start, length, dtype).to("cpu")
 
 

@@ -8,7 +8,7 @@ from canonical_saver.formats.layout import File, PlacedTensor
 
 
 def groups_to_compute(files: Sequence[File]) -> list[list[tuple[int, PlacedTensor]]]:
-    """Group the tensors that must be computed so that no source is needed by two groups."""
+    """Group the tensors that must be computed so that no two groups need one model tensor."""
     leader: dict[str, str] = {}
 
     def find(name: str) -> str:

@@ -1,6 +1,7 @@
 """Tensors that must be computed for their form in the file, one group at a time.
 
-Their sources are gathered on one rank, by turns on different ones, converted there and written.
+What they are made of is gathered on one rank, in turns on different ones, converted there and
+written.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def _convert(writer: Writer, turn: int, group: Group) -> None:
 def _gathered(
     writer: Writer, weights: WeightSet, group: Group, chosen: int
 ) -> dict[str, torch.Tensor]:
-    """Bring the sources of a group to one rank, complete, by their names in memory."""
+    """Bring the model tensors of a group to one rank, complete, by their names in memory."""
     ranks, model_tensors = writer.ranks, weights.model_tensors
     needed = {n for _, placed in group for n in placed.saved.needs}
     names = [name for name in model_tensors if name in needed]

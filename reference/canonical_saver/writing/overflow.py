@@ -58,7 +58,7 @@ class Overflows:
 
 
 def overflowed(local_slice: LocalSlice, start: int, found: torch.Tensor) -> int:
-    """How many elements of a run are finite and became something else.
+    """How many elements of a slice are finite and became something else.
 
     Args:
         local_slice: the run.

@@ -102,5 +102,5 @@ def check(views: Sequence[View]) -> None:
         raise RequestError(
             f"output_dir: expected one folder for all ranks, found {first.path} on rank 0 and "
             f"{', '.join(strays[:4])}{' and more' if len(strays) > 4 else ''}; is a time or a "
-            "random number in its name? Decide on one rank, and tell the others"
+            "random number in its name? Decide on one rank, and send it to the others"
         )

@@ -146,7 +146,7 @@ def write_items(files: Sequence[File]) -> list[WriteItem]:
 
 
 def batches(planned: Sequence[WriteItem]) -> Iterator[WriteBatch]:
-    """Cut and join transfers into batches of at most ``PIECE`` bytes.
+    """Cut and join write items into batches of at most ``PIECE`` bytes.
 
     Small tensors that are neighbours in the file make one batch: a system call, or a message to
     another rank, for each would take longer than the bytes.

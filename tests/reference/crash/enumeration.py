@@ -1,4 +1,4 @@
-"""Disturbs a save at one call after the other and judges what each leaves behind."""
+"""Injects a fault into one call of a save after the other and judges what each leaves behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch.distributed as dist
 from tests.reference.crash.reading import Reader, snapshot
 from tests.reference.crash.scenarios import Scenario
-from tests.reference.crash.syscalls import Call, Disturbance, Ended, Watch, run
+from tests.reference.crash.syscalls import Call, Ended, Fault, Watch, run
 from tests.reference.engines_under_test import wrap
 
 from canonical_saver import recover
@@ -25,13 +25,13 @@ GRACE = 2.0
 
 @dataclass
 class Tally:
-    """What came of the disturbances of one scenario.
+    """What came of the faults of one scenario.
 
     Attributes:
         name: of the scenario and the number of ranks.
         calls: file-system calls of an undisturbed save in the folder, by rank.
         changing: how many of them change something.
-        points: disturbances made.
+        points: faults made.
         found: how often the folder was found whole with the old or the new model, or refused.
         violations: what must not be.
         slowest: seconds in which the last survivor ended.
@@ -55,7 +55,7 @@ class Tally:
 
 
 class Stage:
-    """A scenario on disk, put back before each disturbance.
+    """A scenario on disk, put back before each fault.
 
     Args:
         scenario: what is saved over what.
@@ -94,13 +94,13 @@ class Stage:
         """Save the new model here and undisturbed."""
         self.scenario.saver(self._model, self.folder, **self.scenario.new.options)
 
-    def attempt(self, disturbance: Disturbance | None) -> list[Ended]:
+    def attempt(self, fault: Fault | None) -> list[Ended]:
         """Put the folder back and save in as many processes as there are ranks."""
         self.reset()
         (self._room / "store").unlink(missing_ok=True)
         bodies = [self._body(rank) for rank in range(self.ranks)]
-        ended = run(bodies, self.folder, self._room, disturbance, limit=30 + 4 * self.timeout)
-        if disturbance is None and any(one.status != "returned" for one in ended):
+        ended = run(bodies, self.folder, self._room, fault, limit=30 + 4 * self.timeout)
+        if fault is None and any(one.status != "returned" for one in ended):
             raise AssertionError(f"an undisturbed save failed: {ended}")
         return ended
 
@@ -130,7 +130,7 @@ class Stage:
             call: the same.
             effect: ``STOP`` to have it hang instead, and be killed when the others have ended.
         """
-        ended = self.attempt(Disturbance(rank, number, effect))
+        ended = self.attempt(Fault(rank, number, effect))
         tally, where = self.tally, f"{effect} at call {number} of rank {rank}: {call}"
         tally.points += 1
         for other, one in enumerate(ended):
@@ -154,7 +154,7 @@ class Stage:
 
     def fail(self, rank: int, number: int, call: Call, error: str) -> None:
         """Make one call fail once, and see that it is told on every rank and nothing is lost."""
-        ended = self.attempt(Disturbance(rank, number, error))
+        ended = self.attempt(Fault(rank, number, error))
         tally, where = self.tally, f"{error} at call {number} of rank {rank}: {call}"
         tally.points += 1
         told = {(one.status, one.detail if one.status != "returned" else "") for one in ended}

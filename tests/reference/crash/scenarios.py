@@ -57,7 +57,7 @@ class Scenario:
     Attributes:
         name: of the scenario.
         old: the save that was there before, None for an empty folder.
-        new: the save that is disturbed.
+        new: the save that gets a fault.
         saver: saves a model to a folder with options.
         first: the save before the old one, None if there was none.
     """

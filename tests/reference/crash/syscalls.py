@@ -87,7 +87,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Disturbance:
+class Fault:
     """What happens instead of one call.
 
     Attributes:
@@ -109,8 +109,8 @@ class Ended:
     Attributes:
         status: ``refused``: with an error of the saver; ``raised``: with any other.
         detail: the error, or what was printed.
-        calls: what it did to the folder, the disturbed call included.
-        seconds: from the disturbance, in whichever process, to the end.
+        calls: what it did to the folder, the call with the fault included.
+        seconds: from the fault, in whichever process, to the end.
     """
 
     status: Literal["returned", "refused", "raised", "killed", "stopped", "hung"] = "hung"
@@ -138,21 +138,21 @@ def run(
     bodies: Sequence[Callable[[Watch], Any]],
     folder: Path,
     scratch: Path,
-    disturbance: Disturbance | None = None,
+    fault: Fault | None = None,
     limit: float = 60.0,
 ) -> list[Ended]:
-    """Run each body in a forked process, watch its calls on a folder, and disturb one of them.
+    """Run each body in a fork, watch its calls on a folder, and inject a fault into one of them.
 
     Args:
         bodies: one a process; each calls what it is given when the watch is to begin.
         folder: the watched folder; need not exist.
         scratch: folder for what the processes print.
-        disturbance: what to do to one of the calls.
+        fault: what to do to one of the calls.
         limit: seconds after which whoever still runs is said to hang.
     """
     children = [_Child(number, body, folder, scratch) for number, body in enumerate(bodies)]
     deadline = time.monotonic() + limit
-    disturbed_at = deadline
+    faulted_at = deadline
     poll = select.poll()
     by_handle: dict[int, _Child] = {}
     for child in children:
@@ -166,7 +166,7 @@ def run(
             child = by_handle[handle]
             if handle == child.ended:
                 poll.unregister(handle)
-                child.conclude(time.monotonic() - disturbed_at)
+                child.conclude(time.monotonic() - faulted_at)
             elif handle == child.socket.fileno():
                 poll.unregister(handle)
                 listener = child.receive_listener()
@@ -174,8 +174,8 @@ def run(
                     by_handle[listener] = child
                     poll.register(listener, select.POLLIN)
             elif event & select.POLLIN:
-                if child.answer(disturbance):
-                    disturbed_at = time.monotonic()
+                if child.answer(fault):
+                    faulted_at = time.monotonic()
             else:
                 poll.unregister(handle)
     for child in children:
@@ -208,8 +208,8 @@ class _Child:
         self._listener = handles[0] if handles else None
         return self._listener
 
-    def answer(self, disturbance: Disturbance | None) -> bool:
-        """Let the announced call happen, or not; returns whether it was disturbed."""
+    def answer(self, fault: Fault | None) -> bool:
+        """Let the announced call happen, or not; returns whether it got the fault."""
         assert self._listener is not None
         announced = bytearray(_NOTIFICATION.size)
         try:
@@ -221,12 +221,12 @@ class _Child:
         here = False
         if call is not None:
             place = (self.number, len(self.found.calls))
-            here = disturbance is not None and place == (disturbance.rank, disturbance.number)
+            here = fault is not None and place == (fault.rank, fault.number)
             self.found.calls.append(call)
         answer = _ANSWER.pack(unique, 0, 0, _CONTINUE)
         if here:
-            assert disturbance is not None
-            effect = disturbance.effect
+            assert fault is not None
+            effect = fault.effect
             if callable(effect):
                 effect()
             elif effect == "KILL":

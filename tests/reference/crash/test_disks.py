@@ -16,7 +16,7 @@ from tests.reference.crash import isolation
 from tests.reference.crash.enumeration import Stage, join
 from tests.reference.crash.reading import Reader, Snapshot, snapshot
 from tests.reference.crash.scenarios import SCENARIOS, Saving, Scenario
-from tests.reference.crash.syscalls import Disturbance, Watch, run, why_unavailable
+from tests.reference.crash.syscalls import Fault, Watch, run, why_unavailable
 from tests.reference.engines_under_test import wrap
 
 from canonical_saver import SaveError, recover, save_model
@@ -288,7 +288,7 @@ def test_nothing_is_written_through_links_that_are_planted(room: Path, reader: R
         ("model.safetensors", weights, "File exists"),
         ("another.json", weights, "found something else"),
     ):
-        (ended,) = stage.attempt(Disturbance(0, number, plant(name)))
+        (ended,) = stage.attempt(Fault(0, number, plant(name)))
         assert ended.status == "refused"
         assert text in ended.detail
         assert precious.read_text() == "precious"
@@ -378,7 +378,7 @@ def test_a_disk_that_changes_a_byte(
         path.write_bytes(data)
 
     flushed = names.index(("fsync", "model.safetensors"))
-    (ended,) = stage.attempt(Disturbance(0, flushed, spoil))
+    (ended,) = stage.attempt(Fault(0, flushed, spoil))
     assert ended.status == "refused", ended
     assert text in ended.detail
     assert snapshot(stage.folder) == stage.before

@@ -15,7 +15,7 @@ from tests.reference import models
 from tests.reference.crash.enumeration import GRACE, Stage
 from tests.reference.crash.reading import Reader, digest, snapshot
 from tests.reference.crash.scenarios import NEW_SINGLE, OLD_SHARDED, SCENARIOS, Scenario
-from tests.reference.crash.syscalls import Disturbance, Watch, run, why_unavailable
+from tests.reference.crash.syscalls import Fault, Watch, run, why_unavailable
 
 from canonical_saver import recover, save_model
 from canonical_saver.collectives import Ranks
@@ -93,7 +93,7 @@ def test_recovery_killed_at_every_call(
         recover(stage.folder)
 
     for rank, number, call in stage.points():
-        stage.attempt(Disturbance(rank, number, "KILL"))
+        stage.attempt(Fault(rank, number, "KILL"))
         found = snapshot(stage.folder)
         staged = {Path(name).name for name in found if name.startswith(STAGING)}
         state = (staged, {k: v for k, v in found.items() if not k.startswith(STAGING)})
@@ -106,7 +106,7 @@ def test_recovery_killed_at_every_call(
         for second in range(len(whole.calls)):
             shutil.rmtree(stage.folder)
             shutil.copytree(room / "crashed", stage.folder, symlinks=True)
-            (ended,) = run([recovery], stage.folder, room, Disturbance(0, second, "KILL"))
+            (ended,) = run([recovery], stage.folder, room, Fault(0, second, "KILL"))
             assert ended.status == "killed"
             loaded = reader.load(stage.folder)
             whole_model = loaded in (stage.loaded_before, stage.loaded_after)

@@ -13,7 +13,7 @@ from tests.reference import models
 from tests.reference.crash import isolation
 from tests.reference.crash.enumeration import GRACE, join
 from tests.reference.crash.reading import snapshot
-from tests.reference.crash.syscalls import Disturbance, Ended, Watch, run, why_unavailable
+from tests.reference.crash.syscalls import Ended, Fault, Watch, run, why_unavailable
 from tests.reference.engines_under_test import wrap
 
 from canonical_saver import save_model
@@ -101,11 +101,11 @@ def test_the_rank_that_receives_dies_hangs_or_meets_a_full_disk(tmp_path: Path) 
 
         return save
 
-    def attempt(disturbance: Disturbance | None) -> list[Ended]:
+    def attempt(fault: Fault | None) -> list[Ended]:
         shutil.rmtree(shared, ignore_errors=True)
         shared.mkdir()
         (tmp_path / "store").unlink(missing_ok=True)
-        return run([body(0), body(1)], shared, tmp_path, disturbance)
+        return run([body(0), body(1)], shared, tmp_path, fault)
 
     whole = attempt(None)
     assert [one.status for one in whole] == ["returned"] * 2, whole
@@ -118,7 +118,7 @@ def test_the_rank_that_receives_dies_hangs_or_meets_a_full_disk(tmp_path: Path) 
     ]
     assert len(received) > 1
     for effect, status in (("KILL", "killed"), ("STOP", "stopped"), ("ENOSPC", "refused")):
-        first, second = attempt(Disturbance(0, received[len(received) // 2], effect))
+        first, second = attempt(Fault(0, received[len(received) // 2], effect))
         assert (first.status, second.status) == (status, "refused"), (first, second)
         assert second.seconds < timeout + GRACE
         if effect == "ENOSPC":

@@ -68,7 +68,7 @@ def _held(tensor: Any, shape: tuple[int, ...], coordinate: list[int]) -> list[to
 def _writes(tensor: Any, coordinate: list[int]) -> bool:
     """Whether this rank writes what it holds, and not another one that holds the same.
 
-    A mesh of some ranks only is said to have twins that hold the same; the one with rank 0 writes.
+    A mesh of some ranks only has copies on other meshes, by assumption; the one with rank 0 writes.
     """
     first = all(
         place == 0

@@ -56,7 +56,7 @@ class FlatParameters:
             if lost is not None:
                 raise WeightsError(
                     f"'{place}{'.' if place else ''}{lost}': expected the FSDP instance that holds "
-                    f"this parameter, found only the {type(module).__name__} inside it; hand over "
+                    f"this parameter, found only the {type(module).__name__} inside it; pass "
                     "the model that FSDP returned"
                 )
         return known
