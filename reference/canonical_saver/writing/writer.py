@@ -110,7 +110,7 @@ class Writer:
         if self._read_back:
             # After the flush, from the disk as far as that is possible.
             with self.open(os.O_RDONLY) as handles:
-                for batch, pieces in _carried(planned):
+                for batch, pieces in carried(planned):
                     self._compare(handles, batch.file, batch.offset, pieces)
 
     @property
@@ -150,7 +150,7 @@ class Writer:
         self, planned: Sequence[WriteItem]
     ) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
         """Yield batches with their bytes, which are valid until the next one is asked for."""
-        for batch, pieces in _carried(planned):
+        for batch, pieces in carried(planned):
             self.overflows.look(batch, pieces)
             yield batch, pieces
 
@@ -161,17 +161,20 @@ class Writer:
     def _compare(
         self, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
     ) -> None:
+        from canonical_saver.writing.read_back import first_difference
+
         for piece in pieces:
-            if os.pread(handles[file], piece.numel(), offset) != as_memoryview(piece):
+            first = first_difference(handles[file], offset, piece)
+            if first is not None:
                 raise VerifyError(
-                    f"{self.write_plan.files[file].name}: the {piece.numel()} bytes from "
-                    f"{offset} on "
-                    "read back differently than they were written; check the disk"
+                    f"{self.write_plan.files[file].name}: the bytes from {first} on read back "
+                    "differently than they were written; check the disk"
                 )
             offset += piece.numel()
 
 
-def _carried(planned: Sequence[WriteItem]) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
+def carried(planned: Sequence[WriteItem]) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
+    """Yield batches of what this rank holds with their bytes, valid until the next one."""
     found = batches(planned)
     if not any(item.local_slice.data.device.type in ASYNCHRONOUS for item in planned):
         for batch in found:
