@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from canonical_saver.request import CFG_KEYS, Format, Verify, check_writable, parse_options
+from canonical_saver.request import (
+    CFG_KEYS,
+    Digest,
+    Format,
+    Verify,
+    check_writable,
+    parse_options,
+)
 from canonical_saver.save import Report, save_trained_model
 
 
@@ -28,6 +35,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         verify: ``layout`` or ``full``.
         checksums: write ``SHA256SUMS``.
         check_replicas: compare what several ranks are said to hold before one of them writes it.
+        digest: put a digest of the weights into the report.
 
     Attributes:
         report: what the last save did; None before it.
@@ -47,6 +55,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         verify: Verify = "layout",
         checksums: bool = False,
         check_replicas: bool = True,
+        digest: Digest = False,
     ) -> None:
         self.trainer = trainer
         self.at_checkpoints = at_checkpoints
@@ -58,6 +67,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
             verify=verify,
             checksums=checksums,
             check_replicas=check_replicas,
+            digest=digest,
         )
         self._cfg = {CFG_KEYS.get(option, option): value for option, value in options.items()}
         if trainer is not None:

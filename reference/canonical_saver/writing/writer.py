@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import tee
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,6 +24,9 @@ from canonical_saver.writing.shared_folder import View
 from canonical_saver.writing.staged_files import OpenFiles
 from canonical_saver.writing.write_items import WriteBatch, WriteItem, batches
 from canonical_saver.writing.write_plan import WritePlan
+
+if TYPE_CHECKING:
+    from canonical_saver.writing.piece_digests import PieceDigests
 
 ASYNCHRONOUS = frozenset({"cuda", "xpu"})
 """Kinds of devices that copy while the processor writes."""
@@ -62,6 +66,7 @@ class Writer:
         samples: some of the bytes that this rank writes.
         overflows: counts what this rank casts to infinity.
         room: explains errors of a full disk.
+        digests: digests what this rank writes; None if that was not asked for.
     """
 
     def __init__(
@@ -80,6 +85,11 @@ class Writer:
         self.samples = Samples.of_rank(ranks.rank, [one.host for one in views])
         self.overflows = Overflows(write_plan.files)
         self.meter = Meter(on_progress)
+        self.digests: PieceDigests | None = None
+        if write_plan.request.digest:
+            from canonical_saver.writing.piece_digests import PieceDigests
+
+            self.digests = PieceDigests(write_plan.files)
         self._read_back = write_plan.request.verify == "full"
         if self.shares_folder[ranks.rank]:
             for item in write_plan.planned:
@@ -144,6 +154,8 @@ class Writer:
         """
         pwrite_all(handles[file], [as_memoryview(piece) for piece in pieces], offset)
         self.samples.add(file, offset, pieces)
+        if self.digests is not None:
+            self.digests.add(file, offset, pieces)
         self.meter.wrote(file, sum(piece.numel() for piece in pieces))
 
     def carry(
