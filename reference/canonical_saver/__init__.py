@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from canonical_saver.progress import Progress
     from canonical_saver.proving.callback import ProveCallback
     from canonical_saver.proving.proof import Proof
-    from canonical_saver.proving.proven import proven
     from canonical_saver.proving.prove import prove
+    from canonical_saver.proving.proven import proven
     from canonical_saver.publishing.staging import recover
     from canonical_saver.save import Report, save_model, save_trained_model
 

@@ -49,8 +49,15 @@ def flip(origin: Path, target: Path, name: str, byte: int) -> None:
 
 
 def swap(origin: Path, target: Path, name: str, one: tuple[int, int], other: int) -> None:
-    """Copy a folder, and swap two stretches of a tensor: first byte and size of one, then where
-    the other begins."""
+    """Copy a folder, and swap two stretches of a tensor.
+
+    Args:
+        origin: the folder.
+        target: the copy.
+        name: the tensor.
+        one: first byte and size of a stretch.
+        other: the first byte of the other one.
+    """
     shutil.copytree(origin, target)
     path, start, _ = place(target, name)
     raw = path.read_bytes()

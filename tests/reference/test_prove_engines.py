@@ -19,6 +19,7 @@ from canonical_saver import Proof, ProofError, prove, save_model
 EMBED = "model.embed_tokens.weight"
 BIAS = "model.layers.1.self_attn.k_proj.bias"
 LORA_B = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+TURNED = "model.layers.1.self_attn.q_turned.weight"
 ROW = 32 * 4
 """Bytes of a row of the embeddings."""
 
@@ -71,6 +72,8 @@ def make_folders(root: Path, world_size: int) -> None:
     damaged.swap(root / "right", root / "swapped", EMBED, (0, size), rows * ROW)
     for change in (wrapped_names, drop_bias, narrow, round_off, empty_shape):
         damaged.rewritten(root / "right", root / change.__name__, change)
+    models.turned().save_pretrained(root / "turned")
+    damaged.flip(root / "turned", root / "turned-flipped", TURNED, 70)
     adapter = models.peft()
     adapter.save_pretrained(root / "adapter")
     models.peft(seed=1).save_pretrained(root / "adapter-other-step")
@@ -102,6 +105,9 @@ def prove_all(rank: int, engine: str, folder: str) -> tuple[str, str]:
         names += ("dcp",)
     for name in names:
         found[name] = prove(wrapped, root / name)
+    turned = wrap(engine, models.turned())
+    for name in ("turned", "turned-flipped"):
+        found[name] = prove(turned, root / name)
     found["narrow, asked"] = prove(wrapped, root / "narrow", dtype="bfloat16")
     adapter = wrap(engine, models.peft())
     save_model(adapter, root / "adapter-reference")
@@ -155,6 +161,14 @@ def test_prove_flipped_bit_is_named_by_tensor_and_byte(proofs: Proofs) -> None:
     assert (one.name, one.first) == (LORA_B, 3)
     assert not found["flipped"].missing
     assert f"'{EMBED}': 1 bytes differ, the first is byte {40 * ROW + 5}" in str(found["flipped"])
+
+
+def test_prove_computed_tensors_are_compared(proofs: Proofs) -> None:
+    found = proofs[2]
+    assert TURNED in found["turned"].proven
+    assert found["turned"].ok
+    (one,) = found["turned-flipped"].different
+    assert (one.name, one.first, one.count) == (TURNED, 70, 1)
 
 
 def test_prove_swapped_slices_are_named_by_ranks(proofs: Proofs) -> None:

@@ -46,9 +46,9 @@ _OF_LIBRARIES = frozenset(
         "revision",
     }
 )
-"""Keys that differ between two saves of one model, by the library, the place that it was loaded from
-or what a trainer turns off while it trains. The dtype is that of the tensors, which are compared.
-"""
+"""Keys that differ between two saves of one model: by the library, by the place that it was loaded
+from, or by what a trainer turns off while it trains. The dtype is that of the tensors, which are
+compared."""
 
 _OF_TOKENIZERS = frozenset(
     {
@@ -99,9 +99,7 @@ def compare(
             found += _settings(fresh, folder, _CONFIG, _reader_of(model.config))
             found += _architecture(fresh, folder)
             if (fresh / _GENERATION).exists() and (folder / _GENERATION).exists():
-                found += _settings(
-                    fresh, folder, _GENERATION, _reader_of(model.generation_config)
-                )
+                found += _settings(fresh, folder, _GENERATION, _reader_of(model.generation_config))
         if tokenizer is not None:
             found += _tokenizer(fresh, folder)
     return found

@@ -213,7 +213,10 @@ class Comparison:
 
     def _differ(self, file: int, offset: int, found: torch.Tensor, piece: torch.Tensor) -> None:
         for key, first, last in self.places.segments(file, offset, offset + piece.numel()):
-            there, mine = found[first - offset : last - offset], piece[first - offset : last - offset]
+            there, mine = (
+                found[first - offset : last - offset],
+                piece[first - offset : last - offset],
+            )
             differing = there != mine
             count = int(differing.sum())
             if not count:

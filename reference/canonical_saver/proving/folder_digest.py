@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from canonical_saver.errors import ProofError
+from canonical_saver.file_io import as_memoryview
 from canonical_saver.formats.safetensors import DTYPE_NAMES
 from canonical_saver.proving.comparison import FoundBytes
 from canonical_saver.proving.found_tensors import FoundTensor, FoundWeights
@@ -15,7 +16,6 @@ from canonical_saver.proving.places import lay_out
 from canonical_saver.proving.safe_files import quoted
 from canonical_saver.proving.weight_files import kind_of, read_weights
 from canonical_saver.weights.saved_tensors import SavedTensor
-from canonical_saver.file_io import as_memoryview
 from canonical_saver.writing.model_digest import PIECE, TensorDigest, leaf, pieces, tensor_digest
 
 _DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
@@ -36,23 +36,20 @@ def digest_folder(folder: Path) -> list[TensorDigest]:
     problems = [text for there in found for text in there.problems]
     if problems or not found:
         raise ProofError(
-            f"{folder}: expected weights that a loader takes, found "
-            f"{'; '.join(problems) or 'none'}"
+            f"{folder}: expected weights that a loader takes, found {'; '.join(problems) or 'none'}"
         )
     matches = [_match(there.folder, tensor) for there in found for tensor in there.tensors]
     places = lay_out(matches)
     buffer = torch.empty(PIECE, dtype=torch.uint8)
     digests = []
     with FoundBytes(folder, places) as files:
-        for key in places.keys():
+        for key in places.all_keys():
             match, placed, leaves = places.match(key), places.placed(key), []
             for start, size in pieces(placed.size):
                 piece = buffer[:size]
                 files.read(key[0], placed.offset + start, piece)
                 leaves.append(leaf(as_memoryview(piece)))
-            digests.append(
-                tensor_digest(match.label, match.found.dtype, match.found.shape, leaves)
-            )
+            digests.append(tensor_digest(match.label, match.found.dtype, match.found.shape, leaves))
     return digests
 
 

@@ -174,9 +174,7 @@ class _Pairs:
             of |= saved.needs
             if of and of <= self.left.keys():
                 del self.expected[name]
-                paired |= {
-                    one: replace(direct(one, sources[one]), fixed=saved.fixed) for one in of
-                }
+                paired |= {one: replace(direct(one, sources[one]), fixed=saved.fixed) for one in of}
         yield from paired.items()
 
     def _aliases(self) -> Iterator[tuple[str, SavedTensor]]:

@@ -53,7 +53,7 @@ class Places:
         """Where it lies."""
         return self.files[key[0]].tensors[key[1]]
 
-    def keys(self) -> Iterator[Key]:
+    def all_keys(self) -> Iterator[Key]:
         """All tensors that are compared."""
         for number, matches in enumerate(self.matches):
             yield from ((number, place) for place in range(len(matches)))
@@ -63,7 +63,9 @@ def lay_out(matches: Sequence[Match]) -> Places:
     """Put tensors to compare into files."""
     rows: dict[str, list[list[Match]]] = {}
     strided: list[Match] = []
-    for one in sorted(matches, key=lambda match: (match.found.file, match.found.offset, _size(match))):
+    for one in sorted(
+        matches, key=lambda match: (match.found.file, match.found.offset, _size(match))
+    ):
         if one.found.stride is not None:
             strided.append(one)
             continue

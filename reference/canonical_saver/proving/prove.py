@@ -44,7 +44,6 @@ from canonical_saver.writing.tiling import prove_tiling
 from canonical_saver.writing.write_items import WriteItem, packed, ranges, write_items
 
 
-
 @dataclass(frozen=True)
 class LiveModel:
     """The model in memory, as a save would see it.
@@ -220,10 +219,12 @@ def _compare(comparison: Comparison, seeing: Sequence[bool], ranks: Ranks) -> se
 def _convert(
     comparison: Comparison, weight_sets: Sequence[WeightSet], seeing: Sequence[bool], ranks: Ranks
 ) -> None:
-    """Compare the tensors whose form in the file must be computed, a group at a time; collective."""
+    """Compare the tensors whose form in the file must be computed, by groups; collective."""
     able = [rank for rank, sees in enumerate(seeing) if sees]
     for turn, group in enumerate(groups_to_compute(comparison.places.files)):
-        work = partial(_convert_group, comparison, weight_sets, group, able[turn % len(able)], ranks)
+        work = partial(
+            _convert_group, comparison, weight_sets, group, able[turn % len(able)], ranks
+        )
         ranks.step("convert", work)
 
 

@@ -48,7 +48,7 @@ class Verdict:
         differing = sorted({key for mine in self.differing for key in mine})
         rounded = {key: to for key in differing if (to := self._rounding(key)) is not None}
         different = [key for key in differing if key not in rounded]
-        equal = [k for k in self.places.keys() if k not in set(differing) | self.unseen]
+        equal = [k for k in self.places.all_keys() if k not in set(differing) | self.unseen]
         widened = [key for key in equal if self._was_cast(key)]
         roles = {key: self._role(self.places.match(key)) for key in equal}
         own = [k for k in equal if roles[k] == "own" and k not in set(widened)]
@@ -106,7 +106,7 @@ class Verdict:
         return Cast(match.label, str(dtype).removeprefix("torch."), lossless)
 
     def _rounding(self, key: Key) -> torch.dtype | None:
-        """The dtype that all parts of a tensor were rounded to, the widest; None if there is none."""
+        """The widest dtype that all parts of a tensor were rounded to; None if there is none."""
         parts = [found[key].casts for found in self.explained if key in found]
         common = frozenset.intersection(*parts) if parts else frozenset[torch.dtype]()
         return max(common, key=lambda dtype: (dtype.itemsize, str(dtype)), default=None)

@@ -106,7 +106,10 @@ def _choose(place: Path, present: set[str], *, adapter: bool) -> _Choice:
     for stem, ending in zip(_STEMS[adapter], _ENDINGS, strict=True):
         if shards := _numbered(present, stem, ending):
             return _Choice(
-                shards, problems=(f"{stem}{ending}.index.json: expected the index of the shards, found none",)
+                shards,
+                problems=(
+                    f"{stem}{ending}.index.json: expected the index of the shards, found none",
+                ),
             )
     return _Choice()
 
