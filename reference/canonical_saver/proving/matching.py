@@ -96,6 +96,8 @@ def match(
     weights: WeightSet,
     named: Mapping[str, ModelTensor],
     dtype: torch.dtype | None,
+    *,
+    merged: bool = False,
 ) -> Matching:
     """Find for each tensor of a folder the tensor of the model that it should be.
 
@@ -104,8 +106,10 @@ def match(
         weights: what a save of the model would hold there.
         named: all tensors of the model, by their names in memory.
         dtype: the dtype that floating-point tensors were cast to, if any.
+        merged: the weights are those of a base with its adapters merged into it, which no tensor in
+            memory is.
     """
-    pairs = _Pairs(dict(tensors), weights, named)
+    pairs = _Pairs(dict(tensors), weights, named, whole=weights.adapter is None and not merged)
     matches: list[Match] = []
     wrong: list[WrongShape] = []
     for way, tensor, saved in pairs.found():
@@ -141,8 +145,14 @@ class _Pairs:
     """
 
     def __init__(
-        self, left: dict[str, FoundTensor], weights: WeightSet, named: Mapping[str, ModelTensor]
+        self,
+        left: dict[str, FoundTensor],
+        weights: WeightSet,
+        named: Mapping[str, ModelTensor],
+        *,
+        whole: bool,
     ) -> None:
+        self._whole = whole
         self.left, self._weights, self._named = left, weights, named
         self.expected = {saved.name: saved for saved in weights.saved_tensors}
         self.wrappers: list[tuple[str, str]] = []
@@ -150,13 +160,16 @@ class _Pairs:
 
     def found(self) -> Iterator[tuple[Way, FoundTensor, SavedTensor]]:
         """Yield pairs, and by which name each was found."""
-        for way, pairs in (
+        steps = [
             (Way.CANONICAL, self._by_name),
             (Way.MEMORY, self._in_memory),
             (Way.ALIAS, self._aliases),
             (Way.WRAPPER, self._wrapped),
             (Way.AGAIN, self._again),
-        ):
+        ]
+        if not self._whole:  # no loader of adapters knows names in memory
+            del steps[1:3]
+        for way, pairs in steps:
             for name, saved in list(pairs()):
                 yield way, self.left.pop(name), saved
 

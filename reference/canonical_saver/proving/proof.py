@@ -208,7 +208,11 @@ class Proof:
 
     def _of_files(self) -> Iterator[str]:
         yield from self.problems
-        if not (self.proven or self.cast or self.different or self.wrong_shape or self.foreign):
+        there = (
+            *(self.proven, self.cast, self.different, self.wrong_shape, self.foreign),
+            *(self.wrapper_names, self.unseen, self.problems),
+        )
+        if not any(there):
             yield "no weights that a loader of this model takes are in the folder"
         if self.blind:
             yield (

@@ -53,12 +53,14 @@ class LiveModel:
         model: the module whose configuration goes beside the weights.
         weight_sets: what a save would hold.
         named: all its tensors, by their names in memory.
+        merged: what a save would hold is the base with the adapters merged into it.
     """
 
     request: Request
     model: Any
     weight_sets: list[WeightSet]
     named: Mapping[str, ModelTensor]
+    merged: bool
 
 
 @torch.no_grad()
@@ -103,7 +105,11 @@ def prove(
     if found is None:
         raise _layouts_differ(live, ranks)
     matchings = [
-        match({t.name: t for t in there.tensors}, one, live.named, live.request.dtype)
+        match(
+            {tensor.name: tensor for tensor in there.tensors},
+            *(one, live.named, live.request.dtype),
+            merged=live.merged,
+        )
         for one, there in zip(live.weight_sets, found, strict=True)
     ]
     places = lay_out([pair for matching in matchings for pair in matching.matches])
@@ -165,7 +171,7 @@ def _live_model(request: Request, kind: Kind, ranks: Ranks) -> LiveModel:
         found = unwrap(found.get_base_model())
     owner = weight_sets[0].owner or found
     weight_sets = [casting.limited(owner, one, request.dtype) for one in weight_sets]
-    return LiveModel(request, owner, weight_sets, named)
+    return LiveModel(request, owner, weight_sets, named, merge)
 
 
 def _read(root: Path, weight_sets: Sequence[WeightSet]) -> list[FoundWeights]:
