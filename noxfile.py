@@ -37,7 +37,7 @@ def compile_operators(session: nox.Session) -> dict[str, str]:
         The environment that has them.
     """
     env = {"OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": extensions(session)}
-    session.run("python", "-m", "saver_conformance.workload.compile_operators", env=env)
+    session.run("python", "-m", "saver_conformance.processes.compile_operators", env=env)
     return env
 
 

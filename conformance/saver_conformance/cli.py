@@ -51,7 +51,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells count the first."""
 
 _DESCRIPTION = (
-    "CaseRunner a function that saves fine-tuned models: train tiny models, have them saved, "
+    "Judge a function that saves fine-tuned models: train tiny models, have them saved, "
     "read the bytes back, reload them."
 )
 _EXIT_CODES = (

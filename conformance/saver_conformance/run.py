@@ -58,7 +58,7 @@ def run_conformance(
     waivers: Sequence[Waiver] = (),
     claims: Claim | None = None,
 ) -> Verdict:
-    """CaseRunner a saver.
+    """Judge a saver.
 
     Args:
         saver: its address, ``package.module:function``, or its name; the current folder is
@@ -128,7 +128,7 @@ def replay(
     listen: Listener | None = None,
     keep: Path | None = None,
 ) -> Verdict:
-    """CaseRunner a saver by one case; raises as ``run_conformance`` does.
+    """Judge a saver by one case; raises as ``run_conformance`` does.
 
     Args:
         case: the case.

@@ -92,7 +92,7 @@ def test_the_workflow_installs_the_wheel_and_the_framework(
 def test_the_workflow_judges_the_saver(
     machine: Machine, job: dict[str, subprocess.CompletedProcess[str]]
 ) -> None:
-    judged = job["CaseRunner the saver"]
+    judged = job["Judge the saver"]
     assert judged.returncode == 0, judged.stdout + judged.stderr
     result = read_result(machine.path("report/report.json"))
     assert (result.saver, result.exit_code) == ("tiny_framework.saving:save", 0)

@@ -33,7 +33,7 @@ def test_a_file_says_modes_clauses_and_values(tmp_path: Path) -> None:
         write(
             tmp_path,
             'modes = ["full-*"]\nwithout = ["META-*"]\n[only]\nmax_shard_size = ["default"]\n'
-            'architecture = ["qwen2"]\nplanted = [false]\nnames = [["default"]]\n',
+            'architecture = ["qwen2"]\nspecial_values = [false]\nnames = [["default"]]\n',
         )
     )
     assert (claim.modes, claim.without) == (("full-*",), ("META-*",))
@@ -63,7 +63,7 @@ def test_an_empty_file_claims_everything(tmp_path: Path) -> None:
         ('[only]\narchitecture = "llama"', "only.architecture: expected a list"),
         ("[only]\narchitecture = []", "only.architecture: expected a list"),
         ('[only]\narchitecture = ["gpt"]', "architecture: expected one of llama"),
-        ('[only]\nplanted = ["default"]', "special_values: expected true or false"),
+        ('[only]\nspecial_values = ["default"]', "special_values: expected true or false"),
     ],
 )
 def test_a_wrong_file_is_told_in_one_line(text: str, told: str, tmp_path: Path) -> None:

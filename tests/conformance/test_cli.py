@@ -292,7 +292,7 @@ def test_the_judge_needs_no_framework_to_answer_questions() -> None:
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
-@pytest.mark.parametrize("name", ["model_argument", "HEAD", "foreign_files", "names"])
+@pytest.mark.parametrize("name", ["model_argument", "TIE", "foreign_files", "names"])
 def test_explaining_an_axis(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("explain", name) == 0
     shown = capsys.readouterr().out

@@ -45,7 +45,7 @@ def test_listen_leaves_an_ignored_signal_ignored() -> None:
 def test_check_finds_an_interrupt_that_python_swallowed() -> None:
     code = (
         "import os, signal\n"
-        "from saver_conformance import interrupts\n"
+        "from saver_conformance.processes import interrupts\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "interrupts.listen()\n"
         "class Dies:\n"

@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 
 from saver_conformance.errors import HarnessFailedError
-from saver_conformance.processes import interrupts
+from saver_conformance.processes import compile_operators, interrupts
+from saver_conformance.processes.compile_operators import build_extension, clear_lock, is_abandoned
 from saver_conformance.processes.operators import run_operators
-from saver_conformance.workload import compile_operators
-from saver_conformance.workload.compile_operators import build_extension, clear_lock, is_abandoned
 
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
 from torch.utils.file_baton import FileBaton
-from saver_conformance.workload.compile_operators import build_extension
+from saver_conformance.processes.compile_operators import build_extension
 folder = Path(sys.argv[1])
 
 def build():

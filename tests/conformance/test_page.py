@@ -324,7 +324,7 @@ def test_every_link_leads_into_the_page_and_nothing_is_loaded(
 
 def _style(page: Page) -> str:
     # ``Page`` leaves style and script out of its texts; they are the same on all pages.
-    folder = Path(cli.__file__).parent / "page" / "templates"
+    folder = Path(cli.__file__).parent / "reports" / "templates"
     return (folder / "style.css").read_text() + (folder / "filter.js").read_text()
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -110,6 +114,34 @@ def test_a_rank_gets_some_grace_once_another_has_failed(tmp_path: Path) -> None:
         "did not return within 0.1 s after another rank failed",
     )
     assert save_in_fork(lambda: time.sleep(0.2), alone(tmp_path, grace=9)).status == "returned"
+
+
+@pytest.mark.parametrize("make", [multiprocessing.Lock, multiprocessing.RLock])
+def test_save_in_fork_after_a_copy_died_with_a_lock_does_not_wait(make, tmp_path: Path) -> None:
+    lock = make()  # as tqdm has one
+
+    def save(*, die: bool) -> None:
+        with lock:
+            if die:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    assert save_in_fork(partial(save, die=True), alone(tmp_path / "1")).status == "died"
+    assert save_in_fork(partial(save, die=False), alone(tmp_path / "2")).status == "returned"
+    assert lock.acquire(timeout=1), "the rank's own lock was taken"
+    lock.release()
+
+
+def test_save_in_fork_returned_copy_lives_until_the_last_rank_ends(tmp_path: Path) -> None:
+    """What a rank sends in the background when its save returns must reach the others."""
+    late = tmp_path / "late"
+
+    def save() -> None:
+        threading.Timer(0.3, late.touch).start()
+
+    forked = replace(alone(tmp_path / "meeting"), ranks=2)
+    threading.Timer(1, (forked.meeting / "ended-1").touch).start()
+    assert save_in_fork(save, forked).status == "returned"
+    assert late.exists()
 
 
 def test_copies_that_do_not_find_each_other_save_nothing(tmp_path: Path) -> None:

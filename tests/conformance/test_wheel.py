@@ -24,9 +24,9 @@ def test_the_wheel_holds_both_packages_and_the_spec(wheel: Path) -> None:
         "saver_conformance/__init__.py",
         "saver_conformance/py.typed",
         "saver_conformance/spec.md",
-        "saver_conformance/page/report.schema.json",
-        "saver_conformance/page/templates/page.html.j2",
-        "saver_conformance/page/templates/style.css",
+        "saver_conformance/reports/report.schema.json",
+        "saver_conformance/reports/templates/page.html.j2",
+        "saver_conformance/reports/templates/style.css",
     } <= names
     for package, source in PACKAGES.items():
         sources = {path.relative_to(source).as_posix() for path in (source / package).rglob("*.py")}

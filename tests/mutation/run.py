@@ -29,19 +29,26 @@ from tests.mutation.recordings import Recording, recordings
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "conformance" / "saver_conformance"
-MODULES = ("checks/*.py", "disk/*.py", "operations.py", "differing.py")
+MODULES = (
+    "checks/*.py",
+    "folder/*.py",
+    "observation/file_operation.py",
+    "observation/tensor_diff.py",
+    "processes/file_trace.py",
+)
 TESTS = {
-    "disk/untrusted_json.py": ("untrusted_json", "audit"),
-    "disk/": ("safetensors", "directory", "audit"),
-    "operations.py": ("operations",),
-    "differing.py": ("checks",),
+    "folder/untrusted_json.py": ("untrusted_json", "audit"),
+    "folder/": ("safetensors", "directory", "audit"),
+    "observation/file_operation.py": ("deeds", "judgements"),
+    "observation/tensor_diff.py": ("checks",),
+    "processes/file_trace.py": ("deeds",),
     "checks/crash.py": ("judgements",),
     "checks/purity.py": ("judgements", "second_save"),
     "checks/ranks.py": ("judgements", "checks"),
     "checks/": ("checks", "audit", "judgements", "second_save"),
 }
 """Names of test modules by the beginning of a module's path; the first that fits counts."""
-READERS = ("checks", "disk", "differing", "operations")
+READERS = ("checks", "folder", "observation.tensor_diff", "observation.file_operation")
 """Modules that a check runs through; those of what it looks at stay as they are."""
 CPU_LIMIT, LIMIT = 120, 900
 """Seconds of processor time, and at all, after which a change that makes tests hang is noticed."""

@@ -74,7 +74,7 @@ class Workload:
     expectation: str = "saver_conformance.workload.expectation"
     reload: str = "saver_conformance.workload.reload"
     process_group: bool = True
-    operators: str = "saver_conformance.workload.compile_operators"
+    operators: str = "saver_conformance.processes.compile_operators"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class CaseRunner:
         listen: Listener | None = None,
         keep: KeptOutput | None = None,
     ) -> None:
-        """CaseRunner the saver at the address ``saver``; nothing is started yet."""
+        """Judge the saver at the address ``saver``; nothing is started yet."""
         self._saver = saver
         self._progress = progress or Silent()
         self._listen = listen

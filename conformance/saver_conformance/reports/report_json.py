@@ -1,6 +1,6 @@
 """A verdict as a folder: ``report.json``, the cases that failed, and the pages made of them.
 
-``report.json`` has the form that ``page/report.schema.json`` describes. Everything else for people
+``report.json`` has the form that ``reports/report.schema.json`` describes. Everything else for people
 and for CI (the page, the summary, JUnit, the badge) is made of it, by
 ``saver_conformance.reports``.
 """

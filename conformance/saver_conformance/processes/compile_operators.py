@@ -1,6 +1,6 @@
 """Compiles the operator that DeepSpeed would compile in the ranks, which wait for each other there.
 
-``python -m saver_conformance.workload.compile_operators`` says what it waits for, line by line,
+``python -m saver_conformance.processes.compile_operators`` says what it waits for, line by line,
 and ends when the operator is there. Only one process compiles at a time; whoever is killed
 meanwhile, with whatever signal, leaves nothing that the next one waits for.
 """
