@@ -46,7 +46,7 @@ def plain_read(path: Path) -> None:
 
 
 def measured(work: Callable[[], object]) -> tuple[float, int]:
-    """Seconds until all ranks are done, and the most memory that one of them took beyond its own."""
+    """Seconds until all ranks are done, and the most memory that one of them took besides."""
     before = resident_memory()
     reset_peak()
     barrier()

@@ -239,7 +239,7 @@ class Comparison:
         zero, left = True, limit
         mine, there = hashlib.sha256(), hashlib.sha256()
         for _, _, found, pieces in self._read(items):
-            zero = zero and not bool(found.any())
+            zero = zero and not bool((found.view(dtype) != 0).any())  # one of them negative, too
             position = 0
             for piece in pieces:
                 part = found[position : position + piece.numel()]

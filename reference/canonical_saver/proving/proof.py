@@ -9,6 +9,9 @@ from pathlib import Path
 MOST_NAMED = 3
 """Tensors that a line names."""
 
+MOST_LINES = 30
+"""Findings that a proof shows as text."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -186,7 +189,10 @@ class Proof:
         if not self.ok:
             first, *more = self.findings()
             also = f" (and {len(more)} more findings)" if more else ""
-            return f"{self.folder} is not the model in memory: {first}{also}; {self._advice()}"
+            is_other = "is not the model in memory"
+            if self.weights_ok:
+                is_other = "holds the weights in memory, and something that does not belong to them"
+            return f"{self.folder} {is_other}: {first}{also}; {self._advice()}"
         note = ""
         if self.cast:
             note = f", {len(self.cast)} of them in a wider dtype"
@@ -203,8 +209,12 @@ class Proof:
         return [*self._of_files(), *self._of_tensors(), *self._of_bytes(), *self._beside()]
 
     def __str__(self) -> str:
-        """The summary and, below it, all findings."""
-        return "\n".join([self.summary, *(f"  {text}" for text in self.findings())])
+        """The summary and, below it, the findings, ``MOST_LINES`` of them."""
+        found = self.findings()
+        lines = [self.summary, *(f"  {text}" for text in found[:MOST_LINES])]
+        if len(found) > MOST_LINES:
+            lines.append(f"  and {len(found) - MOST_LINES} more; findings() has them all")
+        return "\n".join(lines)
 
     def _of_files(self) -> Iterator[str]:
         yield from self.problems
@@ -233,8 +243,9 @@ class Proof:
     def _of_bytes(self) -> Iterator[str]:
         zero = set(self.all_zero)
         for one in self.different:
-            text = f"{one.count} bytes differ, the first is byte {one.first} (byte {one.in_file} "
-            text += f"of {one.file}): expected {one.expected}, found {one.found}"
+            text = f"{one.count} {'byte differs' if one.count == 1 else 'bytes differ'}, the first "
+            text += f"is byte {one.first} (byte {one.in_file} of {one.file}): expected "
+            text += f"{one.expected}, found {one.found}"
             if one.name in zero:
                 text += "; all of it is zero"
             yield f"'{one.name}': {text}{_of_ranks(one.ranks)}"
