@@ -239,7 +239,7 @@ class Comparison:
         zero, left = True, limit
         mine, there = hashlib.sha256(), hashlib.sha256()
         for _, _, found, pieces in self._read(items):
-            zero = zero and not bool((found.view(dtype) != 0).any())  # one of them negative, too
+            zero = zero and _is_zero(found, dtype)
             position = 0
             for piece in pieces:
                 part = found[position : position + piece.numel()]
@@ -249,6 +249,16 @@ class Comparison:
                 _digest(there, part, left)
                 left = max(left - piece.numel(), 0)
         return Evidence(zero, frozenset(casts), mine.digest(), there.digest())
+
+
+def _is_zero(found: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether all elements are zero, of either sign."""
+    if not dtype.is_floating_point:
+        return not bool(found.any())
+    values = found.view(dtype)
+    if dtype.itemsize == 1:  # these cannot be compared
+        values = values.float()
+    return not bool((values != 0).any())
 
 
 def _rounded(piece: torch.Tensor, part: torch.Tensor, dtype: torch.dtype, to: torch.dtype) -> bool:
