@@ -425,3 +425,26 @@ def test_prove_archives_are_not_unpickled(tmp_path: Path, monkeypatch: pytest.Mo
         for name, data in records.items():
             archive.writestr(name, data)
     assert "compressed" in proof_of(model, path.parent).problems[0]
+
+
+def test_prove_named_adapter_beside_its_base(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    models.llama().save_pretrained(tmp_path)
+    config = LoraConfig(r=2, target_modules=["v_proj"], task_type="CAUSAL_LM")
+    model: Any = get_peft_model(models.llama(), config, adapter_name="style")
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "style" / "adapter_model.safetensors").exists()
+    found = proof_of(model, tmp_path)
+    assert found.ok
+    assert all(name.startswith("style/") for name in found.proven)
+
+
+def test_proof_shows_names_of_a_folder_without_harm(tmp_path: Path) -> None:
+    model = models.llama()
+    saved(model, tmp_path / "m")
+    added = {"\x1b[2J": torch.zeros(2), "a\nb": torch.zeros(2)}
+    damaged.rewritten(tmp_path / "m", tmp_path / "names", lambda tensors: tensors.update(added))
+    found = proof_of(model, tmp_path / "names")
+    assert set(found.foreign) == set(added)
+    assert str(found).replace("\n", "").isprintable()

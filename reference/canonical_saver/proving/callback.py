@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from canonical_saver.errors import ProofError
 from canonical_saver.proving.proof import Proof
 from canonical_saver.proving.prove import prove
-from canonical_saver.proving.weight_files import kind_of
+from canonical_saver.proving.weight_files import contents_of
 
 _log = logging.getLogger("canonical_saver")
 
@@ -95,6 +95,7 @@ class ProveCallback(TrainerCallback):  # type: ignore[misc]
 
 def _holds_weights(root: Path) -> bool:
     try:
-        return kind_of(root) != "nothing"
+        contents = contents_of(root)
     except ProofError:
         return False
+    return contents.whole or "" in contents.adapters

@@ -14,7 +14,7 @@ from canonical_saver.proving.found_tensors import FoundTensor, FoundWeights
 from canonical_saver.proving.matching import Match, Way
 from canonical_saver.proving.places import lay_out
 from canonical_saver.proving.safe_files import quoted
-from canonical_saver.proving.weight_files import kind_of, read_weights
+from canonical_saver.proving.weight_files import contents_of, read_weights
 from canonical_saver.weights.saved_tensors import SavedTensor
 from canonical_saver.writing.model_digest import PIECE, TensorDigest, leaf, pieces, tensor_digest
 
@@ -54,20 +54,10 @@ def digest_folder(folder: Path) -> list[TensorDigest]:
 
 
 def _weights(folder: Path) -> list[FoundWeights]:
-    kind = kind_of(folder)
-    if kind == "whole":
+    contents = contents_of(folder)
+    if contents.whole and "" not in contents.adapters:
         return [read_weights(folder, "", adapter=False)]
-    below = [path.parent for path in folder.glob("*/adapter_model.*")]
-    below += [path.parent for path in folder.glob("*/*/adapter_model.*")]
-    names = {path.relative_to(folder).as_posix() for path in below}
-    adapters = ["", *sorted(name for name in names if not _is_checkpoint(name))]
-    return [read_weights(folder, name, adapter=True) for name in adapters]
-
-
-def _is_checkpoint(name: str) -> bool:
-    """Whether a folder is that of a trainer's checkpoint, which is a save of its own."""
-    first, _, step = name.partition("/")[0].partition("-")
-    return first == "checkpoint" and step.isdecimal()
+    return [read_weights(folder, name, adapter=True) for name in contents.adapters]
 
 
 def _match(folder: str, found: FoundTensor) -> Match:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from canonical_saver.proving.safe_files import printable, quoted
+
 MOST_NAMED = 3
 """Tensors that a line names."""
 
@@ -232,38 +234,39 @@ class Proof:
 
     def _of_tensors(self) -> Iterator[str]:
         for name in self.missing:
-            yield f"'{name}': expected it in the folder, found none"
+            yield f"{quoted(name)}: expected it in the folder, found none"
         for one in self.wrapper_names:
-            yield f"'{one.found}': expected the name '{one.expected}'"
+            yield f"{quoted(one.found)}: expected the name {quoted(one.expected)}"
         for name in self.foreign:
-            yield f"'{name}': in the folder, and no tensor of the model"
+            yield f"{quoted(name)}: in the folder, and no tensor of the model"
         for wrong in self.wrong_shape:
-            yield f"'{wrong.name}' ({wrong.file}): expected {wrong.expected}, found {wrong.found}"
+            place = f"{quoted(wrong.name)} ({printable(wrong.file)})"
+            yield f"{place}: expected {wrong.expected}, found {wrong.found}"
 
     def _of_bytes(self) -> Iterator[str]:
         zero = set(self.all_zero)
         for one in self.different:
             text = f"{one.count} {'byte differs' if one.count == 1 else 'bytes differ'}, the first "
-            text += f"is byte {one.first} (byte {one.in_file} of {one.file}): expected "
+            text += f"is byte {one.first} (byte {one.in_file} of {printable(one.file)}): expected "
             text += f"{one.expected}, found {one.found}"
             if one.name in zero:
                 text += "; all of it is zero"
-            yield f"'{one.name}': {text}{_of_ranks(one.ranks)}"
+            yield f"{quoted(one.name)}: {text}{_of_ranks(one.ranks)}"
         for swapped in self.swapped:
             yield (
-                f"'{swapped.name}': the part of rank {swapped.place} is that of rank "
+                f"{quoted(swapped.name)}: the part of rank {swapped.place} is that of rank "
                 f"{swapped.holds}"
             )
         for cast in self.cast:
             if not cast.lossless:
-                yield f"'{cast.name}': equal after a cast to {cast.dtype}"
+                yield f"{quoted(cast.name)}: equal after a cast to {cast.dtype}"
 
     def _beside(self) -> Iterator[str]:
         for one in self.companions:
             place = f"{one.file}: {one.key}" if one.key else one.file
             yield f"{place}: expected {one.expected}, found {one.found}"
         for name in self.stale:
-            yield f"{name}: no part of these weights, and some readers take it"
+            yield f"{printable(name)}: no part of these weights, and some readers take it"
 
     def _advice(self) -> str:
         if self.blind:
@@ -289,4 +292,4 @@ def _of_ranks(ranks: Sequence[int]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+    return ", ".join(map(printable, names[:MOST_NAMED])) + more

@@ -30,7 +30,7 @@ from canonical_saver.proving.matching import match
 from canonical_saver.proving.places import Key, lay_out
 from canonical_saver.proving.proof import Companion, Proof
 from canonical_saver.proving.verdict import Verdict
-from canonical_saver.proving.weight_files import Kind, kind_of, read_weights
+from canonical_saver.proving.weight_files import Contents, contents_of, read_weights
 from canonical_saver.request import Request, can_be_saved, parse_options
 from canonical_saver.weights import casting
 from canonical_saver.weights.engines import Engines
@@ -95,10 +95,10 @@ def prove(
     begun, ranks = time.monotonic(), Ranks.current()
     root = Path(os.fspath(folder)).expanduser().absolute()
     with ranks.arriving():
-        kind = ranks.on_first("look into the folder", lambda: kind_of(root))
+        contents = ranks.on_first("look into the folder", lambda: contents_of(root))
     live, found = ranks.step(
         "read the folder",
-        lambda: _live_model(_request(model, root, trainer, tokenizer, dtype), kind, ranks),
+        lambda: _live_model(_request(model, root, trainer, tokenizer, dtype), contents, ranks),
         lambda own: agreement.fingerprint(own.weight_sets, []),
         lambda own, everyone: None if len(set(everyone)) > 1 else _read(root, own.weight_sets),
     )
@@ -154,15 +154,15 @@ def _request(
     return replace(request, tokenizer=tokenizer or request.tokenizer, dtype=asked)
 
 
-def _live_model(request: Request, kind: Kind, ranks: Ranks) -> LiveModel:
+def _live_model(request: Request, contents: Contents, ranks: Ranks) -> LiveModel:
     """Find what a save of the model would hold.
 
-    Where a whole model lies in the folder of one with adapters, it is the base with the adapters
-    merged into it.
+    Where a whole model lies in the folder of one with adapters, and none of them, it is the base
+    with the adapters merged into it.
     """
     found: Any = weights.find_model(request.roots)
     engines = Engines(request.roots, ranks.rank)
-    merge = kind == "whole" and weights.can_merge(found)
+    merge = contents.whole and weights.can_merge(found) and not _holds_any(found, contents)
     weight_sets = weights.collect(found, engines, merge=merge)
     for one in weight_sets:
         require_data(one)
@@ -172,6 +172,11 @@ def _live_model(request: Request, kind: Kind, ranks: Ranks) -> LiveModel:
     owner = weight_sets[0].owner or found
     weight_sets = [casting.limited(owner, one, request.dtype) for one in weight_sets]
     return LiveModel(request, owner, weight_sets, named, merge)
+
+
+def _holds_any(model: Any, contents: Contents) -> bool:
+    """Whether a folder holds adapters where a save of the model would put its own."""
+    return bool({"", *model.peft_config} & set(contents.adapters))
 
 
 def _read(root: Path, weight_sets: Sequence[WeightSet]) -> list[FoundWeights]:

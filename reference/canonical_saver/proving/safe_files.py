@@ -79,6 +79,11 @@ def quoted(name: str) -> str:
     return repr(text)
 
 
+def printable(path: str) -> str:
+    """The name of a file as it is, or escaped where it would do something to a terminal."""
+    return path if path.isprintable() else quoted(path)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):

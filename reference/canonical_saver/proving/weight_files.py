@@ -5,17 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from canonical_saver.errors import ProofError
 from canonical_saver.proving.found_tensors import FoundFile, FoundTensor, FoundWeights
-from canonical_saver.proving.safe_files import UnreadableError, parse_object, quoted, read_bytes
+from canonical_saver.proving.safe_files import (
+    UnreadableError,
+    parse_object,
+    printable,
+    quoted,
+    read_bytes,
+)
 from canonical_saver.proving.safetensors_header import read_header
 from canonical_saver.proving.torch_header import read_archive
 from canonical_saver.publishing.stale_files import weight_files
 
-Kind = Literal["adapter", "whole", "nothing"]
+MOST_PROBLEMS = 100
+"""What is wrong with an index can be as long as the index."""
 
 _STEMS = {False: ("model", "pytorch_model"), True: ("adapter_model", "adapter_model")}
 _ENDINGS = (".safetensors", ".bin")
@@ -24,6 +31,19 @@ _READERS: dict[str, Callable[[Path, str], list[FoundTensor]]] = {
     ".bin": read_archive,
 }
 _SHARD = r"-(\d{5,})-of-(\d{5,})"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder holds.
+
+    Attributes:
+        whole: whether the weights of a whole model lie in it.
+        adapters: where in it those of adapters lie; "" is the folder itself.
+    """
+
+    whole: bool
+    adapters: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -43,22 +63,27 @@ class _Choice:
     problems: tuple[str, ...] = ()
 
 
-def kind_of(root: Path) -> Kind:
-    """What a folder holds itself: an adapter, before a whole model beside it, or nothing.
+def contents_of(root: Path) -> Contents:
+    """Find out what a folder holds.
+
+    The folders of a trainer's checkpoints are saves of their own, and not looked into.
 
     Raises:
         ProofError: there is no such folder, or it cannot be read.
     """
     try:
         present = {path.name for path in root.iterdir()}
+        below = [path.parent for path in root.glob("*/adapter_model.*")]
+        below += [path.parent for path in root.glob("*/*/adapter_model.*")]
     except OSError as error:
         raise ProofError(
             f"{root}: expected a folder with a saved model, found that it cannot be read: {error}"
         ) from error
-    for kind, adapter in (("adapter", True), ("whole", False)):
-        if _choose(root, present, adapter=adapter).files:
-            return kind  # type: ignore[return-value]
-    return "nothing"
+    names = {path.relative_to(root).as_posix() for path in below}
+    adapters = sorted(name for name in names if not _is_checkpoint(name))
+    if _choose(root, present, adapter=True).files:
+        adapters.insert(0, "")
+    return Contents(bool(_choose(root, present, adapter=False).files), tuple(adapters))
 
 
 def read_weights(root: Path, folder: str, *, adapter: bool) -> FoundWeights:
@@ -85,15 +110,20 @@ def read_weights(root: Path, folder: str, *, adapter: bool) -> FoundWeights:
             status = (place / name).stat()
             files.append(FoundFile(inside + name, status.st_size, status.st_mtime_ns))
         except (OSError, UnreadableError) as error:
-            problems.append(f"{inside}{name}: {_reason(error)}")
-    problems += _contradictions(inside, choice, tensors)
+            problems.append(f"{printable(inside + name)}: {_reason(error)}")
+    problems += islice(_contradictions(inside, choice, tensors), MOST_PROBLEMS)
     return FoundWeights(
         folder,
         tuple(tensors),
         tuple(files),
-        tuple(problems),
+        tuple(problems[:MOST_PROBLEMS]),
         tuple(inside + name for name in _others(place, present, choice, adapter=adapter)),
     )
+
+
+def _is_checkpoint(name: str) -> bool:
+    first, _, step = name.partition("/")[0].partition("-")
+    return first == "checkpoint" and step.isdecimal()
 
 
 def _choose(place: Path, present: set[str], *, adapter: bool) -> _Choice:
@@ -147,8 +177,8 @@ def _contradictions(inside: str, choice: _Choice, tensors: list[FoundTensor]) ->
     for tensor in tensors:
         if tensor.name in where:
             yield (
-                f"{tensor.file}: expected each tensor in one file, found {quoted(tensor.name)} in "
-                f"{where[tensor.name]} too"
+                f"{printable(tensor.file)}: expected each tensor in one file, found "
+                f"{quoted(tensor.name)} in {printable(where[tensor.name])} too"
             )
         where.setdefault(tensor.name, tensor.file)
     if not choice.index:
