@@ -19,7 +19,7 @@ from statistics import median
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import start_processes
 
 from benchmarks.kernel import peak_memory, reset_peak, resident_memory
 from benchmarks.ranks import barrier, gather, rank, world_size
@@ -103,7 +103,9 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.where, prefix=".bench-") as folder:
         arguments = (asked.ranks, asked.engine, int(asked.size * GB), asked.rounds, folder)
-        mp.start_processes(_rank_main, arguments, asked.ranks, start_method="spawn")
+        start_processes(  # type: ignore[no-untyped-call]
+            _rank_main, arguments, asked.ranks, start_method="spawn"
+        )
 
 
 if __name__ == "__main__":

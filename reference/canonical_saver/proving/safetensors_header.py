@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from canonical_saver.formats.safetensors import DTYPE_NAMES
 from canonical_saver.proving.found_tensors import FoundTensor
@@ -83,7 +83,7 @@ def _tensor(file: str, name: str, value: Any, start: int) -> FoundTensor:
     return FoundTensor(name, file, dtype, tuple(shape), start + offsets[0])
 
 
-def _are_sizes(value: Any) -> bool:
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
 
 
