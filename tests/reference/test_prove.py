@@ -182,6 +182,15 @@ def test_prove_stale_files_are_named(tmp_path: Path) -> None:
     assert "remove old.safetensors, pytorch_model.bin" in found.summary
 
 
+def test_prove_file_that_no_index_names_is_stale_by_its_name(tmp_path: Path) -> None:
+    model = models.llama()
+    folder = saved(model, tmp_path / "m", max_shard_size="20KB")
+    shard = next(folder.glob("model-*.safetensors"))
+    for name in ("consolidated.safetensors", "model-old.safetensors"):
+        shutil.copy(shard, folder / name)
+    assert proof_of(model, folder).stale == ("model-old.safetensors",)
+
+
 def test_prove_base_beside_an_adapter_is_not_stale(tmp_path: Path) -> None:
     model = models.peft()
     models.llama().save_pretrained(tmp_path)

@@ -197,12 +197,15 @@ def _contradictions(inside: str, choice: _Choice, tensors: list[FoundTensor]) ->
 def _others(place: Path, present: set[str], choice: _Choice, *, adapter: bool) -> list[str]:
     """Weight files that are no part of what was chosen, and that some reader would take.
 
-    Many readers take every ``*.safetensors``. A whole model beside an adapter is its base.
+    Where there is no index, many readers take every ``*.safetensors``; where there is one, some take
+    every ``model*.safetensors``. A whole model beside an adapter is its base.
     """
     found = weight_files(place, adapter=True)
     if not adapter:
         found |= weight_files(place, adapter=False)
-        found |= {n for n in present if n.endswith(".safetensors") and not n.startswith(".")}
+        start = "model" if choice.index else ""
+        named = {n for n in present if n.startswith(start) and not n.startswith(".")}
+        found |= {name for name in named if name.endswith(".safetensors")}
     return sorted(found - {*choice.files, choice.index})
 
 
