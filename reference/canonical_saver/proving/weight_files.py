@@ -197,8 +197,8 @@ def _contradictions(inside: str, choice: _Choice, tensors: list[FoundTensor]) ->
 def _others(place: Path, present: set[str], choice: _Choice, *, adapter: bool) -> list[str]:
     """Weight files that are no part of what was chosen, and that some reader would take.
 
-    Where there is no index, many readers take every ``*.safetensors``; where there is one, some take
-    every ``model*.safetensors``. A whole model beside an adapter is its base.
+    Where there is no index, many readers take every ``*.safetensors``; where there is one, some
+    take every ``model*.safetensors``. A whole model beside an adapter is its base.
     """
     found = weight_files(place, adapter=True)
     if not adapter:
