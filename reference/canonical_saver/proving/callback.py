@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from canonical_saver.collectives import Ranks
 from canonical_saver.errors import ProofError
 from canonical_saver.proving.proof import Proof
 from canonical_saver.proving.prove import prove
@@ -67,8 +68,6 @@ class ProveCallback(TrainerCallback):  # type: ignore[misc]
             ProofError: the same on every rank, if ``strict`` and the folder is not the model.
         """
         root = Path(folder).absolute()
-        from canonical_saver.collectives import Ranks
-
         if not needed and not Ranks.current().on_first("look", lambda: _holds_weights(root)):
             return None
         live = model if self.trainer is None else self.trainer.model
