@@ -65,3 +65,27 @@ def test_callback_logs_what_is_not_the_model(
     assert [proof.ok for proof in callback.proofs.values()] == [False, True]
     with pytest.raises(ProofError):
         ProveCallback(strict=True).on_save(arguments, state, None, model=model)
+
+
+def test_callback_leaves_an_earlier_training_alone(tmp_path: Path) -> None:
+    save_model(models.llama(seed=1), tmp_path)
+    arguments = SimpleNamespace(output_dir=str(tmp_path))
+    callback = ProveCallback(strict=True)
+    callback.on_train_begin(arguments, None, None)
+    callback.on_train_end(arguments, None, None, model=models.llama())
+    assert not callback.proofs, "the trained model is saved after the end"
+    save_model(models.llama(), tmp_path)
+    callback.on_train_end(arguments, None, None, model=models.llama())
+    assert callback.proofs[tmp_path].ok
+
+
+def test_callback_without_strict_never_ends_a_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = ProveCallback()
+    assert callback.prove(tmp_path / "none", models.llama()) is None
+    save_model(models.llama(), tmp_path / "m")
+    with torch.device("meta"):
+        empty = models.llama()
+    assert callback.prove(tmp_path / "m", empty) is None
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 2

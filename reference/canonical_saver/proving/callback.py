@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from canonical_saver.collectives import Ranks
-from canonical_saver.errors import ProofError
+from canonical_saver.errors import LostRankError, ProofError, SaveError
 from canonical_saver.proving.proof import Proof
 from canonical_saver.proving.prove import prove
-from canonical_saver.proving.weight_files import contents_of
+from canonical_saver.publishing.stale_files import weight_files
 
 _log = logging.getLogger("canonical_saver")
 
@@ -20,8 +21,9 @@ _log = logging.getLogger("canonical_saver")
 class ProveCallback(TrainerCallback):  # type: ignore[misc]
     """Proves each checkpoint that the Trainer writes, and its output folder at the end.
 
-    The output folder is proven at the end of training if there are weights in it. A save that comes
-    after the end, as ``trainer.save_model()``, is proven by :meth:`prove`.
+    The output folder is proven at the end of training if weights were written to it since the
+    beginning: those of an earlier training are nobody's fault. A save that comes after the end, as
+    ``trainer.save_model()``, is proven by :meth:`prove`.
 
     Args:
         trainer: the trainer, to find its tokenizer and its wrapped model; give it after making the
@@ -37,45 +39,46 @@ class ProveCallback(TrainerCallback):  # type: ignore[misc]
         self.trainer = trainer
         self.strict = strict
         self.proofs: dict[Path, Proof] = {}
+        self._before: dict[str, int] = {}
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Prove the checkpoint that was just written; runs on every rank."""
         folder = self._folder(args) / f"checkpoint-{state.global_step}"
         self.prove(folder, kwargs.get("model"), kwargs.get("processing_class"))
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Prove what lies in the output folder; runs on every rank."""
-        self.prove(
-            self._folder(args), kwargs.get("model"), kwargs.get("processing_class"), needed=False
-        )
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remember what lies in the output folder before."""
+        self._before = _weight_files(self._folder(args))
 
-    def prove(
-        self, folder: str | Path, model: Any = None, tokenizer: Any = None, *, needed: bool = True
-    ) -> Proof | None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Prove what was written to the output folder; runs on every rank."""
+        root = self._folder(args)
+        written = Ranks.current().on_first("look", lambda: _weight_files(root) != self._before)
+        if written:
+            self.prove(root, kwargs.get("model"), kwargs.get("processing_class"))
+
+    def prove(self, folder: str | Path, model: Any = None, tokenizer: Any = None) -> Proof | None:
         """Prove a folder; called on every rank.
 
         Args:
             folder: the folder.
             model: the model, by default the trainer's.
             tokenizer: the tokenizer, by default the trainer's.
-            needed: a folder without weights is a fault.
 
         Returns:
-            The proof; None where there is nothing to prove and nothing was needed, or where the
-            folder could not be read.
+            The proof; None where none could be made, which is logged.
 
         Raises:
-            ProofError: the same on every rank, if ``strict`` and the folder is not the model.
+            SaveError: the same on every rank, if ``strict`` and the folder is not the model, or if
+                a rank was lost.
         """
         root = Path(folder).absolute()
-        if not needed and not Ranks.current().on_first("look", lambda: _holds_weights(root)):
-            return None
         live = model if self.trainer is None else self.trainer.model
         given = tokenizer if self.trainer is None else None
         try:
             proof = prove(live, root, trainer=self.trainer, tokenizer=given)
-        except ProofError as error:
-            if self.strict:
+        except SaveError as error:
+            if self.strict or isinstance(error, LostRankError):
                 raise
             _log.error("%s", error)
             return None
@@ -92,9 +95,11 @@ class ProveCallback(TrainerCallback):  # type: ignore[misc]
         return Path(find(getattr(self.trainer, "_trial", None)) if find else args.output_dir)
 
 
-def _holds_weights(root: Path) -> bool:
-    try:
-        contents = contents_of(root)
-    except ProofError:
-        return False
-    return contents.whole or "" in contents.adapters
+def _weight_files(root: Path) -> dict[str, int]:
+    """The weight files in a folder, and when each was last written, in nanoseconds."""
+    found = {}
+    for adapter in (False, True):
+        for name in weight_files(root, adapter=adapter):
+            with suppress(OSError):  # it goes while it is looked for
+                found[name] = (root / name).stat().st_mtime_ns
+    return found
