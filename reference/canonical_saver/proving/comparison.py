@@ -17,7 +17,7 @@ from canonical_saver.file_io import as_memoryview
 from canonical_saver.proving.places import Key, Places
 from canonical_saver.proving.safe_files import UnreadableError, opened
 from canonical_saver.weights.tensors import PIECE, LocalSlice, elements
-from canonical_saver.writing.read_back import read_into
+from canonical_saver.writing.read_back import equal, read_into
 from canonical_saver.writing.write_items import WriteItem
 from canonical_saver.writing.writer import carried
 
@@ -162,7 +162,7 @@ class Comparison:
             for piece in pieces:
                 size = piece.numel()
                 found = there[position : position + size]
-                if not torch.equal(found, piece):
+                if not equal(found, piece):
                     self._differ(file, offset + position, found, piece)
                 position += size
             self.bytes += position
@@ -263,7 +263,7 @@ def _is_zero(found: torch.Tensor, dtype: torch.dtype) -> bool:
 
 def _rounded(piece: torch.Tensor, part: torch.Tensor, dtype: torch.dtype, to: torch.dtype) -> bool:
     """Whether a part of a file has the elements of a piece, rounded to a dtype on the way."""
-    return torch.equal(piece.view(dtype).to(to).to(dtype).view(torch.uint8), part)
+    return equal(piece.view(dtype).to(to).to(dtype).view(torch.uint8), part)
 
 
 def _digest(hashed: Any, piece: torch.Tensor, limit: int) -> None:

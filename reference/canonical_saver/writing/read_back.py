@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 import torch
 
 from canonical_saver.file_io import as_memoryview
+
+_MEMCMP = ctypes.CDLL(None).memcmp
+_MEMCMP.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two pieces are the same bytes.
+
+    ``torch.equal`` compares bytes one by one, which takes many times as long as reading them.
+
+    Args:
+        one: contiguous uint8 CPU tensor.
+        other: another one of the same size.
+    """
+    return not _MEMCMP(one.data_ptr(), other.data_ptr(), one.numel())
 
 
 def read_into(handle: int, offset: int, buffer: torch.Tensor) -> int:
@@ -39,7 +55,7 @@ def first_difference(handle: int, offset: int, piece: torch.Tensor) -> int | Non
     """
     found = torch.empty_like(piece)
     count = read_into(handle, offset, found)
-    if count == piece.numel() and torch.equal(found, piece):
+    if count == piece.numel() and equal(found, piece):
         return None
     differing = found[:count] != piece[:count]
     return offset + (int(differing.to(torch.uint8).argmax()) if bool(differing.any()) else count)
