@@ -309,7 +309,7 @@ def test_prove_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     from canonical_saver.proving import comparison
     from canonical_saver.writing import write_items
 
-    monkeypatch.setattr(comparison, "PIECE", 1000)
+    monkeypatch.setattr(comparison, "CHUNK", 96)
     monkeypatch.setattr(write_items, "PIECE", 1000)
     model = models.llama()
     saved(model, tmp_path / "m")

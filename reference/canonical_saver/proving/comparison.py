@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,10 +17,13 @@ from canonical_saver.errors import ProofError
 from canonical_saver.file_io import as_memoryview
 from canonical_saver.proving.places import Key, Places
 from canonical_saver.proving.safe_files import UnreadableError, opened
-from canonical_saver.weights.tensors import PIECE, LocalSlice, elements
+from canonical_saver.weights.tensors import LocalSlice, elements
 from canonical_saver.writing.read_back import equal, read_into
 from canonical_saver.writing.write_items import WriteItem
 from canonical_saver.writing.writer import carried
+
+CHUNK = 2**18
+"""Bytes that are read and compared at a time."""
 
 SHOWN = 16
 """Bytes of each side that a difference shows."""
@@ -82,6 +86,12 @@ class FoundBytes:
     def __exit__(self, *_: object) -> None:
         self._tensors.clear()
         self._closing.close()
+
+    def expect(self, file: int, offset: int, size: int) -> None:
+        """Have the kernel begin to read what will be asked for."""
+        handle = self._handles.get(self._places.files[file].name)
+        if handle is not None and file not in self._places.strided:
+            os.posix_fadvise(handle, offset, size, os.POSIX_FADV_WILLNEED)
 
     def read(self, file: int, offset: int, buffer: torch.Tensor) -> None:
         """Read bytes of a file of the layout.
@@ -157,15 +167,10 @@ class Comparison:
         Raises:
             ProofError: a file cannot be read.
         """
-        for file, offset, there, pieces in self._read(self.items if items is None else items):
-            position = 0
-            for piece in pieces:
-                size = piece.numel()
-                found = there[position : position + size]
-                if not equal(found, piece):
-                    self._differ(file, offset + position, found, piece)
-                position += size
-            self.bytes += position
+        for file, offset, found, mine in self._chunks(self.items if items is None else items):
+            if not equal(found, mine):
+                self._differ(file, offset, found, mine)
+            self.bytes += mine.numel()
 
     def compare_converted(self, item: WriteItem) -> None:
         """Compare a tensor that was converted on this rank, and find out what explains it."""
@@ -200,16 +205,24 @@ class Comparison:
                     found.setdefault(key, []).append(item)
         return found
 
-    def _read(
+    def _chunks(
         self, items: Sequence[WriteItem]
-    ) -> Iterator[tuple[int, int, torch.Tensor, list[torch.Tensor]]]:
-        """Yield number of file, offset, the bytes there, and the pieces that should be there."""
-        buffer = torch.empty(min(PIECE, sum(item.size for item in items)), dtype=torch.uint8)
+    ) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
+        """Yield number of file, offset, the bytes there, and those that should be there.
+
+        They are few enough for a processor's cache: what was read is compared without going through
+        main memory once more.
+        """
+        buffer = torch.empty(CHUNK, dtype=torch.uint8)
         with FoundBytes(self.root, self.places) as files:
             for batch, pieces in carried(items):
-                there = buffer[: batch.size]
-                files.read(batch.file, batch.offset, there)
-                yield batch.file, batch.offset, there, pieces
+                offset = batch.offset
+                files.expect(batch.file, offset, batch.size)
+                for mine in chain.from_iterable(torch.split(piece, CHUNK) for piece in pieces):
+                    found = buffer[: mine.numel()]
+                    files.read(batch.file, offset, found)
+                    yield batch.file, offset, found, mine
+                    offset += mine.numel()
 
     def _differ(self, file: int, offset: int, found: torch.Tensor, piece: torch.Tensor) -> None:
         for key, first, last in self.places.segments(file, offset, offset + piece.numel()):
@@ -238,16 +251,12 @@ class Comparison:
             casts = set()
         zero, left = True, limit
         mine, there = hashlib.sha256(), hashlib.sha256()
-        for _, _, found, pieces in self._read(items):
-            zero = zero and _is_zero(found, dtype)
-            position = 0
-            for piece in pieces:
-                part = found[position : position + piece.numel()]
-                position += piece.numel()
-                casts = {one for one in casts if _rounded(piece, part, dtype, one)}
-                _digest(mine, piece, left)
-                _digest(there, part, left)
-                left = max(left - piece.numel(), 0)
+        for _, _, there_now, piece in self._chunks(items):
+            zero = zero and _is_zero(there_now, dtype)
+            casts = {one for one in casts if _rounded(piece, there_now, dtype, one)}
+            _digest(mine, piece, left)
+            _digest(there, there_now, left)
+            left = max(left - piece.numel(), 0)
         return Evidence(zero, frozenset(casts), mine.digest(), there.digest())
 
 
