@@ -15,6 +15,7 @@ CONSTRAINTS = ("-c", "constraints.txt")
 FUZZ_INPUTS = "-runs=1000000"
 LIBRARIES = "conformance,deepspeed,qlora"
 RESULTS = "results"
+QUICK_TOOLS = ("hypothesis", "jinja2", "jsonschema", "pytest", "pytest-xdist", "rich", "ruff")
 MUTANT_TESTS = ("tests/conformance/test_mutants.py", "tests/conformance/test_oddities.py")
 
 
@@ -68,6 +69,19 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+def quick(session: nox.Session) -> None:
+    """Check style, and run the tests that need no torch and start no process; for people at work.
+
+    Which tests these are, `tests/house/quick.py` finds out.
+    """
+    session.install(*CONSTRAINTS, *QUICK_TOOLS)
+    session.install("--no-deps", "-e", ".")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("pytest", "--quick", "-n", "2", *session.posargs)
+
+
+@nox.session(python=PYTHON)
 def conformance(session: nox.Session) -> None:
     """Judge the reference by the gate; options are those of ``saver-conformance run``."""
     install(session, LIBRARIES)
@@ -102,7 +116,7 @@ class Stack:
     """Libraries that belong together, and the savers that are judged on them.
 
     Attributes:
-        savers: names of savers in ``fixtures/savers``.
+        savers: names of savers in the folder that pyproject.toml gives as ``savers-dir``.
         pins: a file of requirements, installed as it is; empty: the tested stack.
     """
 

@@ -17,7 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cells, many, page, ratios, worlds
+from benchmarks import cells, many, many_ranks, page, worlds
+from benchmarks.compare import compare
 
 DOCS = Path(__file__).parent.parent / "docs"
 LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "safetensors")
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when all was measured as planned (targets that are missed are in the page), 1 when
-        something planned was left out or two runs disagree.
+        something planned was left out, or when the saver became slower between two runs.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="see that all works; no real numbers")
@@ -39,13 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="where to save; by default below here")
     parser.add_argument("--output", type=Path, default=DOCS, help="where page and plots go")
     parser.add_argument(
-        "--compare", type=Path, metavar="OLD.json", help="tell if the run in the output agrees"
+        "--compare",
+        type=Path,
+        nargs="+",
+        metavar="RUN.json",
+        help="an old run, and a new one (by default that in the output): what became slower",
     )
     asked = parser.parse_args(arguments)
-    asked.output.mkdir(parents=True, exist_ok=True)
     path = asked.output / "performance.json"
     if asked.compare is not None:
-        return _compare(json.loads(asked.compare.read_text()), json.loads(path.read_text()))
+        if len(asked.compare) > 2:
+            parser.error(f"--compare takes one or two runs, found {len(asked.compare)}")
+        runs = [*asked.compare, path][:2]
+        return _compare(*(json.loads(run.read_text()) for run in runs))
+    asked.output.mkdir(parents=True, exist_ok=True)
     if asked.scale:
         from benchmarks.scale import main as scale
 
@@ -71,9 +79,11 @@ def _measure(
     left_out: list[str] = []
     predicted: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
+    on_ranks: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=where or Path.cwd(), prefix=".bench-") as folder:
         if with_many:
             found = many.measure(Path(folder))
+            on_ranks = many_ranks.measure(Path(folder))
         for number, cell in enumerate(planned):
             left = minutes * 60 - (time.monotonic() - begun)
             work = sum(_work(later) for later in planned[number:])
@@ -95,6 +105,7 @@ def _measure(
         "left_out": left_out,
         "predicted": predicted,
         "many": found,
+        "many_ranks": on_ranks,
         "samples": [asdict(sample) for sample in samples],
     }
 
@@ -126,12 +137,11 @@ def _machine(folder: Path) -> dict[str, Any]:
 
 
 def _compare(old: dict[str, Any], new: dict[str, Any]) -> int:
-    runs = [ratios.summarize(results["samples"]) for results in (old, new)]
-    apart = ratios.disagreements(*runs)
-    print(f"{ratios.compared(*runs) - len(apart)} of {ratios.compared(*runs)} ratios agree")
-    for text in apart:
-        print(f"  {text}")
-    return 1 if apart or not ratios.compared(*runs) else 0
+    rows = compare(old, new)
+    slower = sum(row.verdict == "slower" for row in rows)
+    print("\n".join(map(str, rows)))
+    print(f"{slower} of {len(rows)} rows became slower")
+    return 1 if slower or not rows else 0
 
 
 if __name__ == "__main__":

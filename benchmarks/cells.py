@@ -53,6 +53,7 @@ FULL = (
         )
     ),
     *(Cell(engine, 2, GB // 4, 4, 4) for engine in ("ddp", "fsdp1", "zero2")),
+    *(Cell(engine, 2, 8 * MB, 11, 3) for engine in ("ddp", "fsdp2")),
 )
 """Everything. The targets are about 2 ranks and 2 GB."""
 

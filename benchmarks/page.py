@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from benchmarks import many_ranks
+from benchmarks.compare import ratio_on_ranks
 from benchmarks.contestants import NAMES
 from benchmarks.ratios import TOLERANCE, Summary, summarize
 from benchmarks.targets import LIMITED, explain, judge
@@ -100,6 +103,17 @@ def _page(results: dict[str, Any], summaries: list[Summary]) -> list[str]:
             ("", "tensors", "plan s", "save s", "us a tensor", "memory MiB", "bytes a tensor"),
             (_many_row(m) for m in results["many"]),
         )
+    if results.get("many_ranks"):
+        lines += ["## Many ranks", ""]
+        lines += [
+            "A Llama of 8 small layers under FSDP2, on forked ranks of gloo that share the cores; "
+            "no flush is left out.",
+            "",
+        ]
+        lines += table(
+            ("ranks", "save_model s", "dcp.save s", "save_model / dcp.save"),
+            map(_ranks_row, results["many_ranks"]),
+        )
     if results["predicted"]:
         lines += ["## Prediction against measurement", ""]
         lines += [
@@ -165,6 +179,13 @@ def _phase_row(summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
     policy = "with" if summary.durable else "without"
     seconds = [f"{summary.phases.get(name, 0.0):.3f}" for name in names]
     return (f"{summary.cell}, {policy} fsync", *seconds, f"{summary.seconds:.3f}")
+
+
+def _ranks_row(found: dict[str, Any]) -> tuple[str, ...]:
+    ours, peers = (median(found["seconds"][n]) for n in (many_ranks.REFERENCE, many_ranks.PEER))
+    least, middle, greatest = ratio_on_ranks(found)
+    ratio = f"{middle:.2f} ({least:.2f} to {greatest:.2f})"
+    return str(found["ranks"]), f"{ours:.2f}", f"{peers:.2f}", ratio
 
 
 def _many_row(found: dict[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""From samples to ratios with a spread, and whether two runs agree. Pure functions."""
+"""From samples to ratios with a spread. Pure functions."""
 
 from __future__ import annotations
 
@@ -89,36 +89,9 @@ def summarize(samples: Sequence[dict[str, Any]]) -> list[Summary]:
     return found
 
 
-def disagreements(old: Sequence[Summary], new: Sequence[Summary]) -> list[str]:
-    """Say on which ratios two runs differ by more than their rounds do."""
-    before = {(s.cell, s.contestant, s.durable): s for s in old}
-    found = []
-    for now in new:
-        then = before.get((now.cell, now.contestant, now.durable))
-        if then is None or now.contestant == "reference":
-            continue
-        apart = max(now.ratio[0] / then.ratio[2], then.ratio[0] / now.ratio[2])
-        if apart > TOLERANCE**2:
-            policy = "with fsync" if now.durable else "without"
-            found.append(
-                f"{now.cell}, {now.contestant}, {policy}: {_range(then)} before, {_range(now)} now"
-            )
-    return found
-
-
-def compared(old: Sequence[Summary], new: Sequence[Summary]) -> int:
-    """How many ratios two runs have in common."""
-    keys = [{(s.cell, s.contestant, s.durable) for s in run} for run in (old, new)]
-    return sum(contestant != "reference" for _, contestant, _ in keys[0] & keys[1])
-
-
 def _phases(rounds: Sequence[dict[str, Any]]) -> dict[str, float]:
     names = rounds[0]["phases"]
     return {name: median(sample["phases"].get(name, 0.0) for sample in rounds) for name in names}
-
-
-def _range(summary: Summary) -> str:
-    return f"{summary.ratio[0]:.2f} to {summary.ratio[2]:.2f}"
 
 
 def _seconds(sample: dict[str, Any], durable: bool) -> float:

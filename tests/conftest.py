@@ -1,6 +1,25 @@
 """What holds for all tests."""
 
+from __future__ import annotations
+
 import signal
+from pathlib import Path
+
+import pytest
+from tests.house.quick import why_not
 
 # A shell's background job ignores SIGINT, and so would each process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick", action="store_true", help="only files that need no torch and start no process"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if not config.getoption("--quick"):
+        return None
+    is_test = collection_path.match("test_*.py") or collection_path.match("*_test.py")
+    return True if is_test and why_not(collection_path) is not None else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -18,10 +17,12 @@ from rich.console import Console
 
 from saver_conformance.cases.axis_text import AXES, explain
 from saver_conformance.cases.case import MODES, Case, Mode, select_modes
-from saver_conformance.claims import Claim, list_savers
-from saver_conformance.claims_file import read_claims
+from saver_conformance.claims import Claim
+from saver_conformance.claims.claims_file import read_claims
+from saver_conformance.claims.known_savers import list_savers
 from saver_conformance.errors import (
     ClaimsFileError,
+    ComparisonError,
     HarnessFailedError,
     KeepError,
     ReportFolderError,
@@ -30,8 +31,7 @@ from saver_conformance.errors import (
     WaiverFileError,
 )
 from saver_conformance.execution.kept_output import AFTER, BEFORE
-from saver_conformance.folder_check.audit import audit
-from saver_conformance.folder_check.text import describe
+from saver_conformance.folder_commands import add_commands, find_folder
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.world import SAVE_LIMIT
@@ -44,7 +44,7 @@ from saver_conformance.reports.terminal import LiveProgress, make_console, print
 from saver_conformance.run import REFERENCE, RunInterruptedError, replay, run_conformance
 from saver_conformance.safe_text import printable
 from saver_conformance.spec import SPEC, Clause
-from saver_conformance.verdict.verdict import BROKEN, CONFORMS, HARNESS_FAILED, Verdict
+from saver_conformance.verdict.verdict import HARNESS_FAILED, Verdict
 from saver_conformance.verdict.waivers import Waiver, read_waivers
 
 INTERRUPTED = 130
@@ -68,6 +68,7 @@ _CALLED_WRONGLY = (
     WaiverFileError,
     ReportFolderError,
     KeepError,
+    ComparisonError,
     OSError,
 )
 """What ends the command with one message and the exit code 3."""
@@ -108,7 +109,17 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    saver = _Parser(add_help=False)
+    named = _Parser(add_help=False)
+    named.add_argument(
+        "--savers-dir",
+        type=find_folder,
+        metavar="DIR",
+        help="folder of modules whose savers have names (default: savers-dir below "
+        "[tool.saver_conformance] in ./pyproject.toml); installed projects register savers as "
+        "entry points",
+    )
+
+    saver = _Parser(add_help=False, parents=[named])
     saver.add_argument(
         "--saver",
         default=REFERENCE,
@@ -219,23 +230,9 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     again.set_defaults(command=_replay)
 
-    check = commands.add_parser(
-        "check",
-        help="look for defects in the structure of a saved folder, without training",
-        description="Structure only: a folder without a defect need not hold the trained model.",
-        epilog="Exit codes: 0 no defects found in the structure; 1 a MUST is broken, or could not "
-        "be checked; 3 the command was called wrongly.",
-    )
-    check.add_argument("folder", type=_find_folder, metavar="DIR")
-    check.add_argument(
-        "--bytes",
-        action="store_true",
-        dest="read_bytes",
-        help="read the weight files to their end, and print their digests",
-    )
-    check.set_defaults(command=_check)
+    add_commands(commands)
 
-    listing = commands.add_parser("list", help="list what there is")
+    listing = commands.add_parser("list", parents=[named], help="list what there is")
     listing.add_argument("subject", choices=("clauses", "modes", "savers", "axes"))
     listing.set_defaults(command=_list)
 
@@ -269,6 +266,7 @@ def _run(given: argparse.Namespace) -> int:
                 progress=progress,
                 waivers=given.waivers,
                 claims=given.claims,
+                savers_dir=given.savers_dir,
             )
     except RunInterruptedError as interrupted:
         return _end_early(console, interrupted.verdict, given)
@@ -343,6 +341,7 @@ def _replay(given: argparse.Namespace) -> int:
                 progress=progress,
                 listen=listen if given.listen else None,
                 keep=given.keep,
+                savers_dir=given.savers_dir,
             )
     except RunInterruptedError as interrupted:
         return _end_early(console, interrupted.verdict, given)
@@ -354,20 +353,15 @@ def _replay(given: argparse.Namespace) -> int:
     return verdict.exit_code
 
 
-def _check(given: argparse.Namespace) -> int:
-    found = audit(given.folder, read_bytes=given.read_bytes)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of untrusted files
-    print(*describe(found), sep="\n")
-    return CONFORMS if found.is_clean else BROKEN
-
-
 def _list(given: argparse.Namespace) -> int:
+    if given.subject == "savers":
+        known = list_savers(Path.cwd(), given.savers_dir)
+        print(*dict.fromkeys((REFERENCE, *(claim.line for claim in known))), sep="\n")
+        return 0
     lines: dict[str, Sequence[str]] = {
         "clauses": [f"{item.id}  {item.level:6}  {item.title}" for item in SPEC.values()],
         "modes": [mode.name for mode in MODES],
         "axes": [f"{name:16} {axis.text}" for name, axis in AXES.items()],
-        "savers": [REFERENCE, *(claim.line for claim in list_savers(Path.cwd()))],
     }
     print(*lines[given.subject], sep="\n")
     return 0
@@ -410,12 +404,6 @@ def _read_waivers(name: str) -> tuple[Waiver, ...]:
         return read_waivers(Path(name))
     except WaiverFileError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _find_folder(name: str) -> Path:
-    if not Path(name).is_dir():
-        raise argparse.ArgumentTypeError(f"{name!r} is no folder")
-    return Path(name)
 
 
 def _select_modes(patterns: str) -> tuple[Mode, ...]:

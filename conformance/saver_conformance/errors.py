@@ -33,3 +33,7 @@ class ClaimsFileError(Exception):
 
 class WaiverFileError(Exception):
     """Waivers have another form than ``verdict/waivers.py`` describes, or match nothing."""
+
+
+class ComparisonError(ValueError):
+    """Folders cannot be compared with each other; the message says what was expected."""

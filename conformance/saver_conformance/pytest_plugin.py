@@ -19,16 +19,16 @@ import pytest
 
 from saver_conformance import checks
 from saver_conformance.cases.case import MODES, Mode, select_modes
-from saver_conformance.claims import Claim, check_address, find_claim
-from saver_conformance.claims_file import read_claims
+from saver_conformance.claims import Claim
+from saver_conformance.claims.claims_file import read_claims
+from saver_conformance.claims.known_savers import check_address, find_claim
 from saver_conformance.errors import ClaimsFileError, UnknownSaverError, WaiverFileError
-from saver_conformance.reports.plain_text import evidence_text
+from saver_conformance.reports.outcome import outcome_of
 from saver_conformance.reports.report_json import to_result
-from saver_conformance.reports.result import Clause, Result, Row
-from saver_conformance.reports.status import WORDS
+from saver_conformance.reports.result import Result
 from saver_conformance.run import run_conformance
 from saver_conformance.spec import SPEC
-from saver_conformance.verdict.verdict import UNCHECKED, Verdict
+from saver_conformance.verdict.verdict import Verdict
 from saver_conformance.verdict.waivers import Waiver, read_waivers
 
 VERDICT = pytest.StashKey[Verdict]()
@@ -48,6 +48,7 @@ class _Settings:
     profile: Any
     waivers: tuple[Waiver, ...]
     claims: Claim | None
+    savers_dir: Path | None
 
 
 _SETTINGS = pytest.StashKey[_Settings]()
@@ -68,6 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--saver-waivers", type=Path, metavar="FILE.toml", help="what is waived")
     group.addoption("--saver-claims", type=Path, metavar="FILE.toml", help="what is claimed")
+    group.addoption("--savers-dir", type=Path, metavar="DIR", help="folder of savers with names")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,13 +97,15 @@ def _read_settings(config: pytest.Config) -> _Settings:
     saver: str = config.getoption("--saver")
     waivers: Path | None = config.getoption("--saver-waivers")
     claims: Path | None = config.getoption("--saver-claims")
-    check_address(find_claim(saver, Path.cwd()).address, Path.cwd())
+    savers_dir: Path | None = config.getoption("--savers-dir")
+    check_address(find_claim(saver, Path.cwd(), savers_dir).address, Path.cwd())
     return _Settings(
         saver=saver,
         modes=select_modes(config.getoption("--saver-modes")),
         profile=config.getoption("--saver-profile"),
         waivers=read_waivers(waivers) if waivers else (),
         claims=read_claims(claims) if claims else None,
+        savers_dir=savers_dir,
     )
 
 
@@ -162,6 +166,7 @@ class _Suite(pytest.Collector):
             profile=self.settings.profile,
             waivers=self.settings.waivers,
             claims=self.settings.claims,
+            savers_dir=self.settings.savers_dir,
         )
         self.config.stash[VERDICT] = verdict
         return to_result(verdict)
@@ -188,25 +193,16 @@ class _ClauseItem(_SuiteItem):
     mode: str
 
     def runtest(self) -> None:
-        result = self.result()
-        rows = [row for row in result.rows if (row.clause, row.mode) == (self.clause, self.mode)]
-        if not rows:
-            pytest.skip("no case of the profile demands it")
-        [row] = rows
-        clause = result.clauses[row.clause]
-        if row.status == "waived":
-            pytest.xfail(f"waived: {row.reason}")
-        if row.status == "deviation" and row.evidence is not None:
-            pytest.xfail(f"deviates: {row.evidence.found}")
-        if row.status == "fail":
-            raise ClauseBrokenError(_describe(row, clause))
-        if row.status == "not claimed":
-            pytest.skip("the saver does not claim it")
-        told = f"{WORDS[row.status]}: {row.reason.removeprefix(UNCHECKED)}"
-        if row.status != "pass" and clause.level == "MUST":
-            raise ClauseBrokenError(told)
-        if row.status != "pass":
-            pytest.skip(told)
+        outcome = outcome_of(self.result(), self.clause, self.mode)
+        if outcome.kind == "failed":
+            lines = (f"{self.clause} {SPEC[self.clause].text}", *outcome.details.splitlines())
+            raise ClauseBrokenError("\n  ".join(lines))
+        if outcome.kind == "error":
+            raise ClauseBrokenError(outcome.message)
+        if outcome.status in ("waived", "deviation"):
+            pytest.xfail(outcome.message)
+        if outcome.kind == "skipped":
+            pytest.skip(outcome.message)
 
 
 class _WaiversItem(_SuiteItem):
@@ -215,11 +211,3 @@ class _WaiversItem(_SuiteItem):
     def runtest(self) -> None:
         if faults := self.result().waiver_faults:
             raise ClauseBrokenError("\n".join(faults))
-
-
-def _describe(row: Row, clause: Clause) -> str:
-    assert row.evidence is not None
-    lines = [f"{clause.id} {clause.text}", *evidence_text(row.evidence).splitlines()]
-    if row.findings > 1:
-        lines.append(f"... {row.findings} findings in all")
-    return "\n  ".join(lines)

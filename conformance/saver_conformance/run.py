@@ -11,12 +11,14 @@ from saver_conformance import checks
 from saver_conformance.cases.case import MODES, Case, Mode
 from saver_conformance.cases.coverage import measure
 from saver_conformance.cases.profiles import Profile, cases_of, in_order
-from saver_conformance.claims import Claim, check_address, claimed_modes, find_claim
-from saver_conformance.execution.case_runner import CaseRunner, Workload
+from saver_conformance.claims.claim import Claim, claimed_modes
+from saver_conformance.claims.known_savers import check_address, find_claim
+from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.execution.explore import Exploration
 from saver_conformance.execution.kept_output import KeptOutput
 from saver_conformance.execution.pipeline import Pipeline
 from saver_conformance.execution.progress import Progress, Silent
+from saver_conformance.execution.workload import Workload
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.output_lines import Listener
 from saver_conformance.processes.world import SAVE_LIMIT
@@ -57,6 +59,7 @@ def run_conformance(
     workload: Workload | None = None,
     waivers: Sequence[Waiver] = (),
     claims: Claim | None = None,
+    savers_dir: Path | None = None,
 ) -> Verdict:
     """Judge a saver.
 
@@ -73,6 +76,7 @@ def run_conformance(
         workload: what trains and reloads.
         waivers: clauses that are known to be broken.
         claims: what the saver claims, in place of what it says itself; see ``claims_file``.
+        savers_dir: folder of the savers that have names; see ``known_savers``.
 
     Raises:
         UnknownSaverError: there is no such saver.
@@ -84,7 +88,7 @@ def run_conformance(
     """
     started = time.monotonic()
     check_waivers(waivers)
-    claim = _find(saver, claims)
+    claim = _find(saver, claims, savers_dir)
     if report is not None:
         prepare(report)
     claimed = claimed_modes(claim, tuple(modes))
@@ -127,6 +131,7 @@ def replay(
     progress: Progress | None = None,
     listen: Listener | None = None,
     keep: Path | None = None,
+    savers_dir: Path | None = None,
 ) -> Verdict:
     """Judge a saver by one case; raises as ``run_conformance`` does.
 
@@ -141,13 +146,14 @@ def replay(
         progress: told how the run goes on.
         listen: called with each line that a rank prints while it saves.
         keep: a folder, new or empty, for copies of the output folder before and after the save.
+        savers_dir: folder of the savers that have names.
 
     Raises:
         KeepError: no copies can be kept there.
     """
     started = time.monotonic()
     check_waivers(waivers)
-    claim = _find(saver, claims)
+    claim = _find(saver, claims, savers_dir)
     progress = progress or Silent()
     with CaseRunner(
         claim.address,
@@ -168,8 +174,8 @@ def replay(
     return verdict
 
 
-def _find(saver: str, claims: Claim | None) -> Claim:
-    claim = find_claim(saver, Path.cwd()).claiming(claims)
+def _find(saver: str, claims: Claim | None, savers_dir: Path | None) -> Claim:
+    claim = find_claim(saver, Path.cwd(), savers_dir).claiming(claims)
     check_address(claim.address, Path.cwd())
     return claim
 
@@ -247,6 +253,7 @@ def _conclude(
         pairs=None if profile == "replay" else measure(modes, run),
         failures=_learn(records),
         interrupted=interrupted,
+        address=claim.address,
     )
 
 

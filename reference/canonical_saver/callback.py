@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,14 +10,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from canonical_saver.request import (
-    CFG_KEYS,
-    Digest,
-    Format,
-    Verify,
-    check_writable,
-    parse_options,
-)
+from canonical_saver.errors import RequestError
+from canonical_saver.request import CFG_KEYS, Digest, Format, Verify, parse_options
 from canonical_saver.save import Report, save_trained_model
 
 
@@ -89,7 +84,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
 
     def _check(self, args: Any) -> None:
         if args.process_index == 0:  # other ranks may be on machines that do not have the folder
-            check_writable(self._folder(args))
+            _check_writable(self._folder(args))
 
     def _folder(self, args: Any) -> Path:
         """Where the trainer writes: a trial of a hyperparameter search has a folder of its own."""
@@ -103,3 +98,19 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         model = given["model"] if self.trainer is None else self.trainer.model
         cfg = self._cfg | {"output_dir": str(folder)}
         self.report = save_trained_model(cfg, trainer, model)
+
+
+def _check_writable(folder: Path) -> None:
+    """Find out long before a save whether its folder can be made or written to.
+
+    Raises:
+        RequestError: something is in its place, or it may not be written to.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise RequestError(f"output_dir: expected a folder, found a file: {there}; name another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"output_dir: expected a folder that can be written to, found {there}, which cannot; "
+            "name another, or change its permissions"
+        )

@@ -14,7 +14,7 @@ import pickle
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -196,41 +196,6 @@ class Ranks:
             done.set()
             watch.join()
 
-    def send(self, pieces: Iterable[torch.Tensor], to: int) -> None:
-        """Send pieces of bytes to a rank, each announced, so that it learns if one cannot be made.
-
-        Args:
-            pieces: one-dimensional uint8 CPU tensors.
-            to: the rank that receives as many, of the same sizes.
-        """
-        try:
-            for piece in pieces:
-                with self._together():
-                    dist.send(torch.ones(1, dtype=torch.uint8), to, group=self.group)
-                    dist.send(piece, to, group=self.group)
-        except LostRankError:
-            raise
-        except Exception:
-            with self._together():
-                dist.send(torch.zeros(1, dtype=torch.uint8), to, group=self.group)
-            raise
-
-    def receive(self, sizes: Iterable[int], source: int) -> Iterator[torch.Tensor]:
-        """Receive pieces of these sizes; ends early when the sender cannot go on.
-
-        Yields:
-            One-dimensional uint8 CPU tensors.
-        """
-        for size in sizes:
-            announced = torch.empty(1, dtype=torch.uint8)
-            piece = torch.empty(size, dtype=torch.uint8)
-            with self._together():
-                dist.recv(announced, source, group=self.group)
-                if not announced.item():
-                    return
-                dist.recv(piece, source, group=self.group)
-            yield piece
-
     def _name_absent(self, store: Store, begun: int, done: threading.Event) -> None:
         """Log which ranks have begun fewer saves than this one, if ``done`` is long in coming."""
         if done.wait(WAIT_SECONDS):
@@ -249,13 +214,13 @@ class Ranks:
             return [value]
         message = pickle.dumps(value)
         if self.rank != 0:
-            with self._together():
+            with self.together():
                 _exchange([_head(message)], lambda lent: dist.gather(lent[0], group=self.group))
                 if len(message) > _ROOM:
                     dist.send(_bytes(message[_ROOM:]), 0, group=self.group)
             return []
         rows = torch.empty(self.world_size, MESSAGE, dtype=torch.uint8)
-        with self._together():
+        with self.together():
             _exchange(
                 [_head(message), *rows],
                 lambda lent: dist.gather(lent[0], lent[1:], group=self.group),
@@ -274,7 +239,7 @@ class Ranks:
             return value
         message = pickle.dumps(value) if self.rank == 0 else b""
         head = _head(message)
-        with self._together():
+        with self.together():
             _exchange([head.view(-1)], lambda lent: dist.broadcast(lent[0], 0, group=self.group))
             tail = _bytes(message[_ROOM:])
             if left := max(0, _size(head) - _ROOM):
@@ -285,7 +250,7 @@ class Ranks:
         return value if self.rank == 0 else _value(head, tail)
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def together(self) -> Iterator[None]:
         """Say what it means when the process group fails."""
         try:
             yield

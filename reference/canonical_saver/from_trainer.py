@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from canonical_saver.collator import tokenizer_of
 from canonical_saver.request import CFG_KEYS, Request, build, can_be_saved
 
 _log = logging.getLogger("canonical_saver")
@@ -46,15 +45,17 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
     arguments = getattr(trainer, "args", None)
     if output_dir is None:
         output_dir = lookup(arguments, "output_dir")
-    form = lookup(cfg, CFG_KEYS["format"])
-    if form is None:
-        form = "torch" if lookup(cfg, "save_safetensors") is False else "safetensors"
+    options = {option: lookup(cfg, key) for option, key in CFG_KEYS.items()}
+    if options["format"] is None and lookup(cfg, "save_safetensors") is False:
+        options["format"] = "torch"
     quantized = bool(lookup(cfg, "load_in_4bit") or lookup(cfg, "load_in_8bit"))
     tokenizer = getattr(trainer, "processing_class", None)
     if tokenizer is None:
         tokenizer = getattr(trainer, "tokenizer", None)
-    if tokenizer is None:
-        tokenizer = tokenizer_of(getattr(trainer, "data_collator", None))
+    if tokenizer is None and (collator := getattr(trainer, "data_collator", None)) is not None:
+        from canonical_saver.collator import tokenizer_of
+
+        tokenizer = tokenizer_of(collator)
     if tokenizer is not None and not can_be_saved(tokenizer):
         # A trainer takes anything; after days of training, this is no reason to save nothing.
         _log.warning(
@@ -67,13 +68,8 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         model,
         output_dir,
         roots=_roots(trainer, model),
-        format=form,
         max_shard_size=lookup(cfg, "max_shard_size"),
-        dtype=lookup(cfg, CFG_KEYS["dtype"]),
-        verify=lookup(cfg, CFG_KEYS["verify"]),
-        checksums=lookup(cfg, CFG_KEYS["checksums"]),
-        check_replicas=lookup(cfg, CFG_KEYS["check_replicas"]),
-        digest=lookup(cfg, CFG_KEYS["digest"]),
+        **options,
         tokenizer=tokenizer,
         progress=False if lookup(arguments, "disable_tqdm") else None,
         # As axolotl has it: a quantized base cannot take the merged weights.

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -106,22 +107,17 @@ def build(
     output_dir: Any,
     *,
     roots: tuple[nn.Module, ...] = (),
-    format: Any = None,
-    max_shard_size: Any = None,
-    dtype: Any = None,
-    verify: Any = None,
-    checksums: Any = None,
     tokenizer: Any = None,
     progress: Any = None,
     merge: bool = False,
     base_model: str | None = None,
-    names: Mapping[str, str] | None = None,
-    check_replicas: Any = None,
-    digest: Any = None,
+    names: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
 ) -> Request:
     """Validate each value; None means the default.
 
-    ``names`` has the caller's own names of options, for the error, where they differ from these.
+    ``names`` has the caller's own names of options, for the error, where they differ from those of
+    :func:`parse_options`, which ``options`` are for.
 
     Raises:
         RequestError: a value has no meaning; says which are known.
@@ -145,16 +141,7 @@ def build(
         model=model,
         roots=roots or (model,),
         output_dir=_parse_folder(output_dir),
-        **parse_options(
-            format=format,
-            max_shard_size=max_shard_size,
-            dtype=dtype,
-            verify=verify,
-            checksums=checksums,
-            check_replicas=check_replicas,
-            digest=digest,
-            names=names,
-        ),
+        **parse_options(names=names, **options),
         tokenizer=tokenizer,
         progress=progress,
         merge=merge,
@@ -171,7 +158,7 @@ def parse_options(
     checksums: Any = None,
     check_replicas: Any = None,
     digest: Any = None,
-    names: Mapping[str, str] | None = None,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Validate the options that say how to save; None means the default, ``names`` is as above.
 
@@ -181,38 +168,21 @@ def parse_options(
     Raises:
         RequestError: a value has no meaning; says which are known.
     """
-    known = names or {}
     switches = {"checksums": checksums, "check_replicas": check_replicas}
     for option, value in switches.items():
         if value is not None and not isinstance(value, bool):
-            key = known.get(option, option)
+            key = names.get(option, option)
             raise RequestError(f"{key}: expected true or false, found {value!r}")
-    kind = _one_of(known.get("format", "format"), format, FORMATS)
+    kind = _one_of(names.get("format", "format"), format, FORMATS)
     return {
         "format": kind,
         "max_shard_size": parse_size(max_shard_size),
-        "dtype": _parse_dtype(known.get("dtype", "dtype"), dtype),
-        "verify": _one_of(known.get("verify", "verify"), verify, VERIFICATIONS),
+        "dtype": _parse_dtype(names.get("dtype", "dtype"), dtype),
+        "verify": _one_of(names.get("verify", "verify"), verify, VERIFICATIONS),
         "checksums": bool(checksums),
         "check_replicas": check_replicas is not False,
-        "digest": _parse_digest(known.get("digest", "digest"), digest, kind),
+        "digest": _parse_digest(names.get("digest", "digest"), digest, kind),
     }
-
-
-def check_writable(folder: Path) -> None:
-    """Find out long before a save whether its folder can be made or written to.
-
-    Raises:
-        RequestError: something is in its place, or it may not be written to.
-    """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise RequestError(f"output_dir: expected a folder, found a file: {there}; name another")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise RequestError(
-            f"output_dir: expected a folder that can be written to, found {there}, which cannot; "
-            "name another, or change its permissions"
-        )
 
 
 def parse_size(value: Any) -> int:

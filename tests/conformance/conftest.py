@@ -27,13 +27,10 @@ class SharedJudge(CaseRunner):
             super().make_ready(case)
 
     def turn_to(self, saver):
-        self._saver = saver
-        for world in self._worlds.values():
-            assert all(answer.status == "returned" for answer in world.load(saver))
+        self._worlds.load(saver)
 
     def stop_worlds(self):
-        for key in list(self._worlds):
-            self._discard(key)
+        self._worlds.stop()
 
 
 @pytest.fixture(scope="session")

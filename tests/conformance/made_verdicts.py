@@ -10,7 +10,7 @@ from pathlib import Path
 from saver_conformance import checks
 from saver_conformance.cases.case import MODES, Case, Mode
 from saver_conformance.cases.strategies import make_case
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect, Finding
 from saver_conformance.reports.report_json import write_report
 from saver_conformance.spec import SPEC, clauses_for
 from saver_conformance.verdict.verdict import CaseRecord, Pace, Row, Verdict, aggregate
@@ -25,9 +25,8 @@ EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)></style>`|\x1b[
 
 
 def make_finding(clause: str, case: Case, text: str = "model.safetensors") -> Finding:
-    return Finding(
-        clause, f"expected {text}", f"found {text}", case, file=text, tensor=text, rank=1, offset=8
-    )
+    defect = Defect(f"expected {text}", f"found {text}", file=text, tensor=text, rank=1, offset=8)
+    return defect.finding(clause, case)
 
 
 def make_record(

@@ -19,8 +19,8 @@ from saver_conformance.folder import untrusted_json
 from saver_conformance.folder.safetensors import write
 from saver_conformance.folder_check import folder_checks
 from saver_conformance.folder_check.audit import KEPT_FINDINGS, audit
-from saver_conformance.folder_check.text import describe
 from saver_conformance.observation.observation import Tensor
+from saver_conformance.reports.audit_text import describe
 
 ONE = {"a": Tensor("U8", (1,), b"1")}
 

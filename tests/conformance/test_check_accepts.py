@@ -25,7 +25,7 @@ from tests.conformance.saved_folders import (
 import canonical_saver
 from saver_conformance.cases.case import CUSTOM_LAYERS
 from saver_conformance.folder_check.audit import audit
-from saver_conformance.folder_check.text import describe
+from saver_conformance.reports.audit_text import describe
 from saver_conformance.workload import custom_model
 
 ROOT = Path(__file__).parents[2]

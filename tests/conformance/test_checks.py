@@ -343,7 +343,7 @@ def test_a_finding_tells_dtype_and_shape_of_the_tensor_that_belongs_there(tmp_pa
     evidence = Evidence(observe(FULL, save_full(tmp_path), tmp_path))
 
     def told(**about):
-        finding = evidence.finding("TENSOR-001", "one", "another", **about)
+        finding = evidence.defect("one", "another", **about)
         return finding.dtype, finding.shape
 
     assert told(tensor="model.norm.weight") == ("F32", (16,))
@@ -355,8 +355,8 @@ def test_a_finding_tells_dtype_and_shape_of_the_tensor_that_belongs_there(tmp_pa
 def test_a_finding_names_its_file_from_the_output_folder_on(tmp_path):
     observation = observe(FULL, save_full(tmp_path), tmp_path)
     place = Evidence(observation, replace(observation.expected, folder="style"))
-    assert place.finding("FILES-002", "one", "none", file="x").file == "style/x"
-    assert place.finding("FILES-002", "one", "none").file is None
+    assert place.defect("one", "none", file="x").file == "style/x"
+    assert place.defect("one", "none").file is None
 
 
 def test_what_vanished_is_named(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 from saver_conformance import cli
 from saver_conformance.cases.case import Adapter, Case, Mode
 from saver_conformance.claims import Claim
-from saver_conformance.claims_file import read_claims
+from saver_conformance.claims.claims_file import read_claims
 from saver_conformance.errors import ClaimsFileError, UnknownSaverError
-from saver_conformance.execution.case_runner import Workload
+from saver_conformance.execution.workload import Workload
 from saver_conformance.run import run_conformance
 from saver_conformance.verdict.verdict import Verdict
 

@@ -124,17 +124,17 @@ def test_lists(
     assert capsys.readouterr().out.split() == [mode.name for mode in MODES]
     assert call("list", "clauses") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(SPEC)
-    (tmp_path / "fixtures" / "mine").mkdir(parents=True)
-    (tmp_path / "fixtures" / "mine" / "odd.py").write_text(
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "odd.py").write_text(
         "def save(cfg, trainer, model): ...\ndef _private(cfg, trainer, model): ...\n"
         "def other(): ...\n@mutant()\ndef spoils(folder): ...\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert call("list", "savers") == 0
+    assert call("list", "savers", "--savers-dir", "mine") == 0
     assert capsys.readouterr().out.split() == [
         "canonical_saver:save_trained_model",
-        "fixtures.mine.odd:save",
-        "fixtures.mine.odd:spoils",
+        "mine.odd:save",
+        "mine.odd:spoils",
     ]
 
 
@@ -159,9 +159,9 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from saver_conformance import cli
-from saver_conformance.execution import case_runner
+from saver_conformance.execution import workload
 fake = "tests.conformance.fake_workload"
-case_runner.Workload.__init__.__defaults__ = (fake, fake, fake, False, "")
+workload.Workload.__init__.__defaults__ = (fake, fake, fake, False, "")
 cli.main(sys.argv[1:])
 """
 

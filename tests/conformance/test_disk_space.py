@@ -11,8 +11,8 @@ import pytest
 
 from saver_conformance.cases.case import Case, Mode
 from saver_conformance.execution import case_runner, disk_space
-from saver_conformance.execution.case_runner import Workload
 from saver_conformance.execution.disk_space import why_no_room, why_no_space
+from saver_conformance.execution.workload import Workload
 from saver_conformance.run import replay
 from saver_conformance.verdict.verdict import BROKEN, HARNESS_FAILED, Verdict
 

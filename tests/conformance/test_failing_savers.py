@@ -11,7 +11,8 @@ from saver_conformance.cases.case import MODES, Case, Mode
 from saver_conformance.cases.profiles import cases_of, in_order
 from saver_conformance.cases.strategies import make_case
 from saver_conformance.execution import pipeline
-from saver_conformance.execution.case_runner import CaseRunner, Workload
+from saver_conformance.execution.case_runner import CaseRunner
+from saver_conformance.execution.workload import Workload
 from saver_conformance.processes import world
 from saver_conformance.processes.world import World
 from saver_conformance.run import run_conformance
@@ -105,7 +106,7 @@ def test_ranks_that_do_not_meet_again_are_replaced(
         pids = []
         for _ in range(2):
             judge.make_ready(case)
-            pids += [item.pids for item in judge._worlds.values()]
+            pids += [item.pids for item in judge._worlds.running]
             record = judge.run(case)
             assert record.failure is not None
             assert record.failure.exception == "ValueError"

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from saver_conformance.cases.case import Case, Mode
-from saver_conformance.execution.case_runner import Workload
+from saver_conformance.execution.workload import Workload
 from saver_conformance.processes import world
 from saver_conformance.reports.plain_text import told_failures
 from saver_conformance.reports.report_json import replay_command, to_result, write_report

@@ -9,7 +9,7 @@ import pytest
 from saver_conformance import cli, run
 from saver_conformance.cases.case import MODES, Mode
 from saver_conformance.checks import checks
-from saver_conformance.execution.case_runner import Workload
+from saver_conformance.execution.workload import Workload
 from saver_conformance.spec import SPEC
 from saver_conformance.verdict.verdict import Verdict
 
@@ -23,7 +23,7 @@ import functools
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from saver_conformance import pytest_plugin
-from saver_conformance.execution.case_runner import Workload
+from saver_conformance.execution.workload import Workload
 from tests.conformance.test_pytest_plugin import WORKLOAD
 pytest_plugin.run_conformance = functools.partial(pytest_plugin.run_conformance, workload=WORKLOAD)
 pytest_plugins = ["saver_conformance.pytest_plugin"]

@@ -13,7 +13,7 @@ from rich.console import Console
 from saver_conformance.cases.case import MODES, Adapter, Case, Mode
 from saver_conformance.cases.strategies import make_case
 from saver_conformance.execution.explore import Exploration
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.reports.report_json import (
     complexity,
     group_by_cause,
@@ -26,8 +26,8 @@ from saver_conformance.verdict.verdict import CaseRecord, Pace, Verdict, aggrega
 
 SINGLE, DDP, LORA = Mode("full", "single"), Mode("full", "ddp"), Mode("lora", "ddp")
 CASE = Case(SINGLE)
-FINDING = Finding(
-    "FILES-001", "this file", "[another] file", CASE, file="model.safetensors", rank=1, offset=8
+FINDING = Defect("this file", "[another] file", file="model.safetensors", rank=1, offset=8).finding(
+    "FILES-001", CASE
 )
 LEVELS = {"FILES-001": "MUST", "FILES-010": "SHOULD"}
 APPLIES = {"FILES-001": MODES, "FILES-010": MODES}

@@ -11,8 +11,9 @@ import pytest
 from saver_conformance.cases.case import Case, Mode
 from saver_conformance.cases.profiles import cases_of
 from saver_conformance.errors import HarnessFailedError, UnknownSaverError
-from saver_conformance.execution.case_runner import CaseRunner, Workload
+from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.execution.progress import Silent
+from saver_conformance.execution.workload import Workload
 from saver_conformance.processes import world
 from saver_conformance.processes.reload_server import Reloader
 from saver_conformance.run import replay, run_conformance

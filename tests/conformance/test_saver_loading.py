@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from saver_conformance.cases.case import Mode
-from saver_conformance.claims import check_address
+from saver_conformance.claims.known_savers import check_address
 from saver_conformance.errors import UnknownSaverError
-from saver_conformance.execution.case_runner import Workload
+from saver_conformance.execution.workload import Workload
 from saver_conformance.processes.rank import SaverNotFoundError, find_saver
 from saver_conformance.run import run_conformance
 

@@ -8,18 +8,21 @@ import pytest
 
 from saver_conformance.cases.case import MODES, Adapter, Case, Mode
 from saver_conformance.cases.profiles import cases_of
-from saver_conformance.claims import Claim, claimed_modes, claims, find_claim, list_savers
+from saver_conformance.claims import Claim, claims
+from saver_conformance.claims.claim import claimed_modes
+from saver_conformance.claims.known_savers import find_claim, list_savers
 from saver_conformance.errors import UnknownSaverError
 
 ROOT = Path(__file__).parents[2]
-SHIPPING = [claim for claim in list_savers(ROOT) if claim.address.startswith("fixtures.savers.")]
+SHIPPING = list(list_savers(ROOT, Path("fixtures/savers")))
+SAVERS_DIR = Path("mine")
 
 
 @pytest.fixture
 def folder(tmp_path):
     def write(text):
-        (tmp_path / "fixtures" / "mine").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "fixtures" / "mine" / "odd.py").write_text(text)
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / "odd.py").write_text(text)
         return tmp_path
 
     return write
@@ -27,36 +30,37 @@ def folder(tmp_path):
 
 CLAIMED = """
 import no_such_library
+from saver_conformance.claims import claims
 @claims("mine", modes=["full-*"], only={"max_shard_size": [None]}, without=["META-*"])
 def save(cfg, trainer, model): ...
 def plain(cfg, trainer, model): ...
 """
 
 
-@pytest.mark.parametrize("saver", ["mine", "fixtures.mine.odd:save"])
+@pytest.mark.parametrize("saver", ["mine", "mine.odd:save"])
 def test_a_claim_is_found_by_name_and_by_address_without_an_import(folder, saver):
-    claim = find_claim(saver, folder(CLAIMED))
-    assert claim.address == "fixtures.mine.odd:save"
+    claim = find_claim(saver, folder(CLAIMED), SAVERS_DIR)
+    assert claim.address == "mine.odd:save"
     assert claim.name == "mine"
     assert claim.modes == ("full-*",)
     assert claim.leaves_out("META-003")
     assert not claim.leaves_out("TENSOR-001")
 
 
-@pytest.mark.parametrize("saver", ["fixtures.mine.odd:plain", "somewhere.else:save"])
+@pytest.mark.parametrize("saver", ["mine.odd:plain", "somewhere.else:save"])
 def test_without_a_claim_everything_is_claimed(folder, saver):
-    claim = find_claim(saver, folder(CLAIMED))
+    claim = find_claim(saver, folder(CLAIMED), SAVERS_DIR)
     assert claimed_modes(claim, MODES) == MODES
     assert not claim.leaves_out("META-003")
 
 
 def test_an_unknown_name_is_told_with_those_that_are_known(folder):
     with pytest.raises(UnknownSaverError, match=r"'other' is no saver.* mine"):
-        find_claim("other", folder(CLAIMED))
+        find_claim("other", folder(CLAIMED), SAVERS_DIR)
 
 
 def test_modes_that_are_not_claimed_are_left_out(folder):
-    claim = find_claim("mine", folder(CLAIMED))
+    claim = find_claim("mine", folder(CLAIMED), SAVERS_DIR)
     full, lora = Mode("full", "ddp"), Mode("lora", "ddp")
     assert claimed_modes(claim, (full, lora)) == (full,)
     with pytest.raises(UnknownSaverError, match=r"mine claims none .* full-\*"):
@@ -70,12 +74,14 @@ def test_modes_that_are_not_claimed_are_left_out(folder):
         ("'mine', modes=['fool-*']", "no mode is called 'fool-\\*'"),
         ("'mine', without=['TENSE-*']", "no clause is called 'TENSE-\\*'"),
         ("'mine', only={'colour': ['red']}", "a case has no colour"),
+        ("'mine', colour='red'", "a name and literals"),
     ],
 )
 def test_a_claim_that_makes_no_sense_is_an_error(folder, arguments, message):
-    text = f"@claims({arguments})\ndef save(cfg, trainer, model): ...\n"
+    begin = "from saver_conformance.claims import claims\n"
+    text = f"{begin}@claims({arguments})\ndef save(cfg, trainer, model): ...\n"
     with pytest.raises(UnknownSaverError, match=message):
-        find_claim("mine", folder(text))
+        find_claim("mine", folder(text), SAVERS_DIR)
 
 
 def test_a_case_is_fitted_to_the_claim_and_otherwise_kept():

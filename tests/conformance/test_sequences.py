@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from saver_conformance.cases.case import METHODS, Case, Mode
 from saver_conformance.cases.strategies import cases, make_case
-from saver_conformance.execution.case_runner import Saved
+from saver_conformance.execution.saved_case import SavedCase
 from saver_conformance.spec import SPEC
 
 REFERENCE = "canonical_saver:save_trained_model"
@@ -52,7 +52,7 @@ class SavesInSequence(RuleBasedStateMachine):
         case = replace(case, existing_save="empty", foreign_files="none", after=self.last)
         note(case.to_json())
         saved = self.judge.save_onto(self.folder if self.last else None, case)
-        assert isinstance(saved, Saved), saved.reason
+        assert isinstance(saved, SavedCase), saved.reason
         shutil.rmtree(self.folder)
         shutil.copytree(saved.folder / "out", self.folder)
         record = self.judge.inspect(saved)

@@ -22,7 +22,7 @@ from saver_conformance.verdict.waivers import Waiver, apply, read_waivers
 
 SINGLE = Mode("full", "single")
 LEVELS = {"FILES-001": "MUST", "FILES-010": "SHOULD"}
-FINDING = Finding("FILES-001", "a", "b", Case(SINGLE))
+FINDING = Finding(expected="a", found="b", clause="FILES-001", case=Case(SINGLE))
 WAIVER = Waiver("FILES-001", "full-single", "[known]", "https://example.org/1")
 
 

@@ -1,4 +1,6 @@
-"""Fuzz the audit of folders with atheris; the arguments are those of libFuzzer.
+"""Fuzz the audit of folders, and comparisons with them, with atheris.
+
+The arguments are those of libFuzzer.
 
 ``python tests/fuzz/fuzz_check.py -runs=1000000`` stops at the first input that raises, takes more
 than thirty seconds, or takes more memory than two gigabytes.
@@ -15,7 +17,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["saver_conformance"]):
-    from tests.fuzz import hostile_folder
+    from tests.fuzz import hostile_comparison, hostile_folder
 
 LIMITS = ("-timeout=30", "-rss_limit_mb=2048", "-max_len=2000")
 MEMORY = Path("/dev/shm")
@@ -36,17 +38,20 @@ def main() -> int:
 
 
 def _fuzz(scratch: Path) -> None:
-    folder, seeds = scratch / "folder", scratch / "seeds"
+    folder, seeds, other = scratch / "folder", scratch / "seeds", scratch / "other"
     hostile_folder.save_well(folder)
+    hostile_folder.save_well(other)
     well = {path.name: path.read_bytes() for path in folder.iterdir()}
     seeds.mkdir()
     _write_seeds(seeds, well)
-    counts = {"inputs": 0, "clean": 0}
+    counts = {"inputs": 0, "clean": 0, "same": 0}
 
     def test_one(data: bytes) -> None:
         touched = hostile_folder.spoil(folder, data)
         counts["inputs"] += 1
-        counts["clean"] += hostile_folder.run(folder, read_bytes=len(data) % 8 == 0)
+        counts["clean"] += hostile_folder.judge(folder, read_bytes=len(data) % 8 == 0)
+        if len(data) % 4 == 1:
+            counts["same"] += hostile_comparison.compare(folder, other)
         hostile_folder.restore(folder, well, touched)
         if counts["inputs"] % 10_000 == 0:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -9,8 +9,8 @@ from pathlib import Path
 from saver_conformance.folder.layout import shard_names
 from saver_conformance.folder.safetensors import DTYPE_BITS, nbytes, write
 from saver_conformance.folder_check.audit import audit
-from saver_conformance.folder_check.text import describe
 from saver_conformance.observation.observation import Tensor
+from saver_conformance.reports.audit_text import describe
 
 SHARDS = shard_names(2)
 INDEX = "model.safetensors.index.json"

@@ -10,7 +10,8 @@ import torch
 from tests.reference import models, worlds
 
 from canonical_saver import RequestError, SaveError, save_model, save_trained_model
-from canonical_saver.writing.agreement import check_options, difference
+from canonical_saver.writing.agreement import check_options
+from canonical_saver.writing.layout_differences import difference
 
 
 def test_check_options_that_differ_names_the_first() -> None:

@@ -14,7 +14,7 @@ from tests.reference.engines_under_test import wrap
 
 from canonical_saver import SaveError, VerifyError, save_model
 from canonical_saver.publishing.staging import STAGING
-from canonical_saver.writing import hosts
+from canonical_saver.writing import hosts, shared_folder
 from canonical_saver.writing.hosts import Samples
 
 
@@ -38,7 +38,7 @@ def save_on_two_hosts(
     rank: int, folder: str, make: Callable[[], Any], format: Any, loss: Loss | None
 ) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hosts.platform, "node", lambda: f"host{rank}")
+        patch.setattr(shared_folder.platform, "node", lambda: f"host{rank}")
         if rank == 1 and loss is not None:
             patch.setattr(os, "pwritev", loss)
         try:
@@ -124,6 +124,6 @@ def test_read_back_names_file_byte_and_rank(tmp_path: Path) -> None:
 
 
 def test_host_id_without_a_boot_id_is_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hosts.host_id() == hosts.host_id()
-    monkeypatch.setattr(hosts, "_BOOT_ID", Path("/nowhere"))
-    assert hosts.host_id().split() == [hosts.platform.node()]
+    assert shared_folder.host_id() == shared_folder.host_id()
+    monkeypatch.setattr(shared_folder, "_BOOT_ID", Path("/nowhere"))
+    assert shared_folder.host_id().split() == [shared_folder.platform.node()]

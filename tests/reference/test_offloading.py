@@ -87,7 +87,9 @@ def test_offloaded_tensors_are_in_memory_one_at_a_time(
 ) -> None:
     trained: Any = models.llama()
     disk_offload(trained, str(tmp_path / "offload"))
-    model_tensors = [offload.model_tensor(stored) for stored in offload.find((trained,)).values()]
+    model_tensors = [
+        offload.model_tensor(stored) for stored in offload.find(trained.modules()).values()
+    ]
     held = {id(run.load.__self__.last) for s in model_tensors for run in s.slices if run.load}
     assert len(held) == 1
     run = model_tensors[0].slices[0]

@@ -16,7 +16,7 @@ from tests.reference.engines_under_test import wrap
 
 from canonical_saver import Progress, SaveError, save_model
 from canonical_saver.collectives import MESSAGE, Ranks
-from canonical_saver.weights import engines as engines_module
+from canonical_saver.weights.engines import dtensor
 from canonical_saver.writing import shared_folder
 
 
@@ -34,7 +34,7 @@ def fail_on_rank_one(rank: int, folder: str) -> list[str]:
     errors = [error_of(model, f"{folder}/m" if rank else 7)]
     with pytest.MonkeyPatch.context() as patch:
         if rank == 1:
-            patch.setattr(engines_module.dtensor, "model_tensor", lambda _: 1 / 0)
+            patch.setattr(dtensor, "model_tensor", lambda _: 1 / 0)
         errors.append(error_of(model, f"{folder}/m"))
     with pytest.MonkeyPatch.context() as patch:
         if rank == 1:

@@ -10,7 +10,7 @@ from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
 from saver_conformance.checks.wrapper_names import without_wrappers
 from saver_conformance.folder.layout import ADAPTER_CONFIG, CARD
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.safe_text import quoted
 
 # Fields of adapter_config.json with a clause of their own.
@@ -28,12 +28,11 @@ _OWN_CLAUSE = frozenset(
 
 
 @check("ADAPTER-001")
-def no_frozen_base(e: Evidence) -> Iterator[Finding]:
+def no_frozen_base(e: Evidence) -> Iterator[Defect]:
     """No tensor of the base is in the file."""
     for name, file in e.file_of.items():
         if is_base(e, name):
-            yield e.finding(
-                "ADAPTER-001",
+            yield e.defect(
                 "adapter tensors only",
                 "a tensor of the frozen base",
                 file=file,
@@ -42,58 +41,53 @@ def no_frozen_base(e: Evidence) -> Iterator[Finding]:
 
 
 @check("ADAPTER-002")
-def config_is_readable(e: Evidence) -> Iterator[Finding]:
+def config_is_readable(e: Evidence) -> Iterator[Defect]:
     """``adapter_config.json`` is an object with the right ``peft_type``."""
     try:
         config = e.adapter_config
     except BlockedError as reason:
-        yield e.finding("ADAPTER-002", "a JSON object", str(reason), file=ADAPTER_CONFIG)
+        yield e.defect("a JSON object", str(reason), file=ADAPTER_CONFIG)
         return
     found, wanted = config.get("peft_type"), e.expected.adapter.get("peft_type")
     if found != wanted:
-        yield e.finding(
-            "ADAPTER-002", f"peft_type is {wanted!r}", quoted(found), file=ADAPTER_CONFIG
-        )
+        yield e.defect(f"peft_type is {wanted!r}", quoted(found), file=ADAPTER_CONFIG)
 
 
 @check("ADAPTER-003")
-def rank_and_scale(e: Evidence) -> Iterator[Finding]:
+def rank_and_scale(e: Evidence) -> Iterator[Defect]:
     """``r`` and ``lora_alpha`` are those of the training."""
-    yield from _fields(e, "ADAPTER-003", "r", "lora_alpha")
+    yield from _fields(e, "r", "lora_alpha")
 
 
 @check("ADAPTER-004")
-def targets(e: Evidence) -> Iterator[Finding]:
+def targets(e: Evidence) -> Iterator[Defect]:
     """``target_modules`` has the same names, in any order."""
-    yield from _fields(e, "ADAPTER-004", "target_modules")
+    yield from _fields(e, "target_modules")
 
 
 @check("ADAPTER-005")
-def modules_saved_whole(e: Evidence) -> Iterator[Finding]:
+def modules_saved_whole(e: Evidence) -> Iterator[Defect]:
     """``modules_to_save`` has the same names, in any order."""
-    yield from _fields(e, "ADAPTER-005", "modules_to_save")
+    yield from _fields(e, "modules_to_save")
 
 
 @check("ADAPTER-006")
-def base_model(e: Evidence) -> Iterator[Finding]:
+def base_model(e: Evidence) -> Iterator[Defect]:
     """``base_model_name_or_path`` is the base of the training."""
-    yield from _fields(e, "ADAPTER-006", "base_model_name_or_path")
+    yield from _fields(e, "base_model_name_or_path")
 
 
 @check("ADAPTER-007")
-def other_settings(e: Evidence) -> Iterator[Finding]:
+def other_settings(e: Evidence) -> Iterator[Defect]:
     """All other fields that the oracle knows are those of the training."""
-    yield from _fields(
-        e, "ADAPTER-007", *(key for key in e.expected.adapter if key not in _OWN_CLAUSE)
-    )
+    yield from _fields(e, *(key for key in e.expected.adapter if key not in _OWN_CLAUSE))
 
 
 @check("ADAPTER-008", structural=True)
-def inference_mode(e: Evidence) -> Iterator[Finding]:
+def inference_mode(e: Evidence) -> Iterator[Defect]:
     """The adapter is saved for inference."""
     if e.adapter_config.get("inference_mode") is not True:
-        yield e.finding(
-            "ADAPTER-008",
+        yield e.defect(
             "inference_mode is true",
             quoted(e.adapter_config.get("inference_mode")),
             file=ADAPTER_CONFIG,
@@ -101,7 +95,7 @@ def inference_mode(e: Evidence) -> Iterator[Finding]:
 
 
 @check("ADAPTER-009")
-def model_card(e: Evidence) -> Iterator[Finding]:
+def model_card(e: Evidence) -> Iterator[Defect]:
     """The card tells no path of the base."""
     base = str(e.expected.adapter.get("base_model_name_or_path") or "")
     path = e.folder / CARD
@@ -110,7 +104,7 @@ def model_card(e: Evidence) -> Iterator[Finding]:
     card = path.read_text(encoding="utf-8", errors="replace")
     if base in card:
         line = next(line for line in card.splitlines() if base in line)
-        yield e.finding("ADAPTER-009", "no path of the base model", quoted(line), file=CARD)
+        yield e.defect("no path of the base model", quoted(line), file=CARD)
 
 
 def is_base(e: Evidence, name: str) -> bool:
@@ -132,13 +126,13 @@ def _model_name(name: str) -> str:
     return without_wrappers(name).removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
-def _fields(e: Evidence, clause: str, *keys: str) -> Iterator[Finding]:
+def _fields(e: Evidence, *keys: str) -> Iterator[Defect]:
     for key in keys:
         if key not in e.expected.adapter:
             continue
         wanted, found = e.expected.adapter[key], e.adapter_config.get(key)
         if _comparable(found) != _comparable(wanted):
-            yield e.finding(clause, f"{key} is {wanted!r}", quoted(found), file=ADAPTER_CONFIG)
+            yield e.defect(f"{key} is {wanted!r}", quoted(found), file=ADAPTER_CONFIG)
 
 
 def _comparable(value: Any) -> Any:

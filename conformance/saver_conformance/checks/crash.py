@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.observation.observation import Crashes, Fault
 
 
@@ -17,14 +17,13 @@ def has_faults(case: Case) -> bool:
 
 
 @check("CRASH-001", when=has_faults)
-def leaves_no_mixture(e: Evidence) -> Iterator[Finding]:
+def leaves_no_mixture(e: Evidence) -> Iterator[Defect]:
     """After a kill a loader gets the old model, or the new one, or refuses."""
     crashes = crashes_of(e)
     allowed = {crashes.models["old"], crashes.models["new"], None}
     for item in _kills(crashes):
         if crashes.models[item.state] not in allowed:
-            yield e.finding(
-                "CRASH-001",
+            yield e.defect(
                 f"{item.place}: the earlier model, the new one, or none loads",
                 "a model loads that is neither",
                 rank=item.rank,
@@ -32,7 +31,7 @@ def leaves_no_mixture(e: Evidence) -> Iterator[Finding]:
 
 
 @check("CRASH-002", when=has_faults)
-def saves_after_a_kill(e: Evidence) -> Iterator[Finding]:
+def saves_after_a_kill(e: Evidence) -> Iterator[Defect]:
     """The next save in the same folder returns, and the new model loads."""
     crashes = crashes_of(e)
     for item in _kills(crashes):
@@ -40,14 +39,14 @@ def saves_after_a_kill(e: Evidence) -> Iterator[Finding]:
         for outcome in item.outcomes:
             if outcome.status != "returned":
                 found = f"it {outcome.status}: {outcome.detail}"
-                yield e.finding("CRASH-002", expected, found, rank=outcome.rank)
+                yield e.defect(expected, found, rank=outcome.rank)
         if item.has_returned and crashes.models[f"{item.state}-again"] != crashes.models["new"]:
             found = "another model loads, or none"
-            yield e.finding("CRASH-002", expected, found, rank=item.rank)
+            yield e.defect(expected, found, rank=item.rank)
 
 
 @check("CRASH-003", when=has_faults)
-def reports_failures(e: Evidence) -> Iterator[Finding]:
+def reports_failures(e: Evidence) -> Iterator[Defect]:
     """A save that met a failing call raises, unless it saved the model nevertheless.
 
     What becomes of the other ranks is a matter of RANKS-005.
@@ -58,21 +57,20 @@ def reports_failures(e: Evidence) -> Iterator[Finding]:
         ended = item.outcomes[item.rank]
         if item.has_returned and crashes.models[item.state] != crashes.models["new"]:
             found = "it returned, and the model is not there"
-            yield e.finding("CRASH-003", expected, found, rank=item.rank)
+            yield e.defect(expected, found, rank=item.rank)
         elif ended.status not in ("returned", "raised"):
             found = f"it {ended.status}: {ended.detail}"
-            yield e.finding("CRASH-003", expected, found, rank=item.rank)
+            yield e.defect(expected, found, rank=item.rank)
 
 
 @check("CRASH-004", when=has_faults)
-def keeps_the_old_model(e: Evidence) -> Iterator[Finding]:
+def keeps_the_old_model(e: Evidence) -> Iterator[Defect]:
     """Where a save raised because a call failed, the earlier model loads, or the new one."""
     crashes = crashes_of(e)
     for item in _raised(crashes):
         if crashes.models[item.state] not in (crashes.models["old"], crashes.models["new"]):
             found = "no model" if crashes.models[item.state] is None else "another model"
-            yield e.finding(
-                "CRASH-004",
+            yield e.defect(
                 f"{item.place}: the earlier model loads, or the new one",
                 f"{found} loads",
                 rank=item.rank,
@@ -80,30 +78,29 @@ def keeps_the_old_model(e: Evidence) -> Iterator[Finding]:
 
 
 @check("CRASH-005", when=has_faults)
-def tidies_up_after_failures(e: Evidence) -> Iterator[Finding]:
+def tidies_up_after_failures(e: Evidence) -> Iterator[Defect]:
     """Where a save raised because a call failed, the folder has nothing temporary."""
     crashes = crashes_of(e)
     for item in _raised(crashes):
-        yield from _leftovers(e, "CRASH-005", item.place, item, item.state, crashes)
+        yield from _leftovers(e, item.place, item, item.state, crashes)
 
 
 @check("CRASH-006", when=has_faults)
-def tidies_up_after_kills(e: Evidence) -> Iterator[Finding]:
+def tidies_up_after_kills(e: Evidence) -> Iterator[Defect]:
     """After the next save the folder has nothing of the save that was killed."""
     crashes = crashes_of(e)
     for item in _kills(crashes):
         if item.has_returned:
             place = f"{item.place}, then saved again"
-            yield from _leftovers(e, "CRASH-006", place, item, f"{item.state}-again", crashes)
+            yield from _leftovers(e, place, item, f"{item.state}-again", crashes)
 
 
 def _leftovers(
-    e: Evidence, clause: str, place: str, item: Fault, state: str, crashes: Crashes
-) -> Iterator[Finding]:
+    e: Evidence, place: str, item: Fault, state: str, crashes: Crashes
+) -> Iterator[Defect]:
     known = crashes.files["old"] | crashes.files["new"]
     if strange := sorted(crashes.files[state] - known):
-        yield e.finding(
-            clause,
+        yield e.defect(
             f"{place}: no file but the earlier and the new model's",
             f"left: {', '.join(strange)}",
             file=strange[0],

@@ -19,7 +19,7 @@ from saver_conformance.folder.layout import (
     read_weights,
 )
 from saver_conformance.folder.safetensors import Header, read_tensor
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.observation.observation import (
     Difference,
     Entry,
@@ -37,7 +37,8 @@ class BlockedError(Exception):
 class Evidence:
     """What the checks look at.
 
-    A check is bound to one clause; ``finding`` fills in what all findings of a case share.
+    The registry knows a check's clause and the case; ``defect`` fills in what the folder and the
+    expected tensor tell.
     """
 
     def __init__(self, observation: Observation, expected: Expectation | None = None) -> None:
@@ -138,6 +139,15 @@ class Evidence:
             raise BlockedError(f"{vanished[0]} vanished while it was judged")
         return {file: self.saved.headers[file] for file in files}
 
+    @property
+    def indexed(self) -> Mapping[str, Header]:
+        """The headers of the files that an index is about.
+
+        Raises:
+            BlockedError: as for ``headers``.
+        """
+        return {file: head for file, head in self.headers.items() if layout_of(file) == "sharded"}
+
     @cached_property
     def file_of(self) -> Mapping[str, str]:
         """The file that holds a tensor, by the tensor's name (the first one, if several do)."""
@@ -192,9 +202,8 @@ class Evidence:
             raise BlockedError("the folder does not load")
         return self.reload
 
-    def finding(
+    def defect(
         self,
-        clause: str,
         expected: str,
         found: str,
         *,
@@ -205,16 +214,14 @@ class Evidence:
         rank: int | None = None,
         offset: int | None = None,
         differing: int | None = None,
-    ) -> Finding:
-        """A finding of this case; about a tensor that belongs in it, with its dtype and shape."""
+    ) -> Defect:
+        """A defect; of a tensor that belongs in the save, with its dtype and shape."""
         wanted = self.expected.tensors.get(tensor) if tensor else None
         if wanted is not None and dtype is None and shape is None:
             dtype, shape = wanted.dtype, tuple(wanted.shape)
-        return Finding(
-            clause=clause,
+        return Defect(
             expected=expected,
             found=found,
-            case=self.case,
             file=file and self.path_of(file),
             tensor=tensor,
             dtype=dtype,
@@ -224,12 +231,9 @@ class Evidence:
             differing=differing,
         )
 
-    def difference(
-        self, clause: str, why: str, difference: Difference, *, file: str | None = None
-    ) -> Finding:
-        """A finding about a tensor that differs from ``why``, which says whose it should be."""
-        return self.finding(
-            clause,
+    def difference(self, why: str, difference: Difference, *, file: str | None = None) -> Defect:
+        """A tensor that differs from ``why``, which says whose it should be."""
+        return self.defect(
             f"{why}: {difference.expected}",
             difference.found,
             file=file,

@@ -26,7 +26,7 @@ from saver_conformance.folder.layout import (
     shard_names,
     shard_place,
 )
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.observation.observation import Entry
 from saver_conformance.safe_text import quoted
 
@@ -82,12 +82,12 @@ def _has_whole_model(case: Case) -> bool:
 
 
 @check("FILES-001")
-def full_weight_names(e: Evidence) -> Iterator[Finding]:
+def full_weight_names(e: Evidence) -> Iterator[Defect]:
     """A single file, or all shards of one count and an index."""
     layouts = {layout_of(path) for path in e.own_files}
     if not layouts:
         found = _idle(e) + _difference({SINGLE}, e.after)
-        yield e.finding("FILES-001", f"{SINGLE}, or shards and {INDEX}", found)
+        yield e.defect(f"{SINGLE}, or shards and {INDEX}", found)
     if "sharded" not in layouts:
         return
     places = {place: path for path in e.own_files if (place := shard_place(path))}
@@ -97,41 +97,40 @@ def full_weight_names(e: Evidence) -> Iterator[Finding]:
         places.get((number, count), name) for number, name in enumerate(shard_names(count), 1)
     }
     for path in sorted(wanted - set(e.own_files)):
-        yield e.finding(
-            "FILES-001",
+        yield e.defect(
             f"{path}, one of {len(wanted) - 1} shards",
             _difference(wanted, e.after),
             file=path,
         )
 
 
-@check("FILES-002")
-def adapter_names(e: Evidence) -> Iterator[Finding]:
+@check("FILES-002", in_each_folder=True)
+def adapter_names(e: Evidence) -> Iterator[Defect]:
     """Weights and configuration of the adapter."""
     for path in (ADAPTER, ADAPTER_CONFIG):
         if path not in e.after:
             found = _idle(e) + _difference({ADAPTER, ADAPTER_CONFIG}, e.after)
-            yield e.finding("FILES-002", path, found, file=path)
+            yield e.defect(path, found, file=path)
 
 
 @check("FILES-003")
-def one_layout(e: Evidence) -> Iterator[Finding]:
+def one_layout(e: Evidence) -> Iterator[Defect]:
     """What was written belongs to one layout."""
     written = {layout_of(path): path for path in e.written if _is_weights(path)}
     if len(written) > 1:
-        yield e.finding("FILES-003", "one weight layout", ", ".join(sorted(written.values())))
+        yield e.defect("one weight layout", ", ".join(sorted(written.values())))
 
 
 @check("FILES-004")
-def no_pickles(e: Evidence) -> Iterator[Finding]:
+def no_pickles(e: Evidence) -> Iterator[Defect]:
     """No pickled weights were written."""
     for path in e.written:
         if layout_of(path) == "pickle":
-            yield e.finding("FILES-004", "safetensors only", "pickled weights", file=path)
+            yield e.defect("safetensors only", "pickled weights", file=path)
 
 
 @check("FILES-005", when=_has_earlier_weights)
-def no_stale_weights(e: Evidence) -> Iterator[Finding]:
+def no_stale_weights(e: Evidence) -> Iterator[Defect]:
     """No weight file that lay there before is left, unless it is part of this save.
 
     Beside an adapter, a whole model stays: it may be the adapter's base.
@@ -142,104 +141,103 @@ def no_stale_weights(e: Evidence) -> Iterator[Finding]:
         if layout_of(path) and path in e.after and path not in e.own_files:
             if path in e.written:
                 continue  # FILES-003 and FILES-004 have it
-            yield e.finding("FILES-005", "removed", "left by an earlier save", file=path)
+            yield e.defect("removed", "left by an earlier save", file=path)
 
 
 @check("FILES-006", when=_has_earlier_adapter)
-def no_stale_adapter_config(e: Evidence) -> Iterator[Finding]:
+def no_stale_adapter_config(e: Evidence) -> Iterator[Defect]:
     """No adapter's configuration lies beside a whole model."""
     if ADAPTER_CONFIG in e.after:
-        yield e.finding("FILES-006", "removed", "left by an earlier save", file=ADAPTER_CONFIG)
+        yield e.defect("removed", "left by an earlier save", file=ADAPTER_CONFIG)
 
 
 @check("FILES-007")
-def no_foreign_chat_template(e: Evidence) -> Iterator[Finding]:
+def no_foreign_chat_template(e: Evidence) -> Iterator[Defect]:
     """No template lies in a place that a tokenizer reads, but the one that belongs there."""
     for path, entry in e.after.items():
         if path.startswith(CHAT_TEMPLATES) and entry.kind != "folder":
-            yield e.finding("FILES-007", "one chat template at most", "another one", file=path)
+            yield e.defect("one chat template at most", "another one", file=path)
     if e.expected.chat_template is not None:
         return  # META-008 has the template itself
     if CHAT_TEMPLATE in e.after:
-        yield e.finding("FILES-007", "no chat template", "a chat template", file=CHAT_TEMPLATE)
+        yield e.defect("no chat template", "a chat template", file=CHAT_TEMPLATE)
     try:
         template = read_json_object(e.folder / TOKENIZER_CONFIG).get("chat_template")
     except UnreadableJsonError:
         return  # META-007 has it
     if template is not None:
-        yield e.finding("FILES-007", "no chat_template", quoted(template), file=TOKENIZER_CONFIG)
+        yield e.defect("no chat_template", quoted(template), file=TOKENIZER_CONFIG)
 
 
 @check("FILES-008", when=_has_strangers)
-def strangers_stay(e: Evidence) -> Iterator[Finding]:
+def strangers_stay(e: Evidence) -> Iterator[Defect]:
     """Everything that belongs to no save is as it was."""
     for path, entry in e.before.items():
         if not belongs_to_save(path):
-            yield from _changed(e, "FILES-008", path, entry)
+            yield from _changed(e, path, entry)
 
 
 @check("FILES-009")
-def nothing_temporary(e: Evidence) -> Iterator[Finding]:
+def nothing_temporary(e: Evidence) -> Iterator[Defect]:
     """No path that the save made looks temporary, hidden, or like a rank's."""
     for path in e.after:
         if path in e.before:
             continue
         name = path.rpartition("/")[2]
         if any(fnmatchcase(name, pattern) for pattern in _LEFTOVERS):
-            yield e.finding("FILES-009", "removed before the saver returns", "left", file=path)
+            yield e.defect("removed before the saver returns", "left", file=path)
 
 
 @check("FILES-010")
-def usual_mode(e: Evidence) -> Iterator[Finding]:
+def usual_mode(e: Evidence) -> Iterator[Defect]:
     """Files that were written have the mode that ``open`` gives."""
     wanted = 0o666 & ~e.observation.umask
     for place in ({e.folder: e} | {place.folder: place for place in e.places}).values():
         for path, entry in place.written.items():
             if entry.kind == "file" and belongs_to_save(path) and entry.mode != wanted:
                 found = f"mode {entry.mode:04o}"
-                yield place.finding("FILES-010", f"mode {wanted:04o}", found, file=path)
+                yield place.defect(f"mode {wanted:04o}", found, file=path)
 
 
 @check("FILES-011", structural=True)
-def regular_files(e: Evidence) -> Iterator[Finding]:
+def regular_files(e: Evidence) -> Iterator[Defect]:
     """Nothing that was written is a link, a socket or a device."""
     for path, entry in e.written.items():
         if entry.kind not in ("file", "folder"):
-            yield e.finding("FILES-011", "a regular file", f"a {entry.kind}", file=path)
+            yield e.defect("a regular file", f"a {entry.kind}", file=path)
 
 
 @check("FILES-012")
-def no_model_config_beside_adapter(e: Evidence) -> Iterator[Finding]:
+def no_model_config_beside_adapter(e: Evidence) -> Iterator[Defect]:
     """There is no ``config.json`` without the weights of its model."""
     weights = [path for path in e.after if layout_of(path) and is_of_whole_model(path)]
     if CONFIG in e.written and not weights:
-        yield e.finding("FILES-012", "no configuration of a model", "one", file=CONFIG)
+        yield e.defect("no configuration of a model", "one", file=CONFIG)
 
 
 @check("FILES-013", when=_has_whole_model)
-def whole_model_stays(e: Evidence) -> Iterator[Finding]:
+def whole_model_stays(e: Evidence) -> Iterator[Defect]:
     """Weights of a whole model are as they were, and its configurations are there."""
     for path, entry in e.before.items():
         if is_of_whole_model(path) and (layout_of(path) or path not in e.after):
-            yield from _changed(e, "FILES-013", path, entry)
+            yield from _changed(e, path, entry)
 
 
 @check("FILES-014", when=_has_processor)
-def processor_stays(e: Evidence) -> Iterator[Finding]:
+def processor_stays(e: Evidence) -> Iterator[Defect]:
     """Files of processors, none of which the training has, are as they were."""
     for path, entry in e.before.items():
         if path in PROCESSORS:
-            yield from _changed(e, "FILES-014", path, entry)
+            yield from _changed(e, path, entry)
 
 
-def _changed(e: Evidence, clause: str, path: str, entry: Entry) -> Iterator[Finding]:
+def _changed(e: Evidence, path: str, entry: Entry) -> Iterator[Defect]:
     """A finding if a file that lay there before is gone, or another one."""
     now = e.after.get(path)
     if now is None:
-        yield e.finding(clause, "left alone", "removed", file=path)
+        yield e.defect("left alone", "removed", file=path)
     elif (now.kind, now.mode, now.sha256) != (entry.kind, entry.mode, entry.sha256):
-        yield e.finding(
-            clause,
+        yield e.defect(
             f"{entry.kind}, mode {entry.mode:04o}, sha256 {entry.sha256[:16]}",
             f"{now.kind}, mode {now.mode:04o}, sha256 {now.sha256[:16]}",
             file=path,

@@ -17,7 +17,7 @@ from saver_conformance.folder.layout import (
     UnreadableJsonError,
     read_json_object,
 )
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.safe_text import quoted
 
 # Fields of config.json with a clause of their own.
@@ -40,75 +40,73 @@ def _has_chat_template(case: Case) -> bool:
 
 
 @check("META-001")
-def config_is_readable(e: Evidence) -> Iterator[Finding]:
+def config_is_readable(e: Evidence) -> Iterator[Defect]:
     """``config.json`` is an object with the right ``model_type``."""
     try:
         config = e.config
     except BlockedError as reason:
-        yield e.finding("META-001", "a JSON object", str(reason), file=CONFIG)
+        yield e.defect("a JSON object", str(reason), file=CONFIG)
         return
-    yield from _field(e, "META-001", config, "model_type")
+    yield from _field(e, config, "model_type")
 
 
 @check("META-002")
-def architecture(e: Evidence) -> Iterator[Finding]:
+def architecture(e: Evidence) -> Iterator[Defect]:
     """``architectures`` is that of the model."""
-    yield from _field(e, "META-002", e.config, "architectures")
+    yield from _field(e, e.config, "architectures")
 
 
 @check("META-003")
-def dtype(e: Evidence) -> Iterator[Finding]:
+def dtype(e: Evidence) -> Iterator[Defect]:
     """``dtype`` is that of the model, under its new or its old name."""
     wanted = e.expected.config.get("dtype")
     for key in ("dtype", "torch_dtype"):
         if key in e.config:
             if e.config[key] != wanted:
-                yield e.finding(
-                    "META-003", f"{key} is {wanted!r}", quoted(e.config[key]), file=CONFIG
-                )
+                yield e.defect(f"{key} is {wanted!r}", quoted(e.config[key]), file=CONFIG)
             return
-    yield e.finding("META-003", f"dtype is {wanted!r}", "no dtype", file=CONFIG)
+    yield e.defect(f"dtype is {wanted!r}", "no dtype", file=CONFIG)
 
 
 @check("META-004")
-def vocabulary_size(e: Evidence) -> Iterator[Finding]:
+def vocabulary_size(e: Evidence) -> Iterator[Defect]:
     """``vocab_size`` is that of the model."""
-    yield from _field(e, "META-004", e.config, "vocab_size")
+    yield from _field(e, e.config, "vocab_size")
 
 
 @check("META-005")
-def other_settings(e: Evidence) -> Iterator[Finding]:
+def other_settings(e: Evidence) -> Iterator[Defect]:
     """All other fields are those of the model; what has a default may be left out."""
     for key in e.expected.config:
         if key not in _OWN_CLAUSE and (key in e.config or key in _INDISPENSABLE):
-            yield from _field(e, "META-005", e.config, key)
+            yield from _field(e, e.config, key)
 
 
 @check("META-006")
-def generation_config(e: Evidence) -> Iterator[Finding]:
+def generation_config(e: Evidence) -> Iterator[Defect]:
     """``generation_config.json`` is an object with the settings of the training."""
     try:
         saved = read_json_object(e.folder / GENERATION_CONFIG)
     except UnreadableJsonError as error:
-        yield e.finding("META-006", "a JSON object", str(error), file=GENERATION_CONFIG)
+        yield e.defect("a JSON object", str(error), file=GENERATION_CONFIG)
         return
     for key, wanted in e.expected.generation.items():
         if saved.get(key) != wanted:
             found = quoted(saved[key]) if key in saved else f"no {key}"
-            yield e.finding("META-006", f"{key} is {wanted!r}", found, file=GENERATION_CONFIG)
+            yield e.defect(f"{key} is {wanted!r}", found, file=GENERATION_CONFIG)
 
 
 @check("META-007")
-def tokenizer(e: Evidence) -> Iterator[Finding]:
+def tokenizer(e: Evidence) -> Iterator[Defect]:
     """The tokenizer's files are there, with its vocabulary."""
     try:
         read_json_object(e.folder / TOKENIZER_CONFIG)
     except UnreadableJsonError as error:
-        yield e.finding("META-007", "a JSON object", str(error), file=TOKENIZER_CONFIG)
+        yield e.defect("a JSON object", str(error), file=TOKENIZER_CONFIG)
     try:
         saved = _vocabulary(read_json_object(e.folder / TOKENIZER))
     except UnreadableJsonError as error:
-        yield e.finding("META-007", "a JSON object", str(error), file=TOKENIZER)
+        yield e.defect("a JSON object", str(error), file=TOKENIZER)
         return
     wanted = dict(e.expected.vocabulary)
     if saved != wanted:
@@ -116,8 +114,7 @@ def tokenizer(e: Evidence) -> Iterator[Finding]:
             token for token in {*saved, *wanted} if saved.get(token) != wanted.get(token)
         )
         token = differing[0]
-        yield e.finding(
-            "META-007",
+        yield e.defect(
             f"{len(wanted)} tokens, {quoted(token)} with id {wanted.get(token)}",
             f"{len(saved)} tokens, {quoted(token)} with id {quoted(saved.get(token))}; "
             f"{len(differing)} tokens differ",
@@ -126,7 +123,7 @@ def tokenizer(e: Evidence) -> Iterator[Finding]:
 
 
 @check("META-008", when=_has_chat_template)
-def chat_template(e: Evidence) -> Iterator[Finding]:
+def chat_template(e: Evidence) -> Iterator[Defect]:
     """The chat template stands in its own file or in the tokenizer's configuration."""
     wanted = e.expected.chat_template
     path = e.folder / CHAT_TEMPLATE
@@ -140,29 +137,28 @@ def chat_template(e: Evidence) -> Iterator[Finding]:
         except UnreadableJsonError as error:
             raise BlockedError(str(error)) from error
     if found != wanted:
-        yield e.finding("META-008", f"the template {wanted!r}", quoted(found), file=file)
+        yield e.defect(f"the template {wanted!r}", quoted(found), file=file)
 
 
 @check("META-009")
-def no_local_path(e: Evidence) -> Iterator[Finding]:
+def no_local_path(e: Evidence) -> Iterator[Defect]:
     """``_name_or_path`` is left out."""
     if "_name_or_path" in e.config:
-        yield e.finding(
-            "META-009",
+        yield e.defect(
             "no _name_or_path",
             f"_name_or_path is {quoted(e.config['_name_or_path'])}",
             file=CONFIG,
         )
 
 
-def _field(e: Evidence, clause: str, config: Mapping[str, Any], key: str) -> Iterator[Finding]:
+def _field(e: Evidence, config: Mapping[str, Any], key: str) -> Iterator[Defect]:
     if key not in e.expected.config:
         return
     wanted = e.expected.config[key]
     if key not in config:
-        yield e.finding(clause, f"{key} is {wanted!r}", f"no {key}", file=CONFIG)
+        yield e.defect(f"{key} is {wanted!r}", f"no {key}", file=CONFIG)
     elif config[key] != wanted:
-        yield e.finding(clause, f"{key} is {wanted!r}", quoted(config[key]), file=CONFIG)
+        yield e.defect(f"{key} is {wanted!r}", quoted(config[key]), file=CONFIG)
 
 
 def _vocabulary(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
 from saver_conformance.folder.layout import read_weights
 from saver_conformance.folder.safetensors import read_tensor
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.observation.observation import ControlRun, Entry
 from saver_conformance.observation.tensor_diff import compare
 
@@ -23,67 +23,66 @@ def _has_control(case: Case) -> bool:
 
 
 @check("PURITY-001")
-def keeps_weights(e: Evidence) -> Iterator[Finding]:
+def keeps_weights(e: Evidence) -> Iterator[Defect]:
     """Parameters, gradients and buffers have their bits, dtype and device."""
-    return _unchanged(e, "PURITY-001", "weights")
+    return _unchanged(e, "weights")
 
 
 @check("PURITY-002")
-def keeps_flags(e: Evidence) -> Iterator[Finding]:
+def keeps_flags(e: Evidence) -> Iterator[Defect]:
     """``requires_grad`` and ``training`` are as before."""
-    return _unchanged(e, "PURITY-002", "flags")
+    return _unchanged(e, "flags")
 
 
 @check("PURITY-003")
-def keeps_modules(e: Evidence) -> Iterator[Finding]:
+def keeps_modules(e: Evidence) -> Iterator[Defect]:
     """Modules, parameter objects, hooks and methods are those of before."""
-    return _unchanged(e, "PURITY-003", "modules")
+    return _unchanged(e, "modules")
 
 
 @check("PURITY-004")
-def keeps_random_states(e: Evidence) -> Iterator[Finding]:
+def keeps_random_states(e: Evidence) -> Iterator[Defect]:
     """No random number was drawn, and no generator seeded."""
-    return _unchanged(e, "PURITY-004", "random")
+    return _unchanged(e, "random")
 
 
 @check("PURITY-005")
-def keeps_configuration(e: Evidence) -> Iterator[Finding]:
+def keeps_configuration(e: Evidence) -> Iterator[Defect]:
     """``cfg`` and the trainer's arguments are as before."""
-    return _unchanged(e, "PURITY-005", "configuration")
+    return _unchanged(e, "configuration")
 
 
 @check("PURITY-006")
-def keeps_model_configuration(e: Evidence) -> Iterator[Finding]:
+def keeps_model_configuration(e: Evidence) -> Iterator[Defect]:
     """The configurations that the model carries are as before."""
-    return _unchanged(e, "PURITY-006", "model configuration")
+    return _unchanged(e, "model configuration")
 
 
 @check("PURITY-007")
-def keeps_optimizer(e: Evidence) -> Iterator[Finding]:
+def keeps_optimizer(e: Evidence) -> Iterator[Defect]:
     """Optimizer, schedule and counters are as before."""
-    return _unchanged(e, "PURITY-007", "optimizer")
+    return _unchanged(e, "optimizer")
 
 
 @check("PURITY-008")
-def keeps_process_settings(e: Evidence) -> Iterator[Finding]:
+def keeps_process_settings(e: Evidence) -> Iterator[Defect]:
     """Torch's global settings, the working directory and the umask are as before."""
-    return _unchanged(e, "PURITY-008", "process")
+    return _unchanged(e, "process")
 
 
 @check("PURITY-009")
-def keeps_environment(e: Evidence) -> Iterator[Finding]:
+def keeps_environment(e: Evidence) -> Iterator[Defect]:
     """Environment variables are as before."""
-    return _unchanged(e, "PURITY-009", "environment")
+    return _unchanged(e, "environment")
 
 
 @check("PURITY-010", when=_has_control)
-def saves_the_same_weights_again(e: Evidence) -> Iterator[Finding]:
+def saves_the_same_weights_again(e: Evidence) -> Iterator[Defect]:
     """The second save returned, and holds each tensor with the same bits."""
     control = _control(e)
     for outcome in control.outcomes:
         if outcome.status != "returned":
-            yield e.finding(
-                "PURITY-010",
+            yield e.defect(
                 "a second save returns like the first",
                 f"rank {outcome.rank} {outcome.status}: {outcome.detail}",
                 rank=outcome.rank,
@@ -93,7 +92,7 @@ def saves_the_same_weights_again(e: Evidence) -> Iterator[Finding]:
         yield from _differences_of_second_save(place, control.folder / place.expected.folder)
 
 
-def _differences_of_second_save(e: Evidence, folder: Path) -> Iterator[Finding]:
+def _differences_of_second_save(e: Evidence, folder: Path) -> Iterator[Defect]:
     headers = read_weights(folder).headers
     file_of = {name: file for file in headers for name in headers[file].tensors}
     # A file that an earlier save left may hold the same names: compare like with like.
@@ -102,25 +101,22 @@ def _differences_of_second_save(e: Evidence, folder: Path) -> Iterator[Finding]:
             file_of[name] = file
     for name in e.file_of:
         if name not in file_of:
-            yield e.finding(
-                "PURITY-010", "the second save holds it too", "it is missing", tensor=name
-            )
+            yield e.defect("the second save holds it too", "it is missing", tensor=name)
             continue
         file = file_of[name]
         again = read_tensor(folder / file, headers[file], name)
         if difference := compare(name, e.tensor(name), again):
-            yield e.difference("PURITY-010", "the bits of the first save", difference, file=file)
+            yield e.difference("the bits of the first save", difference, file=file)
 
 
 @check("PURITY-011", when=_has_control)
-def saves_the_same_bytes_again(e: Evidence) -> Iterator[Finding]:
+def saves_the_same_bytes_again(e: Evidence) -> Iterator[Defect]:
     """The second save made the same files with the same bytes."""
     control = _returned_control(e)
     for path in sorted({*e.after, *control.files}):
         first, second = e.after.get(path), control.files.get(path)
         if first != second:
-            yield e.finding(
-                "PURITY-011",
+            yield e.defect(
                 f"as after the first save: {_describe(first)}",
                 f"after the second save: {_describe(second)}",
                 file=path,
@@ -128,31 +124,28 @@ def saves_the_same_bytes_again(e: Evidence) -> Iterator[Finding]:
 
 
 @check("PURITY-012", when=_has_control)
-def trains_on_alike(e: Evidence) -> Iterator[Finding]:
+def trains_on_alike(e: Evidence) -> Iterator[Defect]:
     """One more step makes the weights that it makes where nothing was saved."""
     control = _returned_control(e)
     if control.step_error:
-        yield e.finding("PURITY-012", "training goes on after the save", control.step_error)
+        yield e.defect("training goes on after the save", control.step_error)
     for difference in control.differences:
-        yield e.difference("PURITY-012", "the bits of the unsaved control after a step", difference)
+        yield e.difference("the bits of the unsaved control after a step", difference)
 
 
-def _unchanged(e: Evidence, clause: str, area: str) -> Iterator[Finding]:
+def _unchanged(e: Evidence, area: str) -> Iterator[Defect]:
     if e.observation.changes is None:
         raise BlockedError("nobody looked at what changed in the processes")
     for rank, changes in enumerate(e.observation.changes):
         mine = [change for change in changes if change.area == area]
         for change in mine[:SHOWN]:
-            yield e.finding(
-                clause,
+            yield e.defect(
                 f"{change.name} as before the save: {change.before}",
                 f"now: {change.after}",
                 rank=rank,
             )
         if len(mine) > SHOWN:
-            yield e.finding(
-                clause, "no change", f"{len(mine) - SHOWN} more of the {area}", rank=rank
-            )
+            yield e.defect("no change", f"{len(mine) - SHOWN} more of the {area}", rank=rank)
 
 
 def _control(e: Evidence) -> ControlRun:

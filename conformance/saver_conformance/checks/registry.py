@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect, Finding
 from saver_conformance.observation.observation import Observation
 from saver_conformance.spec import SPEC
 
-CheckFunction = Callable[[Evidence], Iterator[Finding]]
+CheckFunction = Callable[[Evidence], Iterator[Defect]]
 Condition = Callable[[Case], bool]
 
 
@@ -21,19 +21,31 @@ class Check:
 
     Attributes:
         clause: the clause's id.
-        function: yields a finding for every place that breaks the clause.
+        function: yields a defect for every place that breaks the clause.
         when: the cases, among those of the clause's modes, in which the clause demands something.
         structural: whether the folder alone tells, without the training that it comes from.
+        in_each_folder: whether the clause is about each folder of weights, not about the whole
+            output folder.
     """
 
     clause: str
     function: CheckFunction
     when: Condition
     structural: bool = False
+    in_each_folder: bool = False
 
     def applies_to(self, case: Case) -> bool:
         """Whether the clause demands something in ``case``."""
         return case.mode.matches(SPEC[self.clause].modes) and self.when(case)
+
+    def find(self, evidence: Evidence) -> Iterator[Finding]:
+        """The findings of the clause in ``evidence``.
+
+        Raises:
+            BlockedError: the check cannot be made.
+        """
+        for defect in self.function(evidence):
+            yield defect.finding(self.clause, evidence.case)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,7 @@ class Results:
         return frozenset(clause for clause, findings in self.ran.items() if findings)
 
 
+_ABOUT_WEIGHTS = ("FORMAT", "TENSOR", "ADAPTER")
 _CHECKS: dict[str, Check] = {}
 
 
@@ -68,9 +81,21 @@ def _always(case: Case) -> bool:
 
 
 def check(
-    clause: str, *, when: Condition = _always, structural: bool = False
+    clause: str,
+    *,
+    when: Condition = _always,
+    structural: bool = False,
+    in_each_folder: bool | None = None,
 ) -> Callable[[CheckFunction], CheckFunction]:
     """Register the decorated function as the check of ``clause``.
+
+    The clause is named here only; the function yields defects, which become its findings.
+
+    Args:
+        clause: the clause's id.
+        when: see ``Check``.
+        structural: see ``Check``.
+        in_each_folder: see ``Check``; None: so for the areas that are about weights.
 
     Raises:
         ValueError: there is no such clause, or it has a check already.
@@ -81,7 +106,8 @@ def check(
             raise ValueError(f"{function.__name__}: the spec has no clause {clause}")
         if clause in _CHECKS:
             raise ValueError(f"{clause} has two checks")
-        _CHECKS[clause] = Check(clause, function, when, structural)
+        each = SPEC[clause].area in _ABOUT_WEIGHTS if in_each_folder is None else in_each_folder
+        _CHECKS[clause] = Check(clause, function, when, structural, each)
         return function
 
     return register
@@ -95,11 +121,6 @@ def checks() -> tuple[Check, ...]:
 def applicable(case: Case) -> tuple[str, ...]:
     """Ids of the clauses that demand something in ``case``, in the order of the spec."""
     return tuple(item.clause for item in checks() if item.applies_to(case))
-
-
-def _is_about_weights(clause: str) -> bool:
-    """Whether the clause is about each folder of weights, not about the whole output folder."""
-    return SPEC[clause].area in ("FORMAT", "TENSOR", "ADAPTER") or clause == "FILES-002"
 
 
 def run(observation: Observation) -> Results:
@@ -121,8 +142,8 @@ def run(observation: Observation) -> Results:
         try:
             ran[item.clause] = tuple(
                 finding
-                for place in (evidence.places if _is_about_weights(item.clause) else (evidence,))
-                for finding in item.function(place)
+                for place in (evidence.places if item.in_each_folder else (evidence,))
+                for finding in item.find(place)
             )
         except BlockedError as reason:
             blocked[item.clause] = str(reason)

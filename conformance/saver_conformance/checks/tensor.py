@@ -9,7 +9,7 @@ from saver_conformance.checks.adapter import is_base
 from saver_conformance.checks.evidence import Evidence
 from saver_conformance.checks.registry import check
 from saver_conformance.checks.wrapper_names import without_wrappers
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.observation.tensor_diff import compare, describe
 
 SHOWN_NAMES = 3
@@ -21,13 +21,12 @@ def _is_tied(case: Case) -> bool:
 
 
 @check("TENSOR-001")
-def nothing_missing(e: Evidence) -> Iterator[Finding]:
+def nothing_missing(e: Evidence) -> Iterator[Defect]:
     """Every expected tensor is there; a name with a wrapper's part counts, TENSOR-003 has it."""
     present = {name for name in e.file_of} | set(_wrapped(e).values())
     for name, tensor in e.expected.tensors.items():
         if name not in present:
-            yield e.finding(
-                "TENSOR-001",
+            yield e.defect(
                 describe(tensor),
                 f"missing from {', '.join(map(e.path_of, e.headers))}{_name_in_memory(e, name)}",
                 tensor=name,
@@ -35,7 +34,7 @@ def nothing_missing(e: Evidence) -> Iterator[Finding]:
 
 
 @check("TENSOR-002")
-def nothing_foreign(e: Evidence) -> Iterator[Finding]:
+def nothing_foreign(e: Evidence) -> Iterator[Defect]:
     """No tensor is there that is neither expected nor the subject of a narrower clause."""
     wrapped = _wrapped(e)
     for name, file in e.file_of.items():
@@ -43,8 +42,7 @@ def nothing_foreign(e: Evidence) -> Iterator[Finding]:
         known = name in expected.tensors or name in expected.tied or name in expected.optional
         if known or name in wrapped or (e.case.mode.is_adapter and is_base(e, name)):
             continue
-        yield e.finding(
-            "TENSOR-002",
+        yield e.defect(
             "only tensors that belong in the save",
             f"a tensor that nobody asked for{_name_on_disk(e, name)}",
             file=file,
@@ -53,22 +51,19 @@ def nothing_foreign(e: Evidence) -> Iterator[Finding]:
 
 
 @check("TENSOR-003")
-def canonical_names(e: Evidence) -> Iterator[Finding]:
+def canonical_names(e: Evidence) -> Iterator[Defect]:
     """No expected tensor is there under a wrapper's name."""
     for name, canonical in _wrapped(e).items():
-        yield e.finding(
-            "TENSOR-003", f"the name {canonical}", f"{name}", file=e.file_of[name], tensor=name
-        )
+        yield e.defect(f"the name {canonical}", f"{name}", file=e.file_of[name], tensor=name)
 
 
 @check("TENSOR-004")
-def shapes(e: Evidence) -> Iterator[Finding]:
+def shapes(e: Evidence) -> Iterator[Defect]:
     """Tensors that are there have their shape."""
     for name, file in e.file_of.items():
         wanted, found = e.expected.tensors.get(name), e.headers[file].tensors[name]
         if wanted is not None and found.shape != tuple(wanted.shape):
-            yield e.finding(
-                "TENSOR-004",
+            yield e.defect(
                 f"shape {list(wanted.shape)}",
                 f"shape {list(found.shape)}",
                 file=file,
@@ -77,16 +72,16 @@ def shapes(e: Evidence) -> Iterator[Finding]:
 
 
 @check("TENSOR-005")
-def dtypes(e: Evidence) -> Iterator[Finding]:
+def dtypes(e: Evidence) -> Iterator[Defect]:
     """Tensors that are there have their dtype."""
     for name, file in e.file_of.items():
         wanted, found = e.expected.tensors.get(name), e.headers[file].tensors[name]
         if wanted is not None and found.dtype != wanted.dtype:
-            yield e.finding("TENSOR-005", wanted.dtype, found.dtype, file=file, tensor=name)
+            yield e.defect(wanted.dtype, found.dtype, file=file, tensor=name)
 
 
 @check("TENSOR-006")
-def bits(e: Evidence) -> Iterator[Finding]:
+def bits(e: Evidence) -> Iterator[Defect]:
     """Tensors of the right dtype and shape have their bits."""
     for name, file in e.file_of.items():
         wanted, span = e.expected.tensors.get(name), e.headers[file].tensors[name]
@@ -94,16 +89,15 @@ def bits(e: Evidence) -> Iterator[Finding]:
             continue
         # Only bytes of a known, equal length are read.
         if difference := compare(name, wanted, e.tensor(name)):
-            yield e.difference("TENSOR-006", "the trained bits", difference, file=file)
+            yield e.difference("the trained bits", difference, file=file)
 
 
 @check("TENSOR-007", when=_is_tied)
-def tied_once(e: Evidence) -> Iterator[Finding]:
+def tied_once(e: Evidence) -> Iterator[Defect]:
     """No tied name is there beside the tensor that it shares memory with."""
     for name, file in e.file_of.items():
         if name in e.expected.tied:
-            yield e.finding(
-                "TENSOR-007",
+            yield e.defect(
                 f"only {e.expected.tied[name]}, which is the same memory",
                 "saved a second time",
                 file=file,

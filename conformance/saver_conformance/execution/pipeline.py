@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 from saver_conformance import checks
 from saver_conformance.cases.case import Case, Engine, Mode
-from saver_conformance.execution.case_runner import CaseRunner, Saved
+from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.execution.progress import Progress
+from saver_conformance.execution.saved_case import SavedCase
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.time_limit import PERIOD
 from saver_conformance.verdict.causes import why_skip
@@ -29,7 +30,7 @@ FAILURES_A_MODE = 6
 INTERRUPTED = "not run: the run was interrupted"
 """Why cases were not run that a signal came before."""
 
-Waiting = deque[tuple[Saved, Future[CaseRecord]]]
+Waiting = deque[tuple[SavedCase, Future[CaseRecord]]]
 
 
 class Pipeline:
@@ -86,7 +87,7 @@ class Pipeline:
                 self._finish_checked(*waiting.popleft())
 
     def _interrupt(
-        self, planned: Sequence[Case], done: Sequence[tuple[Saved, Future[CaseRecord]]]
+        self, planned: Sequence[Case], done: Sequence[tuple[SavedCase, Future[CaseRecord]]]
     ) -> None:
         self.interrupted = True
         for saved, checked in done:
@@ -132,7 +133,7 @@ class Pipeline:
         self._records[record.case] = record
         self._progress.finish(record)
 
-    def _finish_checked(self, saved: Saved, checked: Future[CaseRecord]) -> None:
+    def _finish_checked(self, saved: SavedCase, checked: Future[CaseRecord]) -> None:
         while not checked.done():
             interrupts.check()
             wait([checked], PERIOD)
@@ -141,10 +142,10 @@ class Pipeline:
             self._checked[record.case.mode.engine] += 1
         self._finish(record)
 
-    def _remember(self, saved: Saved | CaseRecord) -> None:
+    def _remember(self, saved: SavedCase | CaseRecord) -> None:
         """Learn from how the save ended."""
         if saved.failure is None:
-            if isinstance(saved, Saved):
+            if isinstance(saved, SavedCase):
                 for case in saved.case.saves():
                     self._saved[case.mode].append(case)
         elif saved.failure.kind in FAILURES_A_CAUSE:

@@ -12,7 +12,7 @@ from saver_conformance.folder.safetensors import Span
 from saver_conformance.folder_check import lora
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.safe_text import quoted
 
 _PROMPTS = frozenset({"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"})
@@ -34,7 +34,7 @@ _LAYER = re.compile(r"\.\d+\.")
 
 
 @folder_check("ADAPTER-001", reads_weights=True)
-def base_is_told(folder: Folder) -> Iterator[Finding | Remark]:
+def base_is_told(folder: Folder) -> Iterator[Defect | Remark]:
     """Weights of the base's layers are told; they may have been trained beside the adapter."""
     names = [
         name
@@ -49,29 +49,29 @@ def base_is_told(folder: Folder) -> Iterator[Finding | Remark]:
 
 
 @folder_check("ADAPTER-002")
-def config_is_readable(folder: Folder) -> Iterator[Finding | Remark]:
+def config_is_readable(folder: Folder) -> Iterator[Defect | Remark]:
     """``adapter_config.json``, where there is one, is an object that names a kind of adapter."""
     if ADAPTER_CONFIG not in folder.listing:
         return  # FILES-002 has it
     try:
         found = folder.adapter_config.get("peft_type")
     except BlockedError as reason:
-        yield folder.finding("ADAPTER-002", "a JSON object", str(reason), file=ADAPTER_CONFIG)
+        yield folder.defect("a JSON object", str(reason), file=ADAPTER_CONFIG)
         return
     if not isinstance(found, str):
         expected = "peft_type is a name"
-        yield folder.finding("ADAPTER-002", expected, quoted(found), file=ADAPTER_CONFIG)
+        yield folder.defect(expected, quoted(found), file=ADAPTER_CONFIG)
 
 
 @folder_check("ADAPTER-003", reads_weights=True)
-def ranks_are_kept(folder: Folder) -> Iterator[Finding | Remark]:
+def ranks_are_kept(folder: Folder) -> Iterator[Defect | Remark]:
     """Both matrices of a pair have the rank that ``r`` or ``rank_pattern`` gives the module."""
     config = folder.adapter_config
     if not lora.is_lora(config):
         return
     if not lora.is_rank(config.get("r", lora.DEFAULT_RANK)):
         found = quoted(config["r"])
-        yield folder.finding("ADAPTER-003", "r is a number above 0", found, file=ADAPTER_CONFIG)
+        yield folder.defect("r is a number above 0", found, file=ADAPTER_CONFIG)
         return
     ranks = lora.Ranks.of(config)
     for path, module in lora.modules(folder).items():
@@ -88,7 +88,7 @@ def ranks_are_kept(folder: Folder) -> Iterator[Finding | Remark]:
 
 
 @folder_check("ADAPTER-004", reads_weights=True)
-def targets(folder: Folder) -> Iterator[Finding | Remark]:
+def targets(folder: Folder) -> Iterator[Defect | Remark]:
     """Every module with LoRA tensors is one that ``target_modules`` names.
 
     A target without tensors is no defect: lists name the layers of many models at once.
@@ -105,11 +105,11 @@ def targets(folder: Folder) -> Iterator[Finding | Remark]:
         # The output layer of an attention is adapted with it, and experts have had other names.
         adapted = path.partition(".base_layer")[0]
         if "experts" not in path and known.isdisjoint(lora.suffixes(adapted)):
-            yield _unlike(folder, module, expected, "no target", clause="ADAPTER-004")
+            yield _unlike(folder, module, expected, "no target")
 
 
 @folder_check("ADAPTER-005", reads_weights=True)
-def modules_saved_whole(folder: Folder) -> Iterator[Finding | Remark]:
+def modules_saved_whole(folder: Folder) -> Iterator[Defect | Remark]:
     """Some tensor is there of the modules that ``modules_to_save`` names."""
     config = folder.adapter_config
     named = config.get("modules_to_save")
@@ -120,11 +120,11 @@ def modules_saved_whole(folder: Folder) -> Iterator[Finding | Remark]:
     saved = "\n".join(folder.file_of)
     if 0 < len(asked) <= _MAX_ASKED and not any(f"{name}." in saved for name in asked):
         expected = f"tensors of {quoted(asked)}, which modules_to_save names"
-        yield folder.finding("ADAPTER-005", expected, "none", file=next(iter(folder.headers)))
+        yield folder.defect(expected, "none", file=next(iter(folder.headers)))
 
 
 @folder_check("ADAPTER-007", reads_weights=True)
-def other_settings(folder: Folder) -> Iterator[Finding | Remark]:
+def other_settings(folder: Folder) -> Iterator[Defect | Remark]:
     """``use_dora`` and ``lora_bias`` are set where there are tensors that need them."""
     config = folder.adapter_config
     if not lora.is_lora(config):
@@ -133,8 +133,7 @@ def other_settings(folder: Folder) -> Iterator[Finding | Remark]:
         for part, key in ((lora.MAGNITUDE, "use_dora"), (lora.BIAS, "lora_bias")):
             if part in module.names and not config.get(key):
                 found = f"{quoted(config.get(key))}, by which the tensor is ignored"
-                yield folder.finding(
-                    "ADAPTER-007",
+                yield folder.defect(
                     f"{key} is true",
                     found,
                     file=ADAPTER_CONFIG,
@@ -226,8 +225,6 @@ def _span(folder: Folder, name: str) -> Span | None:
     return folder.headers[file].tensors[name] if file else None
 
 
-def _unlike(
-    folder: Folder, module: lora.Module, expected: str, found: str, clause: str = "ADAPTER-003"
-) -> Finding:
+def _unlike(folder: Folder, module: lora.Module, expected: str, found: str) -> Defect:
     name = next(iter(module.names.values()))
-    return folder.finding(clause, expected, found, file=folder.file_of[name], tensor=name)
+    return folder.defect(expected, found, file=folder.file_of[name], tensor=name)

@@ -25,6 +25,10 @@ KEPT_REMARKS = 50
 """Remarks that are kept; an index can name a million files."""
 
 
+UNREADABLE = "FORMAT-001"
+"""The clause that a file breaks whose bytes cannot be read."""
+
+
 @dataclass(slots=True)
 class ClauseAudit:
     """What became of one clause.
@@ -118,7 +122,7 @@ def _check(
     item: FolderCheck, part: Folder, result: ClauseAudit, remarks: dict[Remark, None]
 ) -> None:
     try:
-        for found in item.function(part):
+        for found in item.find(part):
             if isinstance(found, Remark):
                 _keep(remarks, found)
             else:
@@ -152,5 +156,6 @@ def _read_bytes(
             try:
                 yield part.path_of(name), digest(part.folder / name)
             except OSError as error:
-                finding = part.finding("FORMAT-001", "a readable file", str(error), file=name)
-                _add(clauses.setdefault("FORMAT-001", ClauseAudit()), finding)
+                defect = part.defect("a readable file", str(error), file=name)
+                result = clauses.setdefault(UNREADABLE, ClauseAudit())
+                _add(result, defect.finding(UNREADABLE, part.case))

@@ -16,7 +16,7 @@ from saver_conformance.folder.layout import (
 from saver_conformance.folder_check import formats
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.safe_text import quoted
 
 _WRAPPERS = (
@@ -29,26 +29,26 @@ _WRAPPERS = (
 
 
 @folder_check("META-001")
-def config_is_readable(folder: Folder) -> Iterator[Finding | Remark]:
+def config_is_readable(folder: Folder) -> Iterator[Defect | Remark]:
     """``config.json`` is an object; a plain module has none, a model that generates does."""
     if CONFIG in folder.listing:
         try:
             _ = folder.config
         except BlockedError as reason:
-            yield folder.finding("META-001", "a JSON object", str(reason), file=CONFIG)
+            yield folder.defect("a JSON object", str(reason), file=CONFIG)
         return
     has_weights = formats.has_whole_model(folder.listing) or formats.has_safetensors(folder.listing)
     if not has_weights and folder.folders:
         return
     if GENERATION_CONFIG in folder.listing or not has_weights:
-        yield folder.finding("META-001", "a JSON object", f"there is no {CONFIG}", file=CONFIG)
+        yield folder.defect("a JSON object", f"there is no {CONFIG}", file=CONFIG)
     else:
         text = f"there is no {CONFIG}; from_pretrained needs one, the loader of a plain module none"
         yield Remark(text, file=folder.path_of(CONFIG))
 
 
 @folder_check("META-002")
-def architecture_is_told(folder: Folder) -> Iterator[Finding | Remark]:
+def architecture_is_told(folder: Folder) -> Iterator[Defect | Remark]:
     """A wrapper's prefix in ``architectures`` is told; ``transformers`` goes by ``model_type``."""
     named = folder.settings.get("architectures")
     for name in named if isinstance(named, list) else []:
@@ -60,36 +60,36 @@ def architecture_is_told(folder: Folder) -> Iterator[Finding | Remark]:
 
 
 @folder_check("META-006")
-def generation_config_is_readable(folder: Folder) -> Iterator[Finding | Remark]:
+def generation_config_is_readable(folder: Folder) -> Iterator[Defect | Remark]:
     """``generation_config.json``, where there is one, is an object.
 
     ``from_pretrained`` makes one of defaults without a word when it cannot read the file.
     """
-    yield from _readable(folder, "META-006", GENERATION_CONFIG)
+    yield from _readable(folder, GENERATION_CONFIG)
 
 
 @folder_check("META-007")
-def tokenizer_is_readable(folder: Folder) -> Iterator[Finding | Remark]:
+def tokenizer_is_readable(folder: Folder) -> Iterator[Defect | Remark]:
     """``tokenizer.json`` and ``tokenizer_config.json``, where there are any, are objects.
 
     Which files a tokenizer needs depends on its class, and a model need not have one.
     """
-    yield from _readable(folder, "META-007", TOKENIZER_CONFIG)
-    yield from _readable(folder, "META-007", TOKENIZER)
+    yield from _readable(folder, TOKENIZER_CONFIG)
+    yield from _readable(folder, TOKENIZER)
 
 
 @folder_check("META-009")
-def no_local_path(folder: Folder) -> Iterator[Finding | Remark]:
+def no_local_path(folder: Folder) -> Iterator[Defect | Remark]:
     """``_name_or_path`` is left out."""
     if "_name_or_path" in folder.settings:
         found = f"_name_or_path is {quoted(folder.settings['_name_or_path'])}"
-        yield folder.finding("META-009", "no _name_or_path", found, file=CONFIG)
+        yield folder.defect("no _name_or_path", found, file=CONFIG)
 
 
-def _readable(folder: Folder, clause: str, name: str) -> Iterator[Finding]:
+def _readable(folder: Folder, name: str) -> Iterator[Defect]:
     if name not in folder.listing:
         return
     try:
         read_json_object(folder.folder / name)
     except UnreadableJsonError as error:
-        yield folder.finding(clause, "a JSON object", str(error), file=name)
+        yield folder.defect("a JSON object", str(error), file=name)

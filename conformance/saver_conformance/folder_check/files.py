@@ -18,14 +18,14 @@ from saver_conformance.folder.layout import (
 from saver_conformance.folder_check import formats
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.safe_text import quoted
 
 _SHOWN_NAMES = 20
 
 
 @folder_check("FILES-001")
-def weights_are_found(folder: Folder) -> Iterator[Finding | Remark]:
+def weights_are_found(folder: Folder) -> Iterator[Defect | Remark]:
     """There are weights that ``from_pretrained`` finds, and every shard that an index names."""
     if folder.has_weights:
         yield from _shards(folder)
@@ -37,23 +37,23 @@ def weights_are_found(folder: Folder) -> Iterator[Finding | Remark]:
         yield Remark(f"weights in other formats, which are not read, in {_some(exported)}")
     else:
         expected = f"weights, in {SINGLE} or in shards with an index"
-        yield folder.finding("FILES-001", expected, _some(list(folder.listing)) or "nothing")
+        yield folder.defect(expected, _some(list(folder.listing)) or "nothing")
 
 
 @folder_check("FILES-002")
-def adapter_is_found(folder: Folder) -> Iterator[Finding | Remark]:
+def adapter_is_found(folder: Folder) -> Iterator[Defect | Remark]:
     """Weights and configuration of an adapter lie side by side."""
     has_weights = ADAPTER in folder.listing or formats.PICKLED_ADAPTER in folder.listing
     if not has_weights:
         found = f"{ADAPTER_CONFIG} without weights"
-        yield folder.finding("FILES-002", ADAPTER, found, file=ADAPTER)
+        yield folder.defect(ADAPTER, found, file=ADAPTER)
     if ADAPTER_CONFIG not in folder.listing:
         found = "an adapter's weights without a configuration"
-        yield folder.finding("FILES-002", ADAPTER_CONFIG, found, file=ADAPTER_CONFIG)
+        yield folder.defect(ADAPTER_CONFIG, found, file=ADAPTER_CONFIG)
 
 
 @folder_check("FILES-003")
-def one_whole_model(folder: Folder) -> Iterator[Finding | Remark]:
+def one_whole_model(folder: Folder) -> Iterator[Defect | Remark]:
     """No single file lies beside shards: one loader takes the one, another the others.
 
     An adapter beside a whole model is a layout that ``transformers`` supports, and ``mlx-lm``
@@ -66,11 +66,11 @@ def one_whole_model(folder: Folder) -> Iterator[Finding | Remark]:
     if others or named - {SINGLE}:
         found = ", ".join([SINGLE, *others[:_SHOWN_NAMES]])
         more = f" and an index of {len(named)} files" if named else ""
-        yield folder.finding("FILES-003", "one weight layout", f"{found}{more}")
+        yield folder.defect("one weight layout", f"{found}{more}")
 
 
 @folder_check("FILES-004")
-def pickles_are_named(folder: Folder) -> Iterator[Finding | Remark]:
+def pickles_are_named(folder: Folder) -> Iterator[Defect | Remark]:
     """Pickled weights are told, and not opened."""
     pickles = [
         name
@@ -83,7 +83,7 @@ def pickles_are_named(folder: Folder) -> Iterator[Finding | Remark]:
 
 
 @folder_check("FILES-006")
-def adapter_beside_a_model(folder: Folder) -> Iterator[Finding | Remark]:
+def adapter_beside_a_model(folder: Folder) -> Iterator[Defect | Remark]:
     """An adapter beside a whole model is told: ``transformers`` puts it on top of the model."""
     if ADAPTER_CONFIG in folder.listing and formats.is_adapter(folder.listing):
         text = "an adapter lies beside a whole model; transformers loads it on top"
@@ -91,21 +91,21 @@ def adapter_beside_a_model(folder: Folder) -> Iterator[Finding | Remark]:
 
 
 @folder_check("FILES-012")
-def no_model_config_beside_adapter(folder: Folder) -> Iterator[Finding | Remark]:
+def no_model_config_beside_adapter(folder: Folder) -> Iterator[Defect | Remark]:
     """There is no ``config.json`` beside an adapter, unless the model's weights are there too."""
     if CONFIG in folder.listing and not formats.has_whole_model(folder.listing):
-        yield folder.finding("FILES-012", "no configuration of a model", "one", file=CONFIG)
+        yield folder.defect("no configuration of a model", "one", file=CONFIG)
 
 
-def _shards(folder: Folder) -> Iterator[Finding | Remark]:
+def _shards(folder: Folder) -> Iterator[Defect | Remark]:
     if folder.index is not None:  # FORMAT-004 has one that cannot be read
         yield from _missing_shards(folder, folder.index, INDEX)
     if INDEX not in folder.own_files and SINGLE not in folder.own_files:
         expected = f"{INDEX}, without which shards are not found"
-        yield folder.finding("FILES-001", expected, "shards alone", file=INDEX)
+        yield folder.defect(expected, "shards alone", file=INDEX)
 
 
-def _missing_shards(folder: Folder, index: Index, file: str) -> Iterator[Finding | Remark]:
+def _missing_shards(folder: Folder, index: Index, file: str) -> Iterator[Defect | Remark]:
     """The files that the index in ``file`` names and that are not there."""
     for name in sorted(set(index.weight_map.values())):
         if name in folder.listing:
@@ -115,7 +115,7 @@ def _missing_shards(folder: Folder, index: Index, file: str) -> Iterator[Finding
             yield Remark(text, file=folder.path_of(name))
             continue
         expected = f"{quoted(name)}, which the index names"
-        yield folder.finding("FILES-001", expected, "no such file in the folder", file=file)
+        yield folder.defect(expected, "no such file in the folder", file=file)
 
 
 def _lies_inside(folder: Folder, name: str) -> bool:
@@ -130,17 +130,17 @@ def _lies_inside(folder: Folder, name: str) -> bool:
         return False
 
 
-def _unread(folder: Folder, unread: dict[str, str]) -> Iterator[Finding | Remark]:
+def _unread(folder: Folder, unread: dict[str, str]) -> Iterator[Defect | Remark]:
     empty = [name for name in unread if folder.listing[name].size == 0]
     if len(empty) == len(unread):
-        yield folder.finding("FILES-001", "weights", "no byte in it", file=empty[0])
+        yield folder.defect("weights", "no byte in it", file=empty[0])
         return
     if formats.PICKLED_INDEX in folder.listing:
         try:
             index = read_index(folder.folder / formats.PICKLED_INDEX)
         except UnreadableJsonError as error:
             expected = "an index of the shards"
-            yield folder.finding("FILES-001", expected, str(error), file=formats.PICKLED_INDEX)
+            yield folder.defect(expected, str(error), file=formats.PICKLED_INDEX)
         else:
             yield from _missing_shards(folder, index, formats.PICKLED_INDEX)
     for words in sorted(set(unread.values()) - {formats.PICKLED_WORDS}):
@@ -148,7 +148,7 @@ def _unread(folder: Folder, unread: dict[str, str]) -> Iterator[Finding | Remark
         yield Remark(f"{words}, which are not read: {_some(names)}")
 
 
-def _unusual(folder: Folder, names: tuple[str, ...]) -> Iterator[Finding | Remark]:
+def _unusual(folder: Folder, names: tuple[str, ...]) -> Iterator[Defect | Remark]:
     told = _some(names)
     explicit = folder.settings.get("transformers_weights")
     if explicit in names:
@@ -157,7 +157,7 @@ def _unusual(folder: Folder, names: tuple[str, ...]) -> Iterator[Finding | Remar
         yield Remark(f"weights of a variant, which a loader has to be asked for: {told}")
     elif "model_type" in folder.settings:
         expected = f"{SINGLE}, or shards and {INDEX}"
-        yield folder.finding("FILES-001", expected, f"weights under other names: {told}")
+        yield folder.defect(expected, f"weights under other names: {told}")
     else:
         yield Remark(f"weights under names that no loader looks for by itself: {told}")
 

@@ -32,9 +32,9 @@ WHOLE_CASE = Case(Mode("full", "single"))
 ADAPTER_CASE = Case(Mode("lora", "single"), adapter=Adapter())
 """What a folder is taken for; of the cases only whether they are an adapter's is looked at."""
 
-_QUANTIZED_SETTINGS = ("quantization_config", "quantization", "compression_config")
+QUANTIZED_SETTINGS = ("quantization_config", "quantization", "compression_config")
 # Tensors that take the place of a weight: GPTQ and AWQ, bitsandbytes, compressed-tensors, HQQ.
-_QUANTIZED_TENSORS = (
+QUANTIZED_TENSORS = (
     ".qweight",
     ".qzeros",
     ".scales",
@@ -167,9 +167,9 @@ class Folder(Evidence):
     @cached_property
     def is_quantized(self) -> bool:
         """Whether shapes and dtypes are those of a quantized model."""
-        if any(self.settings.get(key) is not None for key in _QUANTIZED_SETTINGS):
+        if any(self.settings.get(key) is not None for key in QUANTIZED_SETTINGS):
             return True
-        return any(name.endswith(_QUANTIZED_TENSORS) for name in self.file_of)
+        return any(name.endswith(QUANTIZED_TENSORS) for name in self.file_of)
 
 
 @cache

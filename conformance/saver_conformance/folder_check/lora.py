@@ -90,9 +90,9 @@ def modules(folder: Folder) -> dict[str, Module]:
     """The modules that LoRA tensors belong to, by their paths."""
     found: dict[str, Module] = {}
     for name, file in folder.file_of.items():
-        if (place := _place(name)) is None:
+        if (where := place_of(name)) is None:
             continue
-        path, key = place
+        path, key = where
         module = found.setdefault(path, Module(path))
         module.names[key] = name
         module.spans[key] = folder.headers[file].tensors[name]
@@ -170,7 +170,7 @@ def suffixes(path: str) -> Iterator[str]:
     return (".".join(parts[at:]) for at in range(len(parts)))
 
 
-def _place(name: str) -> tuple[str, str] | None:
+def place_of(name: str) -> tuple[str, str] | None:
     """The path of the module, and the rest of the name; None for what is no LoRA tensor."""
     if len(name) > _MAX_NAME or name.count(".") > _MAX_DOTS:
         return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from saver_conformance import checks
 from saver_conformance.folder_check.folder import Folder
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect, Finding
 from saver_conformance.spec import SPEC
 
 
@@ -32,7 +32,7 @@ class Remark:
     tensor: str | None = None
 
 
-FolderCheckFunction = Callable[[Folder], Iterator[Finding | Remark]]
+FolderCheckFunction = Callable[[Folder], Iterator[Defect | Remark]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class FolderCheck:
 
     Attributes:
         clause: the clause's id.
-        function: yields a finding for every place that breaks the clause, and remarks.
+        function: yields a defect for every place that breaks the clause, and remarks.
         reads_weights: whether there must be safetensors weights for the clause to demand something.
     """
 
@@ -54,6 +54,15 @@ class FolderCheck:
         return folder.case.mode.matches(SPEC[self.clause].modes) and (
             folder.has_weights or not self.reads_weights
         )
+
+    def find(self, folder: Folder) -> Iterator[Finding | Remark]:
+        """The findings of the clause in ``folder``, and remarks.
+
+        Raises:
+            BlockedError: the check cannot be made.
+        """
+        for item in self.function(folder):
+            yield item if isinstance(item, Remark) else item.finding(self.clause, folder.case)
 
 
 _CHECKS: dict[str, FolderCheck] = {}

@@ -11,7 +11,7 @@ from saver_conformance.folder.safetensors import SafetensorsError, read_header
 from saver_conformance.folder_check import formats
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
-from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.finding import Defect
 from saver_conformance.safe_text import quoted
 
 FORMATS = ("pt", "mlx")
@@ -21,7 +21,7 @@ _MAX_OTHERS = 100
 
 
 @folder_check("FORMAT-001", reads_weights=False)
-def headers_are_valid(folder: Folder) -> Iterator[Finding | Remark]:
+def headers_are_valid(folder: Folder) -> Iterator[Defect | Remark]:
     """The headers of all safetensors files can be parsed, whatever the files are called."""
     if folder.has_weights:
         yield from run_checks.header(folder)
@@ -37,44 +37,44 @@ def headers_are_valid(folder: Folder) -> Iterator[Finding | Remark]:
             if folder.has_weights:
                 yield Remark(f"no valid safetensors file: {found}", file=folder.path_of(name))
             else:
-                yield folder.finding("FORMAT-001", "a valid safetensors file", found, file=name)
+                yield folder.defect("a valid safetensors file", found, file=name)
 
 
 @folder_check("FORMAT-003")
-def format_is_known(folder: Folder) -> Iterator[Finding | Remark]:
+def format_is_known(folder: Folder) -> Iterator[Defect | Remark]:
     """Metadata, where there is some, names a format that ``transformers`` takes for PyTorch's."""
     if CONFIG not in folder.listing:
         return  # no model of transformers, which is the one to look at it
     for file, header in folder.headers.items():
         if header.metadata and header.metadata.get("format") not in FORMATS:
             found = quoted(dict(header.metadata))
-            yield folder.finding("FORMAT-003", "format is 'pt' or 'mlx'", found, file=file)
+            yield folder.defect("format is 'pt' or 'mlx'", found, file=file)
 
 
 @folder_check("FORMAT-004")
-def index_is_right(folder: Folder) -> Iterator[Finding | Remark]:
+def index_is_right(folder: Folder) -> Iterator[Defect | Remark]:
     """The index can be read, and each of its entries leads to the tensor."""
     for problem in folder.saved.problems:
         if problem.file == INDEX:
-            yield folder.finding("FORMAT-004", "a readable index", problem.reason, file=INDEX)
+            yield folder.defect("a readable index", problem.reason, file=INDEX)
     if INDEX not in folder.own_files or folder.index is None:
         return
     if not folder.index.has_metadata and "model_type" in folder.settings:
         expected = "an object under metadata, which transformers reads"
-        yield folder.finding("FORMAT-004", expected, "none", file=INDEX)
+        yield folder.defect(expected, "none", file=INDEX)
     yield from _wrong_entries(folder)
     yield from _left_out(folder)
 
 
 @folder_check("FORMAT-005")
-def total_size(folder: Folder) -> Iterator[Finding | Remark]:
+def total_size(folder: Folder) -> Iterator[Defect | Remark]:
     """``total_size`` is the sum of the tensors' bytes."""
     spans = (span for header in folder.indexed.values() for span in header.tensors.values())
-    yield from _total(folder, "FORMAT-005", "total_size", sum(span.nbytes for span in spans))
+    yield from _total(folder, "total_size", sum(span.nbytes for span in spans))
 
 
 @folder_check("FORMAT-006")
-def total_parameters(folder: Folder) -> Iterator[Finding | Remark]:
+def total_parameters(folder: Folder) -> Iterator[Defect | Remark]:
     """``total_parameters``, where it is given, is the sum of the tensors' elements.
 
     Packed weights of a quantized model count for as many parameters as they stand for.
@@ -84,36 +84,19 @@ def total_parameters(folder: Folder) -> Iterator[Finding | Remark]:
     if folder.is_quantized:
         return
     spans = (span for header in folder.indexed.values() for span in header.tensors.values())
-    yield from _total(folder, "FORMAT-006", "total_parameters", sum(span.numel for span in spans))
-
-
-@folder_check("FORMAT-009")
-def each_in_one_file(folder: Folder) -> Iterator[Finding | Remark]:
-    """No name is in two files that loaders open."""
-    first: dict[str, str] = {}
-    for file, header in folder.indexed.items():
-        for name in header.tensors:
-            if name in first:
-                yield folder.finding(
-                    "FORMAT-009",
-                    f"in {first[name]} only",
-                    f"also in {file}",
-                    file=file,
-                    tensor=name,
-                )
-            first.setdefault(name, file)
+    yield from _total(folder, "total_parameters", sum(span.numel for span in spans))
 
 
 @folder_check("FORMAT-010")
-def format_is_there(folder: Folder) -> Iterator[Finding | Remark]:
+def format_is_there(folder: Folder) -> Iterator[Defect | Remark]:
     """The metadata says which library's tensors these are."""
     for file, header in folder.headers.items():
         if header.metadata.get("format") not in FORMATS:
             found = quoted(dict(header.metadata))
-            yield folder.finding("FORMAT-010", "format is 'pt' or 'mlx'", found, file=file)
+            yield folder.defect("format is 'pt' or 'mlx'", found, file=file)
 
 
-def _wrong_entries(folder: Folder) -> Iterator[Finding]:
+def _wrong_entries(folder: Folder) -> Iterator[Defect]:
     assert folder.index is not None
     indexed = folder.indexed
     file_of = {name: file for file, header in indexed.items() for name in header.tensors}
@@ -125,10 +108,10 @@ def _wrong_entries(folder: Folder) -> Iterator[Finding]:
         actual = file_of.get(name)
         expected = f"in {actual}" if actual else "no such entry: no file holds the tensor"
         found = f"the index names {file}"
-        yield folder.finding("FORMAT-004", expected, found, file=INDEX, tensor=name)
+        yield folder.defect(expected, found, file=INDEX, tensor=name)
 
 
-def _left_out(folder: Folder) -> Iterator[Finding | Remark]:
+def _left_out(folder: Folder) -> Iterator[Defect | Remark]:
     """Tensors without an entry; loaders find those in a file that any entry names."""
     assert folder.index is not None
     weight_map = folder.index.weight_map
@@ -141,12 +124,12 @@ def _left_out(folder: Folder) -> Iterator[Finding | Remark]:
         elif file not in named:
             for name in left_out:
                 expected = f"in {file}"
-                yield folder.finding("FORMAT-004", expected, "no entry", file=INDEX, tensor=name)
+                yield folder.defect(expected, "no entry", file=INDEX, tensor=name)
 
 
-def _total(folder: Folder, clause: str, key: str, right: int) -> Iterator[Finding]:
+def _total(folder: Folder, key: str, right: int) -> Iterator[Defect]:
     if folder.index is None:
         return
     found: Any = folder.index.metadata.get(key)
     if isinstance(found, bool) or not isinstance(found, int | float) or found != right:
-        yield folder.finding(clause, f"{key} is {right}", quoted(found), file=INDEX)
+        yield folder.defect(f"{key} is {right}", quoted(found), file=INDEX)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from saver_conformance.cases.case import Case
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One place where a saver breaks a clause.
+class Defect:
+    """One place where a saver breaks the clause of the check that yields this.
 
     Attributes:
-        clause: id of the clause, such as ``TENSOR-003``.
         expected: what should be there.
         found: what is there.
-        case: the case that showed it.
         file: path below the output folder.
         tensor: name of the tensor.
         dtype: the tensor's dtype, as it should be.
@@ -27,10 +25,8 @@ class Finding:
         place: the saver's own innermost frame there.
     """
 
-    clause: str
     expected: str
     found: str
-    case: Case
     file: str | None = None
     tensor: str | None = None
     dtype: str | None = None
@@ -40,3 +36,21 @@ class Finding:
     differing: int | None = None
     ended: str | None = None
     place: str | None = None
+
+    def finding(self, clause: str, case: Case) -> Finding:
+        """This defect as a finding: it breaks ``clause``, and ``case`` showed it."""
+        own = {item.name: getattr(self, item.name) for item in fields(Defect)}
+        return Finding(**own, clause=clause, case=case)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(Defect):
+    """A defect, the clause that it breaks, and the case that showed it.
+
+    Attributes:
+        clause: id of the clause, such as ``TENSOR-003``.
+        case: the case.
+    """
+
+    clause: str
+    case: Case

@@ -1,7 +1,6 @@
 """A result as JUnit's XML: one suite for each mode, one test for each clause.
 
-What is a failure on the command line is a failure or an error here, and nothing else is: a
-deviation, a waived clause and one that the saver has no part in are skipped, with the reason.
+``outcome`` says what is a failure, an error or skipped.
 """
 
 from __future__ import annotations
@@ -9,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
-from saver_conformance.reports.plain_text import evidence_text, failure_lines, told_failures
+from saver_conformance.reports.outcome import outcome_of
+from saver_conformance.reports.plain_text import failure_lines, told_failures
 from saver_conformance.reports.result import Result, Row
-from saver_conformance.reports.status import WORDS, sentence
+from saver_conformance.reports.status import sentence
 from saver_conformance.verdict.verdict import BROKEN, CONFORMS
+
+_TAGS = {"failed": "failure", "error": "error", "skipped": "skipped"}
 
 
 def render(result: Result) -> str:
@@ -38,16 +40,10 @@ def _add_suite(root: ET.Element, result: Result, name: str, tests: Iterable[ET.E
 
 def _test(result: Result, row: Row) -> ET.Element:
     test = ET.Element("testcase", classname=f"{result.saver}.{row.mode}", name=row.clause)
-    clause = result.clauses[row.clause]
-    if row.status == "fail":
-        _add(test, "failure", clause.text, _tell(row))
-    elif row.status in ("deviation", "waived", "not claimed"):
-        _add(
-            test, "skipped", f"{WORDS[row.status]}: {clause.text} {row.reason}".strip(), _tell(row)
-        )
-    elif row.status in ("unavailable", "error"):
-        tag = "error" if clause.level == "MUST" else "skipped"
-        _add(test, tag, f"{WORDS[row.status]}: {clause.text}", row.reason)
+    outcome, text = outcome_of(result, row.clause, row.mode), result.clauses[row.clause].text
+    if outcome.kind != "passed":
+        message = text if outcome.kind == "failed" else f"{outcome.message} ({text})"
+        _add(test, _TAGS[outcome.kind], message, outcome.details or row.reason)
     return test
 
 
@@ -63,7 +59,3 @@ def _verdict_test(result: Result) -> ET.Element:
 
 def _add(test: ET.Element, tag: str, message: str, text: str) -> None:
     ET.SubElement(test, tag, message=message).text = text
-
-
-def _tell(row: Row) -> str:
-    return "" if row.evidence is None else evidence_text(row.evidence)

@@ -39,12 +39,14 @@ class Unchecked:
 
 def evidence_parts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """What is known of a finding, as pairs of label and text of one line or several."""
-    yield "where", ", ".join(f"{name} {value}" for name, value in evidence.where)
+    places = ", ".join(f"{name} {value}" for name, value in evidence.where)
+    yield "where", places or "the folder"
     if evidence.case:
         yield "case", "\n".join(evidence.case)
     yield "expected", evidence.expected
     yield "found", evidence.found
-    yield "replay", evidence.replay
+    if evidence.replay:
+        yield "replay", evidence.replay
 
 
 def evidence_text(evidence: Evidence) -> str:
@@ -54,6 +56,11 @@ def evidence_text(evidence: Evidence) -> str:
         first, *rest = text.splitlines() or [""]
         lines += [f"{label + ':':{INDENT}}{first}", *(f"{'':{INDENT}}{line}" for line in rest)]
     return "\n".join(lines)
+
+
+def clause_heading(clause: str, level: str, text: str) -> str:
+    """A clause, as a heading above what breaks it."""
+    return f"{clause} ({level}) {text}"
 
 
 def told_failures(result: Result) -> tuple[Failure, ...]:

@@ -1,6 +1,6 @@
 """A verdict as a folder: ``report.json``, the cases that failed, and the pages made of them.
 
-``report.json`` has the form that ``reports/report.schema.json`` describes. Everything else for people
+``report.json`` has the form that ``report.schema.json`` describes. Everything else for people
 and for CI (the page, the summary, JUnit, the badge) is made of it, by
 ``saver_conformance.reports``.
 """
@@ -84,6 +84,11 @@ def replay_command(case: Case, saver: str) -> str:
     return f"{show} {shlex.quote(text)} | saver-conformance replay - --saver {saver}"
 
 
+def _address_of(verdict: Verdict) -> str:
+    """What a replay calls the saver: a name may be known only where this run was made."""
+    return verdict.address or verdict.saver
+
+
 def write_report(verdict: Verdict, folder: Path) -> Path:
     """Write ``report.json``, a file for each case with findings, and the pages into ``folder``.
 
@@ -128,7 +133,7 @@ def to_plain(verdict: Verdict) -> dict[str, Any]:
             "findings": len(verdict.findings),
             "seconds": round(verdict.seconds, 1),
         },
-        "environment": asdict(read_environment(verdict.saver)),
+        "environment": asdict(read_environment(_address_of(verdict))),
         "seeds": {"smallest": min(seeds), "largest": max(seeds)} if seeds else None,
         "pairs": asdict(verdict.pairs) if verdict.pairs else None,
         "cases_a_minute": {pace.engine: round(pace.per_minute, 1) for pace in verdict.paces},
@@ -172,7 +177,7 @@ def _plain_row(row: Row, verdict: Verdict) -> dict[str, Any]:
         "planned": row.planned,
         "reason": row.reason,
         "findings": [
-            _plain_finding(item, verdict.saver)
+            _plain_finding(item, _address_of(verdict))
             for item in sorted(row.findings, key=lambda item: complexity(item.case))
         ],
     }
@@ -201,8 +206,8 @@ def _plain_failure(cause: FailureCause, verdict: Verdict) -> dict[str, Any]:
         "text": cause.text,
         "when": cause.when,
         "case": json.loads(cause.example.to_json()),
-        "replay": replay_command(cause.example, verdict.saver),
-        "example": _plain_finding(example, verdict.saver) if example else None,
+        "replay": replay_command(cause.example, _address_of(verdict)),
+        "example": _plain_finding(example, _address_of(verdict)) if example else None,
     }
 
 
@@ -223,7 +228,7 @@ def _plain_unchanged(verdict: Verdict) -> dict[str, Any] | None:
         "cases": len(cases),
         "modes": list(dict.fromkeys(case.mode.name for case in cases)),
         "case": json.loads(example.to_json()),
-        "replay": replay_command(example, verdict.saver),
+        "replay": replay_command(example, _address_of(verdict)),
     }
 
 
@@ -233,7 +238,7 @@ def _plain_cause(cause: Cause, verdict: Verdict) -> dict[str, Any]:
         "modes": [mode.name for mode in cause.modes],
         "cases": cause.cases,
         "findings": cause.findings,
-        "example": _plain_finding(cause.example, verdict.saver),
+        "example": _plain_finding(cause.example, _address_of(verdict)),
     }
 
 
@@ -255,5 +260,5 @@ def _plain_record(record: CaseRecord, verdict: Verdict) -> dict[str, Any]:
         "case": json.loads(record.case.to_json()),
         "status": record.status,
         "reason": record.reason,
-        "replay": replay_command(record.case, verdict.saver),
+        "replay": replay_command(record.case, _address_of(verdict)),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,8 +17,12 @@ from saver_conformance.folder.untrusted_json import UntrustedJsonError, parse_ob
 from saver_conformance.safe_text import excerpt, printable
 from saver_conformance.verdict.verdict import UNCHECKED, Status
 
-VERSION = 1
-"""Of the form of ``report.json``; a reader of version 1 finds what the schema says."""
+VERSION = 2
+"""Of the form of ``report.json``, which ``report.schema.json`` describes.
+
+Version 2 has ``environment`` where version 1 had ``surroundings``, and the axes of its cases have
+other names; a report of version 1 is refused.
+"""
 
 REPORT_FILE = "report.json"
 SHOWN_LINES = 24
@@ -27,6 +31,20 @@ SHOWN_REASON_LINES = 4
 """The same, of a reason that many clauses share; it is told in full where it is said once."""
 SHOWN_CHARACTERS = 4000
 """Of a finding or a reason, however long its lines are."""
+
+
+_PLACES = {
+    "mode": "mode",
+    "rank": "rank",
+    "file": "file",
+    "tensor": "tensor",
+    "dtype": "dtype",
+    "shape": "shape",
+    "offset": "offset",
+    "differing": "differing bytes",
+    "seed": "seed",
+}
+"""What a finding's place is made of, in order, and its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +86,7 @@ class Evidence:
         case: the unusual values of its case, in words.
         expected: what should be there.
         found: what is there.
-        replay: the command that shows it again.
+        replay: the command that shows it again; empty when there is none.
     """
 
     where: tuple[tuple[str, str], ...]
@@ -287,9 +305,10 @@ def read_result(path: Path) -> Result:
         report = parse_object(path.read_bytes())
     except (OSError, UntrustedJsonError) as error:
         raise ResultError(f"{path} cannot be read: {error}") from error
-    if report.get("version") != VERSION:
+    if (version := report.get("version")) != VERSION:
         raise ResultError(
-            f"{path} is no report of version {VERSION}: it says {report.get('version')!r:.80}"
+            f"{path}: expected a report of version {VERSION}, found version {version!r:.80}; "
+            "judge the saver again with this version of the suite"
         )
     if fault := _first_fault(report):
         raise ResultError(f"{path} is no report: {fault}")
@@ -423,23 +442,21 @@ def _parse_cause(plain: Mapping[str, Any]) -> Cause:
 
 
 def _parse_evidence(plain: Mapping[str, Any]) -> Evidence:
-    place = {
-        "mode": plain["case"]["mode"],
-        "rank": plain["rank"],
-        "file": plain["file"],
-        "tensor": plain["tensor"],
-        "dtype": plain["dtype"],
-        "shape": plain["shape"],
-        "offset": plain["offset"],
-        "differing bytes": plain["differing"],
-        "seed": plain["case"]["seed"],
-    }
+    case = plain["case"]
+    found = evidence_of({"mode": case["mode"], **plain, "seed": case["seed"]})
+    described = tuple(map(printable, unusual(case)))
+    return replace(found, case=described, replay=printable(plain["replay"]))
+
+
+def evidence_of(plain: Mapping[str, Any]) -> Evidence:
+    """What ``plain`` tells of a finding, by the names of the schema; without case and replay."""
+    place = ((word, plain.get(name)) for name, word in _PLACES.items())
     return Evidence(
-        where=tuple((name, printable(str(at))) for name, at in place.items() if at is not None),
-        case=tuple(map(printable, unusual(plain["case"]))),
+        where=tuple((word, printable(str(at))) for word, at in place if at is not None),
+        case=(),
         expected=_shorten(plain["expected"]),
         found=_shorten(plain["found"]),
-        replay=printable(plain["replay"]),
+        replay="",
     )
 
 

@@ -12,41 +12,22 @@ from saver_conformance.verdict.verdict import BROKEN, CONFORMS, HARNESS_FAILED, 
 CellStatus = Status | Literal["not tried", "no demand"]
 """A status, or why there is none: no case of the profile asks for it, or no clause does."""
 
-WORST_FIRST: tuple[CellStatus, ...] = (
-    "fail",
-    "error",
-    "unavailable",
-    "deviation",
-    "waived",
-    "pass",
-    "not tried",
-    "not claimed",
-    "no demand",
+_TABLE: tuple[tuple[CellStatus, str, str], ...] = (
+    ("fail", "FAIL", "a MUST is broken"),
+    ("error", "error", "the harness failed; nobody is accused"),
+    ("unavailable", "unchecked", "a check could not be made; no MUST is seen to be broken"),
+    ("deviation", "deviates", "a SHOULD is not kept; no MUST is broken"),
+    ("waived", "waived", "broken, and accepted by the run's waivers"),
+    ("pass", "pass", "every planned case was checked, and holds"),
+    ("not tried", "not tried", "the profile plans no case for it"),
+    ("not claimed", "not claimed", "the saver does not claim it"),
+    ("no demand", "no demand", "no clause demands anything there"),
 )
+"""Every status with its word and its meaning, the worst first; no view has other words."""
 
-WORDS: dict[CellStatus, str] = {
-    "fail": "FAIL",
-    "error": "error",
-    "unavailable": "unchecked",
-    "deviation": "deviates",
-    "waived": "waived",
-    "pass": "pass",
-    "not tried": "not tried",
-    "not claimed": "not claimed",
-    "no demand": "no demand",
-}
-
-MEANINGS: dict[CellStatus, str] = {
-    "fail": "a MUST is broken",
-    "error": "the harness failed; nobody is accused",
-    "unavailable": "a check could not be made; no MUST is seen to be broken",
-    "deviation": "a SHOULD is not kept; no MUST is broken",
-    "waived": "broken, and accepted by the run's waivers",
-    "pass": "every planned case was checked, and holds",
-    "not tried": "the profile plans no case for it",
-    "not claimed": "the saver does not claim it",
-    "no demand": "no clause demands anything there",
-}
+WORST_FIRST: tuple[CellStatus, ...] = tuple(status for status, _, _ in _TABLE)
+WORDS: dict[CellStatus, str] = {status: word for status, word, _ in _TABLE}
+MEANINGS: dict[CellStatus, str] = {status: meaning for status, _, meaning in _TABLE}
 
 VERDICTS: dict[int, str] = {
     CONFORMS: "conforms",
@@ -192,12 +173,16 @@ def _why_broken(result: Result) -> str:
     reasons = []
     if broken := result.broken():
         modes = {row.mode for row in result.rows if row.status == "fail"}
-        verb = "is" if len(broken) == 1 else "are"
         claimed = f"{len(modes)} of {count(len(result.modes), 'claimed mode')}"
-        reasons.append(f"{count(len(broken), 'MUST')} {verb} broken, in {claimed}")
+        reasons.append(f"{musts_are(len(broken), 'broken')}, in {claimed}")
     if number := len(result.waiver_faults):
         reasons.append(f"{count(number, 'waiver')} {'is' if number == 1 else 'are'} wrong")
     return _enumerate(reasons)
+
+
+def musts_are(number: int, what: str) -> str:
+    """How many MUSTs are ``what``: ``1 MUST is broken``."""
+    return f"{count(number, 'MUST')} {'is' if number == 1 else 'are'} {what}"
 
 
 def _enumerate(parts: list[str]) -> str:

@@ -74,15 +74,6 @@ _STYLES: dict[CellStatus, str] = {
     "not claimed": "dim",
     "no demand": "dim",
 }
-_SHORT: dict[CellStatus, str] = {
-    "unavailable": "unch.",
-    "deviation": "dev.",
-    "waived": "wvd.",
-    "not tried": "n.t.",
-    "not claimed": "n.c.",
-    "no demand": "-",
-}
-"""Words of the table where there is no room for those of the pages; told below it."""
 _BROKEN: tuple[CellStatus, ...] = ("fail", "deviation")
 _EMPTY: tuple[CellStatus, ...] = ("no demand", "not tried", "not claimed")
 """Statuses of an area that gets no column."""
@@ -218,26 +209,34 @@ def _print_table(console: Console, result: Result, cases: Mapping[str, str]) -> 
     title = escape(f"{result.saver}, {result.profile}")
     wide = Table(title=title, title_justify="left")
     narrow = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for table, words in ((wide, WORDS), (narrow, {**WORDS, **_SHORT})):
+    for table in (wide, narrow):
         table.add_column("mode", no_wrap=True)
         for area in areas:
             table.add_column(area, no_wrap=True, justify="center" if table is wide else "left")
         table.add_column("cases", no_wrap=True, justify="right")
         for mode, found in statuses.items():
-            table.add_row(mode, *(Text(words[item], _STYLES[item]) for item in found), cases[mode])
+            table.add_row(mode, *(Text(WORDS[item], _STYLES[item]) for item in found), cases[mode])
     narrow.padding = (0, 1, 0, 0)
     if _fits(console, wide):
         console.print(wide)
     elif _fits(console, narrow):
         console.print(narrow)
-        used = {status for found in statuses.values() for status in found}
-        if legend := [f"{_SHORT[item]} {WORDS[item]}" for item in _SHORT if item in used]:
-            console.print(", ".join(legend), style="dim")
     else:
         console.print(title)
         for mode, found in statuses.items():
-            parts = [f"{WORDS[item]} {area}" for item, area in zip(found, areas, strict=True)]
-            console.print(f"[bold]{mode}[/] {cases[mode]}: {', '.join(parts)}")
+            console.print(f"[bold]{mode}[/] {cases[mode]}: {_list_areas(found, areas)}")
+
+
+def _list_areas(found: Sequence[CellStatus], areas: Sequence[str]) -> str:
+    """The areas by their status, the worst first: ``FAIL FILES, TENSOR; pass META``."""
+    by_status: dict[CellStatus, list[str]] = {}
+    for status, area in zip(found, areas, strict=True):
+        by_status.setdefault(status, []).append(area)
+    return "; ".join(
+        f"[{_STYLES[status]}]{WORDS[status]}[/] {', '.join(by_status[status])}"
+        for status in WORST_FIRST
+        if status in by_status
+    )
 
 
 def _fits(console: Console, table: Table) -> bool:

@@ -123,7 +123,7 @@ class Verdict:
     """What a run says about a saver.
 
     Attributes:
-        saver: its address.
+        saver: its address, or its name.
         profile: name of the profile.
         modes: the claimed modes.
         rows: one for every clause and mode that the plan touches, and one ``not claimed`` for
@@ -137,6 +137,7 @@ class Verdict:
         pairs: which pairs of values of the axes were tried; None for a replay.
         failures: why saves raised, hung or died, by cause.
         interrupted: whether it was ended before every planned case was run.
+        address: from where a saver that is called by a name is imported; a replay needs no more.
     """
 
     saver: str
@@ -152,6 +153,7 @@ class Verdict:
     pairs: Coverage | None = None
     failures: tuple[FailureCause, ...] = ()
     interrupted: bool = False
+    address: str = ""
 
     @property
     def executed(self) -> int:

@@ -107,9 +107,9 @@ def finish(writer: Writer) -> None:
     def work() -> None:
         with writer.room:
             for one in writer.write_plan.weight_sets:
-                writer.overflows.counts += write(
-                    writer.folder / one.folder, one, dtype, writer.ranks
-                )
+                lost = write(writer.folder / one.folder, one, dtype, writer.ranks)
+                if writer.overflows is not None:
+                    writer.overflows.counts += lost
 
     writer.ranks.step("write", work)
 

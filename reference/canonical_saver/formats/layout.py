@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 import torch
 
@@ -139,7 +140,12 @@ def lay_out_shards(
     return files
 
 
-def find_shards(weights: WeightSet, files: Sequence[File]) -> list[File]:
-    """The files among ``files`` that are numbered shards of a set of weights."""
-    start = f"{weights.folder}/{weights.stem}-" if weights.folder else f"{weights.stem}-"
-    return [file for file in files if file.name.startswith(start)]
+def write_indexes(
+    folder: Path, weight_sets: Sequence[WeightSet], files: Sequence[File], ending: str
+) -> None:
+    """Write the index of each set of weights that has several shards; on rank 0."""
+    for weights in weight_sets:
+        place = f"{weights.folder}/{weights.stem}" if weights.folder else weights.stem
+        shards = [file for file in files if file.name.startswith(f"{place}-")]
+        if len(shards) > 1:
+            (folder / f"{place}{ending}.index.json").write_bytes(index(shards))

@@ -16,10 +16,9 @@ from canonical_saver.file_io import preallocate, pwrite_all
 from canonical_saver.formats.layout import (
     File,
     PlacedTensor,
-    find_shards,
-    index,
     lay_out_shards,
     stored_dtype,
+    write_indexes,
 )
 from canonical_saver.request import Request
 from canonical_saver.weights.saved_tensors import SavedTensor, WeightSet
@@ -109,11 +108,7 @@ def create(folder: Path, weight_sets: Sequence[WeightSet], files: Sequence[File]
     """Make each file at its final size with its header, and the indexes; on rank 0."""
     for file in files:
         _create(folder / file.name, file)
-    for weights in weight_sets:
-        shards = find_shards(weights, files)
-        if len(shards) > 1:
-            path = folder / weights.folder / f"{weights.stem}{ENDING}.index.json"
-            path.write_bytes(index(shards))
+    write_indexes(folder, weight_sets, files, ENDING)
     return []
 
 

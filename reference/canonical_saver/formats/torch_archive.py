@@ -17,10 +17,9 @@ from canonical_saver.formats import Archive
 from canonical_saver.formats.layout import (
     File,
     PlacedTensor,
-    find_shards,
-    index,
     lay_out_shards,
     stored_dtype,
+    write_indexes,
 )
 from canonical_saver.request import Request
 from canonical_saver.weights.saved_tensors import SavedTensor, WeightSet
@@ -51,11 +50,7 @@ def create(folder: Path, weight_sets: Sequence[WeightSet], files: Sequence[File]
         Where the tensors lie, as :func:`place` needs it.
     """
     archives = [_create(folder / file.name, file) for file in files]
-    for weights in _renamed(weight_sets):
-        shards = find_shards(weights, files)
-        if len(shards) > 1:
-            path = folder / weights.folder / f"{weights.stem}{ENDING}.index.json"
-            path.write_bytes(index(shards))
+    write_indexes(folder, _renamed(weight_sets), files, ENDING)
     return archives
 
 

@@ -17,93 +17,88 @@ from typing import Any
 
 from canonical_saver.errors import RequestError
 from canonical_saver.publishing import stale_files
+from canonical_saver.request import Request
 from canonical_saver.weights.saved_tensors import WeightSet
 
 _WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _OF_ADAPTERS = ("adapter_config.json", "adapter_model.")
 
 
-def names(model: Any, weight_sets: Sequence[WeightSet], configured: str | None) -> set[str]:
-    """The names by which the base of adapters may be known: folders, or ids on the hub.
+class BaseModel:
+    """The base of the adapters of a model.
 
     Args:
-        model: the unwrapped model.
-        weight_sets: what is saved of it; a whole model needs no base.
-        configured: the base that the training's configuration names, if any.
+        model: the unwrapped model with adapters.
+        request: the save; it may have the name of the base by the training's configuration.
     """
-    if weight_sets[0].adapter is None:
-        return set()
-    base = model.get_base_model()
-    found = [
-        getattr(config, "base_model_name_or_path", None) for config in model.peft_config.values()
-    ]
-    found += [getattr(base, "name_or_path", None), configured]
-    found += [getattr(getattr(base, "config", None), "_name_or_path", None)]
-    return {os.fspath(name) for name in found if isinstance(name, str | Path) and str(name)}
 
+    def __init__(self, model: Any, request: Request) -> None:
+        self._output_dir = request.output_dir
+        base = model.get_base_model()
+        configs = model.peft_config.values()
+        found = [getattr(config, "base_model_name_or_path", None) for config in configs]
+        found += [getattr(base, "name_or_path", None), request.base_model]
+        found += [getattr(getattr(base, "config", None), "_name_or_path", None)]
+        named = (name for name in found if isinstance(name, str | Path) and str(name))
+        self._names = sorted({os.fspath(name) for name in named})
+        """The names by which it may be known: folders, or ids on the hub."""
 
-def refuse(base: Collection[str], weight_sets: Collection[WeightSet], output_dir: Path) -> None:
-    """Refuse to put an adapter into the folder of its base.
+    def refuse_folder(self, weight_sets: Collection[WeightSet]) -> None:
+        """Refuse to put an adapter into the folder of its base.
 
-    Args:
-        base: the names of the base.
-        weight_sets: the adapters that are to be saved.
-        output_dir: the output folder.
+        Args:
+            weight_sets: the adapters that are to be saved.
 
-    Raises:
-        RequestError: the folder of an adapter is the base's, or has weights of it.
-    """
-    for weights in weight_sets:
-        place = output_dir / weights.folder
-        why = _why_base(base, place)
-        if why and not (place / "adapter_config.json").exists():
+        Raises:
+            RequestError: the folder of an adapter is the base's, or has weights of it.
+        """
+        for weights in weight_sets:
+            place = self._output_dir / weights.folder
+            why = _why_base(self._names, place)
+            if why and not (place / "adapter_config.json").exists():
+                raise RequestError(
+                    f"output_dir: expected a folder for the adapter alone, found its base model: "
+                    f"{place} {why}; with the adapter in it, the base could no longer be loaded "
+                    "without the adapter: save to another folder"
+                )
+
+    def refuse_changes(self, arrival: stale_files.Arrival, *, checksums: bool) -> None:
+        """Refuse to replace or remove a file in the folder of the base.
+
+        Args:
+            arrival: the files that come.
+            checksums: whether a file of checksums will come too.
+
+        Raises:
+            RequestError: a file of the base would go, or have other bytes.
+        """
+        output_dir = self._output_dir
+        if not _why_base(self._names, output_dir):
+            return
+        going = set(stale_files.files(output_dir, arrival))
+        coming = arrival.names | ({stale_files.CHECKSUMS} if checksums else set())
+        # Cards and checksums that go are those of an earlier adapter.
+        own = {stale_files.CARD, stale_files.CHECKSUMS} & going
+        lost = [
+            name
+            for name in sorted((going | coming) - own)
+            if os.path.lexists(output_dir / name)
+            and not Path(name).name.startswith(_OF_ADAPTERS)
+            and not _equal(arrival.staged / name, output_dir / name)
+        ]
+        if lost:
             raise RequestError(
-                f"output_dir: expected a folder for the adapter alone, found its base model: "
-                f"{place} {why}; with the adapter in it, the base could no longer be loaded "
-                "without the adapter: save to another folder"
+                "output_dir: expected a folder where the adapter's base model loses nothing, found "
+                f"files of it that would be replaced ({', '.join(lost)}): {output_dir} "
+                f"{_why_base(self._names, output_dir)}; save to another folder"
             )
 
 
-def refuse_changes(
-    base: Collection[str], arrival: stale_files.Arrival, output_dir: Path, *, checksums: bool
-) -> None:
-    """Refuse to replace or remove a file in the folder of the base.
-
-    Args:
-        base: the names of the base.
-        arrival: the files that come.
-        output_dir: the output folder.
-        checksums: whether a file of checksums will come too.
-
-    Raises:
-        RequestError: a file of the base would go, or have other bytes.
-    """
-    if not (base and _why_base(base, output_dir)):
-        return
-    going = set(stale_files.files(output_dir, arrival))
-    coming = arrival.names | ({stale_files.CHECKSUMS} if checksums else set())
-    # Cards and checksums that go are those of an earlier adapter.
-    own = {stale_files.CARD, stale_files.CHECKSUMS} & going
-    lost = [
-        name
-        for name in sorted((going | coming) - own)
-        if os.path.lexists(output_dir / name)
-        and not Path(name).name.startswith(_OF_ADAPTERS)
-        and not _equal(arrival.staged / name, output_dir / name)
-    ]
-    if lost:
-        raise RequestError(
-            "output_dir: expected a folder where the adapter's base model loses nothing, found "
-            f"files of it that would be replaced ({', '.join(lost)}): {output_dir} "
-            f"{_why_base(base, output_dir)}; save to another folder"
-        )
-
-
-def _why_base(base: Collection[str], place: Path) -> str:
+def _why_base(names: Sequence[str], place: Path) -> str:
     """Say why a folder is one of the base's, "" if it is none."""
     if not place.is_dir():
         return ""
-    for name in sorted(base):
+    for name in names:
         for folder in _folders(name):
             if place.samefile(folder):
                 return f"is the folder of '{name}'"

@@ -8,19 +8,21 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from canonical_saver.errors import VerifyError
 from canonical_saver.formats import Archive
 from canonical_saver.formats.layout import File
-from canonical_saver.publishing import base_model, sidecars, stale_files
+from canonical_saver.publishing import sidecars, stale_files
 from canonical_saver.publishing.mount_probe import check_mount
 from canonical_saver.publishing.staging import Staging
-from canonical_saver.writing import hosts, overflow
 from canonical_saver.writing.free_space import Room
 from canonical_saver.writing.shared_folder import View
 from canonical_saver.writing.write_plan import WritePlan
 from canonical_saver.writing.writer import Written
+
+if TYPE_CHECKING:
+    from canonical_saver.publishing.base_model import BaseModel
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,7 @@ class Publication:
         """
         request, weight_sets = self._request, self._plan.weight_sets
         with self.room:
-            base = base_model.names(self._plan.model, weight_sets, request.base_model)
-            base_model.refuse(base, weight_sets, request.output_dir)
+            base = self._base()
             self._staging = Staging(request.output_dir)
             self._undo.callback(self._staging.abandon)
             folder = self._staging.folder
@@ -100,10 +101,8 @@ class Publication:
                 request.output_dir,
                 request.dtype,
             )
-            arrival = self._arrival()
-            base_model.refuse_changes(
-                base, arrival, request.output_dir, checksums=request.checksums
-            )
+            if base is not None:
+                base.refuse_changes(self._arrival(), checksums=request.checksums)
             archives = self._plan.format.create(folder, weight_sets, self._plan.files)
             token = secrets.token_hex(16)
             probe = folder / "probe"
@@ -128,9 +127,11 @@ class Publication:
         """
         folder, output_dir = self._staging.folder, self._request.output_dir
         _check_files(folder, files)
-        hosts.read_back(
-            folder, files, [one.samples for one in self._written], [v.host for v in views]
-        )
+        if len({view.host for view in views}) > 1:
+            from canonical_saver.writing.hosts import read_back
+
+            samples = [one.samples for one in self._written]
+            read_back(folder, files, samples, [view.host for view in views])
         with self.room:
             (folder / "probe").unlink()
             if self._request.checksums:
@@ -144,10 +145,25 @@ class Publication:
         left = stale_files.others(output_dir, arrival)
         warnings = [*self._sidecars.warnings, *_of_left(left, output_dir, arrival)]
         if self._request.dtype is not None:
-            warnings += overflow.warnings(
-                [one.overflows for one in self._written], self._request.dtype
-            )
+            from canonical_saver.writing import overflow
+
+            counts = [one.overflows for one in self._written]
+            warnings += overflow.warnings(counts, self._request.dtype)
         return Published(names, left, warnings)
+
+    def _base(self) -> BaseModel | None:
+        """The base of the adapters that are saved; None for a whole model.
+
+        Raises:
+            RequestError: the folder is the base's.
+        """
+        if self._plan.weight_sets[0].adapter is None:
+            return None
+        from canonical_saver.publishing.base_model import BaseModel
+
+        base = BaseModel(self._plan.model, self._request)
+        base.refuse_folder(self._plan.weight_sets)
+        return base
 
     def _arrival(self) -> stale_files.Arrival:
         """What is staged by now."""

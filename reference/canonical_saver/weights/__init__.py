@@ -14,7 +14,7 @@ from torch import nn
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights import full
-from canonical_saver.weights.engines import Engines, experts
+from canonical_saver.weights.engines import Engines, with_numbered_experts
 from canonical_saver.weights.module_tree import named_modules, unwrap
 from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import ModelTensor
@@ -26,20 +26,12 @@ def find_model(roots: tuple[nn.Module, ...]) -> Any:
     Preference tuning hands over the base model while the trainer trains the PEFT model around it;
     then the PEFT model is the one.
     """
-    model: Any = unwrap(roots[0])
+    model = unwrap(roots[0])
     if not _uses_peft():
         return model
-    from peft import PeftMixedModel, PeftModel
-
     from canonical_saver.weights import injected
 
-    for root in roots[1:]:
-        outer: Any = unwrap(root)
-        if isinstance(outer, PeftModel | PeftMixedModel) and not is_peft(model):
-            held = any(module is model for _, module in named_modules(outer))
-            if held or injected.base_of(outer) is model:
-                model = outer
-    return injected.find(model)
+    return injected.find(injected.outermost(model, roots[1:]))
 
 
 def is_peft(model: nn.Module) -> bool:
@@ -100,7 +92,7 @@ def _of_adapters(
 ) -> list[WeightSet]:
     from canonical_saver.weights import adapter, merged
 
-    model_tensors = dict(experts.numbered(model, tensors.items()))
+    model_tensors = with_numbered_experts(model, tensors)
     return (
         [merged.weights(model, model_tensors)]
         if merge

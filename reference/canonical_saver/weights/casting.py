@@ -22,20 +22,18 @@ _FOUR_BIT = ".quant_state.bitsandbytes__"
 _OF_QUANTIZATION = re.compile("scale|zero|absmax|quant|codebook|SCB")
 
 
-def limited(model: Any, weights: WeightSet, dtype: torch.dtype | None) -> WeightSet:
+def limited(model: Any, weights: WeightSet, dtype: torch.dtype) -> WeightSet:
     """Mark the tensors that a cast would break.
 
     Args:
         model: the module whose configuration lies beside the weights.
         weights: what is saved.
-        dtype: the dtype that was asked for, None for each tensor's own.
+        dtype: the dtype that was asked for.
 
     Raises:
         WeightsError: the model is quantized, and nothing shows which of its tensors are, or their
             own description tells the dtype of the others.
     """
-    if dtype is None:
-        return weights
     four_bit = next((e.name for e in weights.saved_tensors if _FOUR_BIT in e.name), None)
     if four_bit is not None:
         raise WeightsError(

@@ -8,17 +8,18 @@ from dataclasses import replace
 from functools import partial
 
 from torch import nn
-from transformers.quantizers import HfQuantizer
 
-from canonical_saver.errors import WeightsError
-from canonical_saver.weights import hub_conversion, own_saving, state_dict
-from canonical_saver.weights.engines import Engines, experts, offload
+from canonical_saver.weights import hub_conversion
+from canonical_saver.weights.engines import Engines, with_numbered_experts
 from canonical_saver.weights.module_tree import named_modules
+from canonical_saver.weights.own_rules import has_own_saving, has_own_state_dict
 from canonical_saver.weights.saved_tensors import Convert, WeightSet
 from canonical_saver.weights.tensors import ModelTensor
 
 
-def model_weights(model: nn.Module, tensors: dict[str, ModelTensor], engines: Engines) -> WeightSet:
+def model_weights(
+    model: nn.Module, tensors: Mapping[str, ModelTensor], engines: Engines
+) -> WeightSet:
     """Find all that a save of a whole model holds, by the rules that its classes have.
 
     Args:
@@ -29,33 +30,31 @@ def model_weights(model: nn.Module, tensors: dict[str, ModelTensor], engines: En
     Raises:
         WeightsError: something that was trained cannot be saved, or a rule cannot be followed.
     """
-    _refuse_quantizer(model)
-    owner = model
-    if own_saving.applies(model):
-        owner, found = own_saving.follow(model, tensors, engines)
-    else:
-        found = state_dict.find(model, tensors, engines)
-    model_tensors = dict(experts.numbered(owner, found.model_tensors.items()))
+    if getattr(model, "hf_quantizer", None) is not None:
+        from canonical_saver.weights.quantized import refuse_quantizer
+
+        refuse_quantizer(model)
+    owner, found, warnings = _by_own_rules(model, tensors, engines)
+    model_tensors = with_numbered_experts(owner, found)
     made = weights(owner, model_tensors, partial(hub_conversion.revert, owner))
-    return replace(made, owner=owner, warnings=tuple(found.warnings))
+    return replace(made, owner=owner, warnings=warnings)
 
 
-def _refuse_quantizer(model: nn.Module) -> None:
-    """Refuse quantized models whose tensors alone do not make a folder that loads."""
-    quantizer = getattr(model, "hf_quantizer", None)
-    if not isinstance(quantizer, HfQuantizer):
-        return
-    kind = type(quantizer)
-    if not quantizer.is_serializable():
-        raise WeightsError(
-            f"expected a quantized model that can be saved, found one whose {kind.__name__} says "
-            "that it cannot; dequantize it, or load it in another way"
-        )
-    if kind.get_state_dict_and_metadata is not HfQuantizer.get_state_dict_and_metadata:
-        raise WeightsError(
-            f"expected a quantized model whose tensors are saved as they are, found one whose "
-            f"{kind.__name__} makes others of them; save it by its save_pretrained"
-        )
+def _by_own_rules(
+    model: nn.Module, tensors: Mapping[str, ModelTensor], engines: Engines
+) -> tuple[nn.Module, Mapping[str, ModelTensor], tuple[str, ...]]:
+    """The module whose configuration is saved, the tensors of the save, and warnings."""
+    if has_own_saving(model):
+        from canonical_saver.weights import own_saving
+
+        owner, found = own_saving.follow(model, tensors, engines)
+        return owner, found.model_tensors, found.warnings
+    if has_own_state_dict(model):
+        from canonical_saver.weights import state_dict
+
+        found = state_dict.find(model, tensors, engines)
+        return model, found.model_tensors, found.warnings
+    return model, tensors, ()
 
 
 def weights(
@@ -82,11 +81,15 @@ def weights(
 
 
 def _tied(one: ModelTensor, other: ModelTensor) -> bool:
-    return one.identity == other.identity or offload.equal(one, other)
+    if one.identity == other.identity or not hasattr(one.identity, "load"):
+        return one.identity == other.identity
+    from canonical_saver.weights.engines import offload
+
+    return offload.equal(one, other)
 
 
 def _reloaded_ties(
-    model: nn.Module, model_tensors: dict[str, ModelTensor]
+    model: nn.Module, model_tensors: Mapping[str, ModelTensor]
 ) -> list[tuple[str, str]]:
     """Pairs (target, origin) that loading will tie again, by each submodel's own declaration.
 

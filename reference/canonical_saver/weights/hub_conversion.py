@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from canonical_saver.weights.module_tree import bare
+from canonical_saver.weights.origins import OriginWatch
 from canonical_saver.weights.saved_tensors import SavedTensor, SourceRange
 from canonical_saver.weights.tensors import ModelTensor
 
@@ -47,7 +46,7 @@ def to_hub(model: nn.Module, model_tensors: Mapping[str, ModelTensor]) -> list[S
     }
     watch = _Watch()
     for name, model_tensor in model_tensors.items():
-        watch.know(shadows[name], name, model_tensor)
+        watch.know_source(shadows[name], name, model_tensor)
     with watch:
         converted = revert(model, shadows)
     saved_tensors = []
@@ -78,30 +77,23 @@ def revert(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torc
     return converted
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watch(OriginWatch):  # type: ignore[no-untyped-call]
     """Follows where the elements of tensors without data come from.
 
-    By storage, ``_spans`` says which ranges of it are ranges of sources, and ``_origins`` from
-    which names it was made at all.
+    By storage, ``_spans`` says which ranges of it are ranges of sources.
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._spans: dict[int, list[SourceRange]] = {}
-        self._origins: dict[int, frozenset[str]] = {}
-        self._alive: list[torch.Tensor] = []
 
-    def know(self, shadow: torch.Tensor, name: str, model_tensor: ModelTensor) -> None:
-        key = self._key(shadow)
-        self._spans[key] = [SourceRange(0, model_tensor.numel, model_tensor, 0)]
-        self._origins[key] = frozenset({name})
-
-    def origins(self, shadow: torch.Tensor) -> frozenset[str]:
-        return self._origins.get(self._key(shadow), frozenset())
+    def know_source(self, shadow: torch.Tensor, name: str, model_tensor: ModelTensor) -> None:
+        whole = SourceRange(0, model_tensor.numel, model_tensor, 0)
+        self._spans[self.know(shadow, name)] = [whole]
 
     def source_ranges(self, shadow: torch.Tensor) -> tuple[SourceRange, ...] | None:
         """The ranges that make up a tensor in row-major order, None if they are too many."""
-        known = self._spans.get(self._key(shadow))
+        known = self._spans.get(self.key(shadow))
         stretches = _stretches(shadow)
         if known is None or stretches is None:
             return None
@@ -123,25 +115,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             position += length
         return tuple(found)
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        inputs = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
-        origins = frozenset[str]().union(*(self.origins(tensor) for tensor in inputs))
-        for output in tree_flatten(result)[0]:
-            if not isinstance(output, torch.Tensor) or self._key(output) in self._origins:
-                continue
-            key = self._key(output)
-            self._origins[key] = origins
-            joined = self._joined(func, args, kwargs or {}, output)
-            if joined is not None:
-                self._spans[key] = joined
-        return result
+    def on_change(self, key: int) -> None:
+        self._spans.pop(key, None)
+
+    def on_result(self, key: int, func: Any, args: Any, kwargs: Any, output: torch.Tensor) -> None:
+        joined = None if key in self._spans else self._joined(func, args, kwargs, output)
+        if joined is not None:
+            self._spans[key] = joined
 
     def _joined(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor
@@ -169,11 +149,6 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             ]
             position += part.numel()
         return joined if output.is_contiguous() else None
-
-    def _key(self, tensor: torch.Tensor) -> int:
-        # Keeping the tensor alive keeps its storage's number from being used again.
-        self._alive.append(tensor)
-        return int(tensor.untyped_storage()._cdata)
 
 
 def _end(source_range: SourceRange) -> int:

@@ -7,6 +7,7 @@ too: such a model is taken as if a ``PeftModel`` were around it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from peft import PeftMixedModel, PeftModel
@@ -51,6 +52,17 @@ def find(model: nn.Module) -> nn.Module:
     configs = getattr(model, "peft_config", None)
     injected = not isinstance(model, PeftModel) and isinstance(configs, dict) and configs
     return InjectedModel(model) if injected and _first_of_peft(model) else model
+
+
+def outermost(model: nn.Module, roots: Iterable[nn.Module]) -> nn.Module:
+    """The PEFT model around a model, if there is one among other modules; else the model."""
+    for root in roots:
+        outer = unwrap(root)
+        if isinstance(outer, PeftModel | PeftMixedModel) and not isinstance(model, PeftModel):
+            inside = any(module is model for _, module in named_modules(outer))
+            if inside or base_of(outer) is model:
+                model = outer
+    return model
 
 
 def base_of(model: Any) -> nn.Module:

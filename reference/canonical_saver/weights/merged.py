@@ -16,8 +16,10 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights import full, hub_conversion, state_dict
-from canonical_saver.weights.module_tree import holding, named_modules, unwrap
+from canonical_saver.weights import full, hub_conversion
+from canonical_saver.weights.holding import holding
+from canonical_saver.weights.module_tree import named_modules, unwrap
+from canonical_saver.weights.own_rules import has_own_state_dict
 from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import ModelTensor
 
@@ -42,7 +44,7 @@ def weights(model: Any, model_tensors: Mapping[str, ModelTensor]) -> WeightSet:
         )
     model.base_model._check_merge_allowed()
     base = unwrap(model.get_base_model())
-    if state_dict.has_rules(base):
+    if has_own_state_dict(base):
         raise WeightsError(
             f"relora: expected a base that is saved tensor by tensor, found that modules of "
             f"{type(base).__name__} have rules of their own for their state dict; merge it by "

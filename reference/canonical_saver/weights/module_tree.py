@@ -7,11 +7,10 @@ called ``module`` or ``default``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import ActivationWrapper
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
@@ -35,6 +34,12 @@ def _derives(kind: Any, name: str) -> bool:
         base.__name__ == name and base.__module__.partition(".")[0] == "deepspeed"
         for base in kind.__mro__
     )
+
+
+def saved_by_bitsandbytes(module: nn.Module) -> bool:
+    """Whether a module saves its weight by the rules of bitsandbytes, which is never imported."""
+    rules: Any = type(module)._save_to_state_dict
+    return str(rules.__module__).startswith("bitsandbytes")
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -122,22 +127,3 @@ def bare(model: nn.Module) -> Any:
         return copies[id(module)]
 
     return copied(model)
-
-
-def holding(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """Copy a module, letting the copy hold other tensors.
-
-    Args:
-        module: the module, wrapped and sharded in any way.
-        tensors: the copy's parameters and buffers by their names in the module.
-    """
-    made = bare(module)
-    for name, tensor in tensors.items():
-        path, _, own = name.rpartition(".")
-        owner = made.get_submodule(path)
-        vars(owner).pop(own, None)  # FSDP1 keeps views of its flat parameter there
-        if own in owner._buffers:
-            owner._buffers[own] = tensor
-        else:
-            owner._parameters[own] = nn.Parameter(tensor, requires_grad=False)
-    return made

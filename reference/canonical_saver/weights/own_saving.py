@@ -23,14 +23,9 @@ from canonical_saver.errors import WeightsError, describe
 from canonical_saver.weights import state_dict
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.module_tree import named_modules, original_class
+from canonical_saver.weights.own_rules import has_own_state_dict
 from canonical_saver.weights.state_dict import StandIn, StateDict
 from canonical_saver.weights.tensors import ModelTensor
-
-
-def applies(model: nn.Module) -> bool:
-    """Whether a model's class does more to save it than transformers does for every model."""
-    own = getattr(original_class(model), "save_pretrained", None)
-    return own is not None and own is not PreTrainedModel.save_pretrained
 
 
 def follow(
@@ -70,7 +65,9 @@ def follow(
         raise _refused(kind, "it gives the weights another name or another folder")
     state = request.get("state_dict")
     if state is None and owner is stand_in.module:
-        return owner, state_dict.find(model, dict(tensors), engines)
+        if has_own_state_dict(model):
+            return owner, state_dict.find(model, tensors, engines)
+        return owner, StateDict(tensors)
     return owner, stand_in.places(stand_in.state_dict(owner) if state is None else state, engines)
 
 

@@ -21,11 +21,11 @@ from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners import AdaptionPromptModel, MixedModel
 from peft.tuners.tuners_utils import BaseTuner
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from canonical_saver.errors import WeightsError, describe
-from canonical_saver.weights.module_tree import bare, holding
+from canonical_saver.weights.holding import holding
+from canonical_saver.weights.module_tree import bare
+from canonical_saver.weights.origins import OriginWatch
 from canonical_saver.weights.saved_tensors import SavedTensor, direct
 from canonical_saver.weights.tensors import ModelTensor, whole
 
@@ -244,49 +244,25 @@ class _Compute:
         return made
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows which named tensors others are made of, by their storages."""
+class _Watch(OriginWatch):  # type: ignore[no-untyped-call]
+    """Follows which named tensors others are made of, and which of them stay as they are."""
 
     def __init__(self, shadows: Mapping[str, torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._alive: list[torch.Tensor] = []
-        self._shadows = {self._key(shadow): (name, shadow) for name, shadow in shadows.items()}
-        self._origins = {key: frozenset({name}) for key, (name, _) in self._shadows.items()}
-
-    def origins(self, tensor: torch.Tensor) -> frozenset[str]:
-        """The names of all that a tensor is made of."""
-        return self._origins.get(self._key(tensor), frozenset())
+        super().__init__()
+        self._shadows = {
+            self.know(shadow, name): (name, shadow) for name, shadow in shadows.items()
+        }
 
     def unchanged(self, tensor: torch.Tensor) -> str | None:
         """The name of the one that a tensor is, None if it is not one of them."""
-        name, shadow = self._shadows.get(self._key(tensor), ("", None))
+        name, shadow = self._shadows.get(self.key(tensor), ("", None))
         if shadow is None or tensor.dtype != shadow.dtype or tensor.shape != shadow.shape:
             return None
         same = prod(shadow.shape) == 0 or tensor.stride() == shadow.stride()
         return name if same and tensor.storage_offset() == shadow.storage_offset() else None
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        inputs = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
-        origins = frozenset[str]().union(*(self.origins(tensor) for tensor in inputs))
-        for output in tree_flatten(result)[0]:
-            if origins and isinstance(output, torch.Tensor):
-                key = self._key(output)
-                self._origins[key] = self._origins.get(key, frozenset()) | origins
-                if func._schema.is_mutable:
-                    self._shadows.pop(key, None)
-        return result
-
-    def _key(self, tensor: torch.Tensor) -> int:
-        # Keeping the tensor alive keeps its storage's number from being used again.
-        self._alive.append(tensor)
-        return int(tensor.untyped_storage()._cdata)
+    def on_change(self, key: int) -> None:
+        self._shadows.pop(key, None)
 
 
 def _empty(model_tensor: ModelTensor) -> torch.Tensor:

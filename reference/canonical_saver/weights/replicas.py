@@ -27,7 +27,7 @@ from canonical_saver.collectives import Ranks
 from canonical_saver.errors import VerifyError
 from canonical_saver.weights import config_shapes, drift
 from canonical_saver.weights.digests import digests
-from canonical_saver.weights.saved_tensors import WeightSet
+from canonical_saver.weights.saved_tensors import Summary, WeightSet
 from canonical_saver.weights.tensors import ModelTensor
 
 MOST_SAMPLED = 1000
@@ -37,9 +37,6 @@ MOST_RANKS = 8
 """Ranks that a message lists."""
 
 _WRITES, _BUFFER, _SYNCHRONIZED = 1, 2, 4
-
-Summary = dict[str, bytes]
-"""For each part that a rank holds, the digest of all tensors of which it holds that part."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ class Replicas:
         """Find out what it means that ranks do not hold what they are said to hold; collective.
 
         Args:
-            parts: the parts whose summaries differ, see :func:`differing_parts`.
+            parts: the parts whose summaries differ.
             model: the unwrapped model.
             ranks: the ranks of the save.
 
@@ -202,19 +199,6 @@ def _tensors(weight_sets: Sequence[WeightSet]) -> list[tuple[str, ModelTensor]]:
         for name, model_tensor in named:
             found.setdefault(id(model_tensor), (place + name, model_tensor))
     return list(found.values())
-
-
-def differing_parts(everyone: Sequence[Summary]) -> list[str]:
-    """Name the parts of tensors of which some ranks hold other bytes than others.
-
-    Args:
-        everyone: the summaries of all ranks.
-    """
-    first: Summary = {}
-    for summary in everyone:
-        first = summary | first
-    differing = {part for s in everyone for part in s if s[part] != first[part]}
-    return sorted(differing)
 
 
 def _differences(tables: Sequence[torch.Tensor]) -> list[Difference]:

@@ -1,15 +1,14 @@
 """The state dict that a model's own rules make, by places instead of data.
 
-Most modules save their parameters and persistent buffers as they are. Some have rules of their own:
-extra state, hooks, an override of ``state_dict``. These run on a copy of the model's modules, in
-which a tensor that this process has complete is itself, and any other one a stand-in without data.
-Nothing is gathered; what the rules did is found by comparing storages.
+The rules run on a copy of the model's modules, in which a tensor that this process has complete is
+itself, and any other one a stand-in without data. Nothing is gathered; what the rules did is found
+by comparing storages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -18,13 +17,10 @@ import torch
 from torch import nn
 
 from canonical_saver.errors import WeightsError, describe
-from canonical_saver.weights.engines import Engines, bnb, dotted, named
-from canonical_saver.weights.module_tree import bare, named_modules
+from canonical_saver.weights.engines import Engines, dotted, named
+from canonical_saver.weights.module_tree import bare, named_modules, saved_by_bitsandbytes
+from canonical_saver.weights.own_rules import HOOKS, RULES, is_known
 from canonical_saver.weights.tensors import ModelTensor, has_own_storage
-
-_RULES = ("state_dict", "_save_to_state_dict", "get_extra_state")
-_HOOKS = ("_state_dict_pre_hooks", "_state_dict_hooks")
-_KNOWN = ("torch.distributed.", "deepspeed.", "peft.")
 
 
 @dataclass(frozen=True)
@@ -36,12 +32,12 @@ class StateDict:
         warnings: what the model's rules leave out.
     """
 
-    model_tensors: dict[str, ModelTensor]
-    warnings: list[str] = field(default_factory=list)
+    model_tensors: Mapping[str, ModelTensor]
+    warnings: tuple[str, ...] = ()
 
 
-def find(model: nn.Module, tensors: dict[str, ModelTensor], engines: Engines) -> StateDict:
-    """Find what ``state_dict()`` of a model has.
+def find(model: nn.Module, tensors: Mapping[str, ModelTensor], engines: Engines) -> StateDict:
+    """Find what ``state_dict()`` of a model has, by rules of its own.
 
     Args:
         model: the unwrapped model.
@@ -51,32 +47,8 @@ def find(model: nn.Module, tensors: dict[str, ModelTensor], engines: Engines) ->
     Raises:
         WeightsError: an entry cannot be written as it is, or a trained tensor is in none.
     """
-    if not has_rules(model):
-        return StateDict(tensors)
     stand_in = StandIn(model, tensors)
     return stand_in.places(stand_in.state_dict(), engines)
-
-
-def has_rules(model: nn.Module) -> bool:
-    """Whether any module of a model has rules of its own for its state dict."""
-    return any(_has_rules(module) for _, module in named_modules(model))
-
-
-def _has_rules(module: nn.Module) -> bool:
-    if bnb.applies(module):
-        return False  # its rules are known, and would change its weight
-    if any(name in vars(module) for name in _RULES):
-        return True
-    rules = [getattr(type(module), name) for name in _RULES]
-    plain = [getattr(nn.Module, name) for name in _RULES]
-    hooks = [hook for name in _HOOKS for hook in getattr(module, name).values()]
-    changed = [rule for rule, usual in zip(rules, plain, strict=True) if rule is not usual]
-    return not all(map(_is_known, [*changed, *hooks]))
-
-
-def _is_known(rule: Any) -> bool:
-    """Whether a rule only puts in order what an engine or PEFT has apart."""
-    return str(getattr(rule, "__module__", "")).startswith(_KNOWN)
 
 
 class StandIn:
@@ -160,7 +132,7 @@ class StandIn:
                     "the module that has it, or mend them"
                 )
             warnings.append(f"'{name}' is not saved as it is, by the model's own rules")
-        return StateDict(model_tensors, warnings)
+        return StateDict(model_tensors, tuple(warnings))
 
     def _place(self, value: torch.Tensor, engines: Engines) -> ModelTensor:
         known = self._names.get(_place_of(value))
@@ -217,7 +189,7 @@ class StandIn:
                 if dotted(place, child) not in self._modules:
                     copy._modules[child] = None
             self._move_rules(copy)
-            _hold(copy, held[place], listed=bnb.applies(module))
+            _hold(copy, held[place], listed=saved_by_bitsandbytes(module))
 
     def _owner(self, name: str) -> tuple[str, str]:
         place = name.rpartition(".")[0]
@@ -226,13 +198,13 @@ class StandIn:
         return place, name[len(place) + 1 :] if place else name
 
     def _move_rules(self, copy: nn.Module) -> None:
-        for name in _HOOKS:
+        for name in HOOKS:
             hooks = vars(copy)[name]
-            for key in [key for key, hook in hooks.items() if _is_known(hook)]:
+            for key in [key for key, hook in hooks.items() if is_known(hook)]:
                 del hooks[key]
             for key, hook in hooks.items():
                 hooks[key] = self._moved(hook)
-        for name in _RULES:
+        for name in RULES:
             if name in vars(copy):
                 vars(copy)[name] = self._moved(vars(copy)[name])
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from canonical_saver.collectives import Ranks
-from canonical_saver.errors import RequestError, VerifyError
+from canonical_saver.errors import RequestError
 from canonical_saver.formats.layout import File
-from canonical_saver.weights.replicas import Replicas, Summary, differing_parts
-from canonical_saver.weights.saved_tensors import WeightSet
+from canonical_saver.weights.saved_tensors import Summary, WeightSet
 from canonical_saver.writing.tiling import prove_tiling
+
+if TYPE_CHECKING:
+    from canonical_saver.weights.replicas import Replicas
 
 Described = dict[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of each tensor by its name."""
@@ -65,18 +67,22 @@ def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
     if len({one.fingerprint for one in everyone}) > 1:
         return Unlike(layouts=True, parts=[])
     prove_tiling(files, [one.ranges for one in everyone])
-    return Unlike(layouts=False, parts=differing_parts([one.replicas for one in everyone]))
+    return Unlike(layouts=False, parts=_differing_parts([one.replicas for one in everyone]))
 
 
 def settle(
-    unlike: Unlike, weight_sets: Sequence[WeightSet], replicas: Replicas, model: Any, ranks: Ranks
+    unlike: Unlike,
+    weight_sets: Sequence[WeightSet],
+    replicas: Replicas | None,
+    model: Any,
+    ranks: Ranks,
 ) -> list[str]:
     """Find out what it means that plans differ; collective, and nothing to do if none does.
 
     Args:
         unlike: what differs, the same on every rank.
         weight_sets: what this rank is to save.
-        replicas: what it holds that others are said to hold as well.
+        replicas: what it holds that others are said to hold as well; None if not compared.
         model: the unwrapped model.
         ranks: the ranks of the save.
 
@@ -87,8 +93,10 @@ def settle(
         VerifyError: the same on every rank; names the first tensor that differs.
     """
     if unlike.layouts:
-        raise _layouts_differ(weight_sets, ranks)
-    return replicas.compare(unlike.parts, model, ranks) if unlike.parts else []
+        from canonical_saver.writing.layout_differences import explain
+
+        raise explain(described(weight_sets), ranks)
+    return replicas.compare(unlike.parts, model, ranks) if replicas and unlike.parts else []
 
 
 def check_options(everyone: Sequence[Mapping[str, Any]]) -> None:
@@ -113,65 +121,24 @@ def fingerprint(weight_sets: Sequence[WeightSet], files: Sequence[File]) -> str:
     """A digest of all names, dtypes, shapes and places of a save."""
     hashed = hashlib.sha256()
     for weights in weight_sets:
-        hashed.update(repr((weights.folder, weights.stem, _described([weights]))).encode())
+        hashed.update(repr((weights.folder, weights.stem, described([weights]))).encode())
     for file in files:
         hashed.update(f"{file.name} {file.size} ".encode() + file.header)
     return hashed.hexdigest()
 
 
-def _layouts_differ(weight_sets: Sequence[WeightSet], ranks: Ranks) -> VerifyError:
-    """Say how the layouts of the ranks differ; collective."""
-    mine = _described(weight_sets)
-    theirs = ranks.on_first("compare layouts", lambda: mine)
-    texts = ranks.exchange("compare layouts", lambda: difference(theirs, mine, ranks.rank))
-    found = next((text for text in texts if text), "")
-    return VerifyError(
-        found or "the ranks hold the same tensors in another order; expected one order"
-    )
+def _differing_parts(everyone: Sequence[Summary]) -> list[str]:
+    """Name the parts of tensors of which some ranks hold other bytes than others."""
+    first: Summary = {}
+    for summary in everyone:
+        first = summary | first
+    return sorted({part for one in everyone for part in one if one[part] != first[part]})
 
 
-def difference(first: Described, other: Described, rank: int) -> str:
-    """Say how the tensors of a rank differ from those of rank 0; "" if they do not."""
-    lacks = [name for name in first if name not in other]
-    more = [name for name in other if name not in first]
-    if lacks and more and not _layers(first) & _layers(other):
-        return (
-            f"expected the whole model on every rank, found other layers on rank 0 ('{lacks[0]}') "
-            f"than on rank {rank} ('{more[0]}'); pipeline parallelism is not supported, put the "
-            "model together before the save"
-        )
-    same = "expected the same tensors on every rank"
-    hint = "is it the same model on every rank?"
-    if lacks:
-        return f"'{lacks[0]}': {same}, found it on rank 0 and not on rank {rank}; {hint}"
-    if more:
-        return f"'{more[0]}': {same}, found it on rank {rank} and not on rank 0; {hint}"
-    for name, (dtype, shape) in first.items():
-        if other[name] == (dtype, shape):
-            continue
-        if other[name][0] == dtype and len(other[name][1]) == len(shape):
-            hint = "are these parts of it (tensor parallelism without DTensor)?"
-        return (
-            f"'{name}': {same}, found {dtype} of shape {shape} on rank 0 and {other[name][0]} of "
-            f"shape {other[name][1]} on rank {rank}; {hint}"
-        )
-    return ""
-
-
-def _described(weight_sets: Sequence[WeightSet]) -> Described:
+def described(weight_sets: Sequence[WeightSet]) -> Described:
+    """Dtype and shape of each tensor by its path and name."""
     found: Described = {}
     for weights in weight_sets:
         place = f"{weights.folder}/" if weights.folder else ""
         found |= {place + e.name: (str(e.dtype), tuple(e.shape)) for e in weights.saved_tensors}
-    return found
-
-
-def _layers(described: Described) -> set[str]:
-    """The numbered modules in which tensors lie, by the beginnings of their names."""
-    found = set()
-    for name in described:
-        steps = name.split(".")
-        number = next((n for n, step in enumerate(steps) if step.isdecimal()), None)
-        if number is not None:
-            found.add(".".join(steps[: number + 1]))
     return found

@@ -14,6 +14,7 @@ from canonical_saver.collectives import Ranks
 from canonical_saver.formats.layout import PlacedTensor
 from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import PIECE, read, whole
+from canonical_saver.writing.pieces import receive, send
 from canonical_saver.writing.write_items import WriteItem
 from canonical_saver.writing.writer import Writer
 
@@ -71,12 +72,12 @@ def gather_sources(
         if sender == ranks.rank:
             pieces = (read(mine[n][1], first, count) for _, _, first, count, n in parts)
         if sender == ranks.rank != chosen:
-            ranks.send(pieces, chosen)
+            send(ranks, pieces, chosen)
         if ranks.rank != chosen:
             continue
         if sender != chosen:
             sizes = (count * model_tensors[name].dtype.itemsize for name, _, _, count, _ in parts)
-            pieces = ranks.receive(sizes, sender)
+            pieces = receive(ranks, sizes, sender)
         for (name, start, _, count, _), piece in zip(parts, pieces, strict=False):
             flat[name][start : start + count] = piece.view(model_tensors[name].dtype)
     return {name: flat.pop(name).view(model_tensors[name].shape) for name in list(flat)}

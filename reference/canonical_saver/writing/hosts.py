@@ -8,7 +8,6 @@ and no error says so.
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,19 +24,9 @@ MOST_SAMPLES = 2048
 _LEAST_SAMPLES = 4
 _LENGTH = 16
 _WINDOW = 4096
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 Sample = tuple[int, int, bytes]
 """Number of a file, first byte in it, and the bytes that were written there."""
-
-
-def host_id() -> str:
-    """Name this host: two that run at once, or containers with names of their own, differ."""
-    try:
-        boot = _BOOT_ID.read_text().strip()
-    except OSError:
-        boot = ""
-    return f"{platform.node()} {boot}"
 
 
 @dataclass

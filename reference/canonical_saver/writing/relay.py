@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from canonical_saver.errors import VerifyError, WriteError
+from canonical_saver.writing.pieces import receive, send
 from canonical_saver.writing.write_items import Range, batches
 from canonical_saver.writing.writer import Writer
 
@@ -27,7 +28,7 @@ def relay(writer: Writer) -> None:
 
     def carry() -> None:
         if not writer.shares_folder[ranks.rank]:
-            ranks.send((_joined(pieces) for _, pieces in writer.carry(planned)), 0)
+            send(ranks, (_joined(pieces) for _, pieces in writer.carry(planned)), 0)
         if ranks.rank == 0:
             with writer.room:
                 _receive(writer, places)
@@ -43,7 +44,7 @@ def _receive(writer: Writer, everyone: Sequence[Sequence[Range]]) -> None:
     failure: OSError | VerifyError | WriteError | None = None
     with writer.open() as handles:
         for sender, places in enumerate(everyone):
-            received = writer.ranks.receive((size for *_, size in places), sender)
+            received = receive(writer.ranks, (size for *_, size in places), sender)
             for (file, offset, _), piece in zip(places, received, strict=False):
                 if failure is not None:
                     continue  # the sender cannot know, so it is heard to its end

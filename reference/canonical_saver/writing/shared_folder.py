@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import RequestError
-from canonical_saver.writing.hosts import host_id
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,15 @@ class View:
     target: str
     shares_folder: bool
     host: str = ""
+
+
+def host_id() -> str:
+    """Name this host: two that run at once, or containers with names of their own, differ."""
+    try:
+        boot = _BOOT_ID.read_text().strip()
+    except OSError:
+        boot = ""
+    return f"{platform.node()} {boot}"
 
 
 def look(output_dir: Path, probe: str, token: str) -> View:

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,13 +16,14 @@ from canonical_saver.errors import RequestError
 from canonical_saver.formats import Archive, WeightFormat, find_format
 from canonical_saver.formats.layout import File, stored_size
 from canonical_saver.request import Request
-from canonical_saver.weights import casting
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.module_tree import unwrap
-from canonical_saver.weights.replicas import Replicas
 from canonical_saver.weights.saved_tensors import WeightSet, require_data
 from canonical_saver.writing import agreement
 from canonical_saver.writing.write_items import WriteItem, packed, ranges, write_items
+
+if TYPE_CHECKING:
+    from canonical_saver.weights.replicas import Replicas
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class WritePlan:
         weight_sets: the tensors of each weight file or set of shards.
         files: the layout, the same on every rank.
         planned: what this rank writes.
-        replicas: what it holds that others are said to hold as well.
+        replicas: what it holds that others are said to hold as well; None if not compared.
     """
 
     request: Request
@@ -43,7 +44,7 @@ class WritePlan:
     weight_sets: list[WeightSet]
     files: list[File]
     planned: list[WriteItem]
-    replicas: Replicas
+    replicas: Replicas | None
 
     @property
     def warnings(self) -> dict[str, None]:
@@ -72,7 +73,7 @@ class WritePlan:
         return agreement.Proposal(
             options=self.request.options(),
             fingerprint=agreement.fingerprint(self.weight_sets, self.files),
-            replicas=self.replicas.summary(),
+            replicas={} if self.replicas is None else self.replicas.summary(),
             ranges=packed(ranges(self.planned)),
         )
 
@@ -104,10 +105,16 @@ def plan_write(request: Request, ranks: Ranks, *, dry: bool = False) -> WritePla
         if merge:
             model = unwrap(model.get_base_model())
         model = weight_sets[0].owner or model
-        weight_sets = [casting.limited(model, one, request.dtype) for one in weight_sets]
+        if request.dtype is not None:
+            from canonical_saver.weights import casting
+
+            weight_sets = [casting.limited(model, one, request.dtype) for one in weight_sets]
         files = find_format(request.format).lay_out(weight_sets, request)
-        compared = request.check_replicas and ranks.world_size > 1 and not dry
-        replicas = Replicas(weight_sets if compared else ())
+        replicas = None
+        if request.check_replicas and ranks.world_size > 1 and not dry:
+            from canonical_saver.weights.replicas import Replicas
+
+            replicas = Replicas(weight_sets)
         return WritePlan(request, model, weight_sets, files, write_items(files), replicas)
 
 

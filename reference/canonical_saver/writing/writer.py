@@ -18,14 +18,14 @@ from canonical_saver.progress import Meter, ProgressCallback
 from canonical_saver.weights.tensors import elements
 from canonical_saver.writing.computed_tensors import groups_to_compute
 from canonical_saver.writing.free_space import Room
-from canonical_saver.writing.hosts import Sample, Samples
-from canonical_saver.writing.overflow import Overflows
 from canonical_saver.writing.shared_folder import View
 from canonical_saver.writing.staged_files import OpenFiles
 from canonical_saver.writing.write_items import WriteBatch, WriteItem, batches
 from canonical_saver.writing.write_plan import WritePlan
 
 if TYPE_CHECKING:
+    from canonical_saver.writing.hosts import Sample, Samples
+    from canonical_saver.writing.overflow import Overflows
     from canonical_saver.writing.piece_digests import PieceDigests
 
 ASYNCHRONOUS = frozenset({"cuda", "xpu"})
@@ -63,8 +63,8 @@ class Writer:
         shares_folder: for each rank, whether it sees the folder.
         groups: the tensors that must be computed, in order of their turns.
         meter: counts the bytes written.
-        samples: some of the bytes that this rank writes.
-        overflows: counts what this rank casts to infinity.
+        samples: some of the bytes that this rank writes; None if all ranks are on one host.
+        overflows: counts what this rank casts to infinity; None if nothing is cast.
         room: explains errors of a full disk.
         digests: digests what this rank writes; None if that was not asked for.
     """
@@ -82,8 +82,17 @@ class Writer:
         self.folder = write_plan.request.output_dir / staging
         self.shares_folder = [one.shares_folder for one in views]
         self.groups = groups_to_compute(write_plan.files)
-        self.samples = Samples.of_rank(ranks.rank, [one.host for one in views])
-        self.overflows = Overflows(write_plan.files)
+        self.samples: Samples | None = None
+        hosts = [one.host for one in views]
+        if len(set(hosts)) > 1:
+            from canonical_saver.writing.hosts import Samples
+
+            self.samples = Samples.of_rank(ranks.rank, hosts)
+        self.overflows: Overflows | None = None
+        if write_plan.request.dtype is not None:
+            from canonical_saver.writing.overflow import Overflows
+
+            self.overflows = Overflows(write_plan.files)
         self.meter = Meter(on_progress)
         self.digests: PieceDigests | None = None
         if write_plan.request.digest:
@@ -126,7 +135,10 @@ class Writer:
     @property
     def written(self) -> Written:
         """What came of it so far."""
-        return Written(self.samples.kept, self.overflows.counts)
+        return Written(
+            [] if self.samples is None else self.samples.kept,
+            Counter() if self.overflows is None else self.overflows.counts,
+        )
 
     def write_now(self, handles: OpenFiles, planned: Sequence[WriteItem]) -> None:
         """Write parts that will not be there later, and read each back if that was asked for."""
@@ -153,7 +165,8 @@ class Writer:
             pieces: contiguous uint8 CPU tensors.
         """
         pwrite_all(handles[file], [as_memoryview(piece) for piece in pieces], offset)
-        self.samples.add(file, offset, pieces)
+        if self.samples is not None:
+            self.samples.add(file, offset, pieces)
         if self.digests is not None:
             self.digests.add(file, offset, pieces)
         self.meter.wrote(file, sum(piece.numel() for piece in pieces))
@@ -163,7 +176,8 @@ class Writer:
     ) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
         """Yield batches with their bytes, which are valid until the next one is asked for."""
         for batch, pieces in carried(planned):
-            self.overflows.look(batch, pieces)
+            if self.overflows is not None:
+                self.overflows.look(batch, pieces)
             yield batch, pieces
 
     def open(self, mode: int = os.O_RDWR) -> OpenFiles:
@@ -179,8 +193,8 @@ class Writer:
             first = first_difference(handles[file], offset, piece)
             if first is not None:
                 raise VerifyError(
-                    f"{self.write_plan.files[file].name}: the bytes from {first} on read back "
-                    "differently than they were written; check the disk"
+                    f"{self.write_plan.files[file].name}: the {piece.numel()} bytes from {offset} "
+                    "on read back differently than they were written; check the disk"
                 )
             offset += piece.numel()
 

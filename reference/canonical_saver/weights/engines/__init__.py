@@ -4,30 +4,29 @@ The engines are told apart by what the parameters are, not by a configuration: f
 (FSDP1), distributed tensors (FSDP2, HSDP, tensor parallelism), DeepSpeed's partitions (ZeRO-3), or
 plain tensors, which every rank holds complete (one process, DDP, ZeRO-1 and ZeRO-2). Each module
 here answers one question: which flat ranges of this tensor does this rank hold? Nothing is
-gathered.
+gathered. A module is imported for a model that is held in its way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.engines import (
-    autotp,
-    bnb,
-    dtensor,
-    float8,
-    fsdp1,
-    offload,
-    replicated,
-    zero3,
-)
+from canonical_saver.weights.module_tree import saved_by_bitsandbytes
 from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica, whole
+
+if TYPE_CHECKING:
+    from canonical_saver.weights.engines.fsdp1 import FlatParameters
+    from canonical_saver.weights.engines.offload import Stored
 
 
 class Engines:
@@ -40,12 +39,25 @@ class Engines:
 
     def __init__(self, roots: tuple[nn.Module, ...], rank: int) -> None:
         self._rank = rank
-        for root in roots:
-            dtensor.reshard(root)
-        self._flat = fsdp1.find(roots)
-        self._offloaded = offload.find(roots)
-        self._synchronized = replicated.synchronized(roots)
-        self._trainable_flat = fsdp1.trainable(roots)
+        modules = list({id(m): m for root in roots for m in root.modules()}.values())
+        for module in modules:
+            if isinstance(module, FSDPModule):
+                module.reshard()  # to hold its shard alone, as between two training steps
+        self._flat: FlatParameters | None = None
+        if any(map(_is_flattened, modules)):
+            from canonical_saver.weights.engines import fsdp1
+
+            self._flat = fsdp1.FlatParameters(modules)
+        self._offloaded: dict[int, Stored] = {}
+        if any("_hf_hook" in vars(module) for module in modules):
+            from canonical_saver.weights.engines import offload
+
+            self._offloaded = offload.find(modules)
+        self._synchronized = frozenset[int]()
+        if torch.distributed.is_initialized():
+            from canonical_saver.weights.engines import replicated
+
+            self._synchronized = replicated.synchronized(modules)
 
     def parameters(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, ModelTensor]]:
         """Yield the module's own parameters, in state-dict order, by their names in it.
@@ -57,17 +69,11 @@ class Engines:
         Raises:
             WeightsError: a parameter's bytes cannot be found; names it.
         """
-        lost = fsdp1.lost(module, self._flat)
-        if lost is not None:
-            raise WeightsError(
-                f"'{dotted(place, lost)}': expected the FSDP instance that holds this parameter, "
-                f"found only the {type(module).__name__} inside it; hand over the model that FSDP "
-                "returned"
-            )
+        flat = {} if self._flat is None else self._flat.of(module, place)
         names = [name for name, value in module._parameters.items() if value is not None]
-        names += [name for name in self._flat.get(id(module), {}) if name not in names]
+        names += [name for name in flat if name not in names]
         for name in names:
-            model_tensor = self._flat.get(id(module), {}).get(name)
+            model_tensor = flat.get(name)
             if model_tensor is None:
                 with named(dotted(place, name)):
                     model_tensor = self._parameter(module, name)
@@ -88,11 +94,11 @@ class Engines:
 
     def trainable(self, module: nn.Module) -> Iterator[str]:
         """Yield the names of the module's own parameters that require a gradient."""
-        flat = self._trainable_flat.get(id(module), set[str]())
+        names = set[str]() if self._flat is None else self._flat.trainable(module)
         for name, value in module._parameters.items():
-            if value is not None and value.requires_grad and not fsdp1.applies(value):
-                flat = flat | {name}
-        yield from flat
+            if value is not None and value.requires_grad and not self._is_flat(value):
+                names = names | {name}
+        yield from names
 
     @property
     def first(self) -> bool:
@@ -106,8 +112,11 @@ class Engines:
             module: the module.
             known: names that are parameters or buffers of it.
         """
-        for name, value in bnb.quantization_state(module, known):
-            yield name, self.on_first_rank(whole(value, (id(module), name)))
+        if saved_by_bitsandbytes(module):
+            from canonical_saver.weights.engines import bnb
+
+            for name, value in bnb.quantization_state(module, known):
+                yield name, self.on_first_rank(whole(value, (id(module), name)))
 
     def tensor(
         self, value: torch.Tensor | None, identity: object = None, *, buffer: bool = False
@@ -122,27 +131,40 @@ class Engines:
         Raises:
             WeightsError: its bytes cannot be found.
         """
-        if value is None or fsdp1.applies(value):
+        if value is None or self._is_flat(value):
             return None
-        if zero3.applies(value):
+        if hasattr(value, "ds_id") and hasattr(value, "ds_tensor"):
+            from canonical_saver.weights.engines import zero3
+
             return zero3.model_tensor(value)
-        if dtensor.applies(value):
+        if isinstance(value, DTensor):
+            from canonical_saver.weights.engines import dtensor
+
             return dtensor.model_tensor(value)
-        stored = self._offloaded.get(id(value))
-        if stored is not None:
-            return self.on_first_rank(offload.model_tensor(stored), value, buffer=buffer)
-        plain = whole(float8.unwrapped(value), identity)
+        if id(value) in self._offloaded:
+            from canonical_saver.weights.engines import offload
+
+            stored = offload.model_tensor(self._offloaded[id(value)])
+            return self.on_first_rank(stored, value, buffer=buffer)
+        plain = whole(without_float8(value), identity)
         return self.on_first_rank(plain, value, buffer=buffer)
+
+    def _is_flat(self, value: torch.Tensor) -> bool:
+        return self._flat is not None and self._flat.holds_itself(value)
 
     def _parameter(self, module: nn.Module, name: str) -> ModelTensor | None:
         held = module._parameters[name]
-        if held is not None and autotp.applies(module):
-            return self.on_first_rank(autotp.model_tensor(module, name, held), held)
-        value = bnb.unpacked(module, name)
-        if value is held:
-            return self.tensor(value)
-        # What is unpacked is made anew each time.
-        return None if value is None else self.on_first_rank(whole(value, id(held)), held)
+        if held is not None and "deepspeed" in sys.modules:
+            from canonical_saver.weights.engines import autotp
+
+            if autotp.applies(module):
+                return self.on_first_rank(autotp.model_tensor(module, name, held), held)
+        if held is not None and getattr(held, "quant_state", None) is not None:
+            from canonical_saver.weights.engines import bnb
+
+            if (unpacked := bnb.unpacked(held)) is not held:  # it is made anew each time
+                return self.on_first_rank(whole(unpacked, id(held)), held)
+        return self.tensor(held)
 
     def on_first_rank(
         self, model_tensor: ModelTensor, held: torch.Tensor | None = None, *, buffer: bool = False
@@ -164,6 +186,41 @@ class Engines:
             replica = None  # a rank that only knows the shape, for another one that has the bytes
         slices: tuple[LocalSlice, ...] = model_tensor.slices if self._rank == 0 else ()
         return replace(model_tensor, slices=slices, replica=replica)
+
+
+def with_numbered_experts(
+    model: nn.Module, model_tensors: Mapping[str, ModelTensor]
+) -> Mapping[str, ModelTensor]:
+    """Give DeepSpeed's experts their numbers among those of all ranks.
+
+    Args:
+        model: the unwrapped model.
+        model_tensors: its tensors by their names in memory, in state-dict order.
+
+    Raises:
+        WeightsError: the experts are spread in a way that has no names.
+    """
+    if "deepspeed" not in sys.modules:
+        return model_tensors
+    from canonical_saver.weights.engines import experts
+
+    return dict(experts.numbered(model, model_tensors.items()))
+
+
+def without_float8(tensor: Any) -> torch.Tensor:
+    """Take off what torchao's float8 training puts around a weight, to gather it in float8.
+
+    The weight inside is in its own precision. torchao itself is never imported.
+    """
+    if type(tensor).__module__ == "torchao.float8.fsdp_utils":
+        tensor = tensor._tensor
+    return tensor  # type: ignore[no-any-return]
+
+
+def _is_flattened(module: nn.Module) -> bool:
+    """Whether a module is one of FSDP1's, or one whose parameters may lie in it."""
+    fsdp1 = isinstance(module, FullyShardedDataParallel)
+    return fsdp1 or "_is_fsdp_managed_module" in vars(module)
 
 
 def dotted(place: str, name: str) -> str:

@@ -14,30 +14,20 @@ import torch
 from torch import nn
 
 
-def applies(module: nn.Module) -> bool:
-    """Whether a module saves its weight by the rules of bitsandbytes."""
-    rules: Any = type(module)._save_to_state_dict
-    return str(rules.__module__).startswith("bitsandbytes")
-
-
-def unpacked(module: nn.Module, name: str) -> nn.Parameter | None:
-    """A layer's parameter in the order of bytes that a file has."""
-    value: Any = module._parameters[name]
-    state = getattr(value, "quant_state", None)
-    if not getattr(state, "packing_format_for_cpu", False):
-        return value  # type: ignore[no-any-return]
-    return nn.Parameter(_unpack(value)[0], requires_grad=False)
+def unpacked(weight: Any) -> nn.Parameter:
+    """A quantized parameter in the order of bytes that a file has."""
+    if not getattr(weight.quant_state, "packing_format_for_cpu", False):
+        return weight  # type: ignore[no-any-return]
+    return nn.Parameter(_unpack(weight)[0], requires_grad=False)
 
 
 def quantization_state(module: nn.Module, known: set[str]) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the tensors without which a layer's quantized weight has no meaning.
 
     Args:
-        module: any module; only a quantized one yields something.
+        module: a module that saves its weight by the rules of bitsandbytes.
         known: names that are parameters or buffers of it.
     """
-    if not applies(module):
-        return
     weight: Any = module._parameters.get("weight")
     state = getattr(weight, "quant_state", None)
     if state is not None:

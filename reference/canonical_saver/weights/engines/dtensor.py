@@ -13,26 +13,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.engines import float8
+from canonical_saver.weights.engines import without_float8
 from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica, refuse_wrapper
-
-
-def applies(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is a distributed one."""
-    return isinstance(tensor, DTensor)
-
-
-def reshard(root: nn.Module) -> None:
-    """Let every FSDP2 module hold its shard alone, as between two training steps."""
-    for module in root.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
 
 
 def model_tensor(tensor: Any) -> ModelTensor:
@@ -42,7 +28,7 @@ def model_tensor(tensor: Any) -> ModelTensor:
         WeightsError: the placements leave a sum to be done (``Partial``), or the local part only
             stands for others.
     """
-    local = float8.unwrapped(tensor._local_tensor).detach()
+    local = without_float8(tensor._local_tensor).detach()
     refuse_wrapper(local)
     shape = tuple(tensor.shape)
     coordinate = tensor.device_mesh.get_coordinate()

@@ -6,7 +6,7 @@ elements of each original parameter lie in this rank's shard, alignment padding 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,32 +15,64 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp._flat_param import FlatParameter
 
+from canonical_saver.errors import WeightsError
 from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
 
 
-def applies(parameter: torch.Tensor | None) -> bool:
-    """Whether a parameter is a flat parameter, which has no name of its own in a save."""
-    return isinstance(parameter, FlatParameter)
-
-
-def find(roots: tuple[nn.Module, ...]) -> dict[int, dict[str, ModelTensor]]:
-    """Find all original parameters that live in flat parameters.
+class FlatParameters:
+    """The original parameters that live in flat parameters.
 
     Args:
-        roots: modules in which to look for FSDP instances.
-
-    Returns:
-        For each module, by its id, its own parameters' names and where they lie.
+        modules: modules among which FSDP instances may be.
     """
-    found: dict[int, dict[str, ModelTensor]] = {}
-    seen: set[int] = set()
-    for root in roots:
-        for module in root.modules():
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._places: dict[int, dict[str, ModelTensor]] = {}
+        self._trainable: dict[int, set[str]] = {}
+        seen: set[int] = set()
+        for module in modules:
+            if not isinstance(module, FullyShardedDataParallel):
+                continue
             for handle in _handles(module):
                 if id(handle) not in seen:
                     seen.add(id(handle))
-                    _read_handle(module, handle, found)
-    return found
+                    _read_handle(module, handle, self._places)
+            if module._handle is not None:
+                _find_trainable(module._handle.flat_param, self._trainable)
+
+    def of(self, module: nn.Module, place: str) -> dict[str, ModelTensor]:
+        """Where a module's own parameters lie, by their names in it.
+
+        Args:
+            module: the module.
+            place: its canonical name, for the error.
+
+        Raises:
+            WeightsError: one of them lies in a flat parameter out of reach.
+        """
+        known = self._places.get(id(module), {})
+        if vars(module).get("_is_fsdp_managed_module"):
+            lost = next((name for name in _flattened(module) if name not in known), None)
+            if lost is not None:
+                raise WeightsError(
+                    f"'{place}{'.' if place else ''}{lost}': expected the FSDP instance that holds "
+                    f"this parameter, found only the {type(module).__name__} inside it; hand over "
+                    "the model that FSDP returned"
+                )
+        return known
+
+    def trainable(self, module: nn.Module) -> set[str]:
+        """The names of a module's own parameters in flat ones that require a gradient.
+
+        Without ``use_orig_params`` the parameters of one flat parameter require one all together;
+        with it, each has kept its own setting.
+        """
+        return self._trainable.get(id(module), set())
+
+    @staticmethod
+    def holds_itself(parameter: torch.Tensor) -> bool:
+        """Whether a parameter is a flat one, which has no name of its own in a save."""
+        return isinstance(parameter, FlatParameter)
 
 
 def _handles(module: Any) -> list[Any]:
@@ -48,59 +80,35 @@ def _handles(module: Any) -> list[Any]:
 
     The root itself may not have been handed over.
     """
-    if not isinstance(module, FullyShardedDataParallel):
-        return []
     own = [] if module._handle is None else [module._handle]
     return [*own, *getattr(module._exec_order_data, "all_handles", ())]
 
 
-def lost(module: nn.Module, found: Mapping[int, Mapping[str, ModelTensor]]) -> str | None:
-    """The name of a parameter of a module that lies in a flat parameter out of reach, if one does.
+def _flattened(module: nn.Module) -> list[str]:
+    """The names of a module's own parameters that lie in flat ones.
 
-    Args:
-        module: the module, without its wrapper.
-        found: what :func:`find` found.
+    With ``use_orig_params`` they are parts of the shard, otherwise views of the flat parameter.
     """
-    if not vars(module).get("_is_fsdp_managed_module"):
-        return None
-    # With ``use_orig_params`` they are parts of the shard, otherwise views of the flat parameter.
-    own = [
-        k
-        for k, v in module._parameters.items()
-        if getattr(v, "_fsdp_flattened", False) and not applies(v)
+    parts = [
+        name
+        for name, value in module._parameters.items()
+        if getattr(value, "_fsdp_flattened", False) and not isinstance(value, FlatParameter)
     ]
-    own += [k for k, v in vars(module).items() if isinstance(v, torch.Tensor) and applies(v._base)]
-    known = found.get(id(module), {})
-    return next((k for k in own if k not in known), None)
+    return parts + [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, torch.Tensor) and isinstance(value._base, FlatParameter)
+    ]
 
 
-def trainable(roots: tuple[nn.Module, ...]) -> dict[int, set[str]]:
-    """Find the parameters that require a gradient among those in flat parameters.
-
-    Without ``use_orig_params`` the parameters of one flat parameter require one all together; with
-    it, each has kept its own setting.
-
-    Args:
-        roots: modules in which to look for FSDP instances.
-
-    Returns:
-        For each module, by its id, the names of its own parameters.
-    """
-    found: dict[int, set[str]] = {}
-    for root in roots:
-        for module in root.modules():
-            handle = module._handle if isinstance(module, FullyShardedDataParallel) else None
-            if handle is None:
-                continue
-            flat = handle.flat_param
-            kept = flat._params or [flat] * len(flat._param_infos)
-            for owner, parameter in zip(flat._param_infos, kept, strict=True):
-                if parameter.requires_grad:
-                    found.setdefault(id(owner.module), set()).add(owner.param_name)
-            for shared in flat._shared_param_infos:
-                if shared.prim_param_name in found.get(id(shared.prim_module), ()):
-                    found.setdefault(id(shared.module), set()).add(shared.param_name)
-    return found
+def _find_trainable(flat: Any, found: dict[int, set[str]]) -> None:
+    kept = flat._params or [flat] * len(flat._param_infos)
+    for owner, parameter in zip(flat._param_infos, kept, strict=True):
+        if parameter.requires_grad:
+            found.setdefault(id(owner.module), set()).add(owner.param_name)
+    for shared in flat._shared_param_infos:
+        if shared.prim_param_name in found.get(id(shared.prim_module), ()):
+            found.setdefault(id(shared.module), set()).add(shared.param_name)
 
 
 def _read_handle(module: Any, handle: Any, found: dict[int, dict[str, ModelTensor]]) -> None:

@@ -6,7 +6,7 @@ never imported: its hooks are known by what they have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,11 @@ class Stored:
         return Path(there or f"{folder}/{self.key}.dat")
 
 
-def find(roots: tuple[nn.Module, ...]) -> dict[int, Stored]:
+def find(modules: Iterable[nn.Module]) -> dict[int, Stored]:
     """Find all tensors that are offloaded.
 
     Args:
-        roots: modules in which to look for hooks.
+        modules: modules that may have hooks.
 
     Returns:
         By the ids of parameters and buffers on the meta device, where their data is.
@@ -92,18 +92,17 @@ def find(roots: tuple[nn.Module, ...]) -> dict[int, Stored]:
     found: dict[int, Stored] = {}
     known: dict[int, frozenset[str]] = {}
     last = _Last()
-    for root in roots:
-        for module in root.modules():
-            for hook in _offloading(module):
-                for name in hook.original_devices:
-                    like = _tensor(module, name)
-                    if like is None or not like.is_meta or id(like) in found:
-                        continue
-                    weights, key = _origin(hook.weights_map, name)
-                    if id(weights) not in known:
-                        known[id(weights)] = frozenset(weights)
-                    if key in known[id(weights)]:
-                        found[id(like)] = Stored((id(weights), key), weights, key, like, last)
+    hooks = [(module, hook) for module in modules for hook in _offloading(module)]
+    for module, hook in hooks:
+        for name in hook.original_devices:
+            like = _tensor(module, name)
+            if like is None or not like.is_meta or id(like) in found:
+                continue
+            weights, key = _origin(hook.weights_map, name)
+            if id(weights) not in known:
+                known[id(weights)] = frozenset(weights)
+            if key in known[id(weights)]:
+                found[id(like)] = Stored((id(weights), key), weights, key, like, last)
     return found
 
 

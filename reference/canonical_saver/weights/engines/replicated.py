@@ -6,7 +6,7 @@ A tensor that they look after cannot be a part of something larger that other ra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,19 +17,18 @@ from torch.nn.parallel import DistributedDataParallel
 from canonical_saver.weights.module_tree import is_a
 
 
-def synchronized(roots: tuple[nn.Module, ...]) -> frozenset[int]:
+def synchronized(modules: Iterable[nn.Module]) -> frozenset[int]:
     """The ids of all parameters and buffers that an engine made equal on all ranks.
 
     Args:
-        roots: modules in which to look for engines.
+        modules: modules among which engines may be.
     """
     found: set[int] = set()
-    for root in roots:
-        for module in root.modules():
-            if isinstance(module, DistributedDataParallel):
-                found.update(id(tensor) for tensor in _of_ddp(module))
-            elif is_a(module, "DeepSpeedEngine"):
-                found.update(id(tensor) for tensor in _of_deepspeed(module))
+    for module in modules:
+        if isinstance(module, DistributedDataParallel):
+            found.update(id(tensor) for tensor in _of_ddp(module))
+        elif is_a(module, "DeepSpeedEngine"):
+            found.update(id(tensor) for tensor in _of_deepspeed(module))
     return frozenset(found)
 
 

@@ -8,16 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
-
-
-def applies(parameter: torch.Tensor) -> bool:
-    """Whether a parameter is partitioned by ZeRO-3."""
-    return hasattr(parameter, "ds_id") and hasattr(parameter, "ds_tensor")
 
 
 def model_tensor(parameter: Any) -> ModelTensor:

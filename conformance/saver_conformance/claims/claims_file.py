@@ -1,7 +1,6 @@
 """What a saver claims to handle, in a TOML file: ``--claims FILE.toml``.
 
-For a saver that is addressed as ``package.module:function``, the same as ``@claims`` says above
-one in ``fixtures``::
+The same as ``@claims`` says above a saver in its source::
 
     modes = ["full-*", "lora-ddp"]      # others are not tried
     without = ["META-007", "CRASH-*"]   # clauses that it has no part in

@@ -1,24 +1,21 @@
-"""Savers by name: what is known of those in ``fixtures/`` of a folder, read without running them.
+"""A saver and what it claims; read from its source, without running it.
 
-A saver that cannot do everything says so in its own file, above its function::
+A saver that cannot do everything says so above its function::
 
     @claims("my-saver", modes=("full-*", "lora-ddp"), only={"max_shard_size": [None]})
     def save(cfg, trainer, model): ...
 
-It is then addressed as ``my-saver``, and judged by what it claims. The arguments are literals:
-the suite reads them from the source, and what the file imports is imported by the ranks alone.
-A saver of any other folder says the same in a file, see ``claims_file.py``.
+It is then judged by what it claims, and ``known_savers`` finds it by its name. The arguments are
+literals: the suite reads them from the source, and only the ranks import what the file imports.
+The same can be said in a file, see ``claims_file``.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,12 +23,9 @@ from saver_conformance.cases.case import MODES, Adapter, Case, Mode
 from saver_conformance.errors import UnknownSaverError
 from saver_conformance.spec import SPEC
 
-FIXTURES = "fixtures"
-"""Folder of packages of savers."""
-
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _ARGUMENTS = ("cfg", "trainer", "model")
-_DECORATOR = "claims"
+_PACKAGE, _DECORATOR = "saver_conformance.claims", "claims"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,55 +125,6 @@ def claims(
     return declare
 
 
-def find_claim(saver: str, folder: Path) -> Claim:
-    """What is known of ``saver``, a name or an address.
-
-    Args:
-        saver: a name that a file below ``folder / "fixtures"`` claims, or an address. An address
-            without a claim is taken to claim everything.
-        folder: the folder from which savers are imported.
-
-    Raises:
-        UnknownSaverError: ``saver`` is no address and no file claims the name, or a file's claim
-            cannot be read.
-    """
-    found = list(list_savers(folder))
-    for claim in found:
-        if saver in (claim.name, claim.address):
-            return claim
-    if ":" in saver:
-        return Claim(saver)
-    names = ", ".join(claim.name for claim in found if claim.name)
-    raise UnknownSaverError(
-        f"{saver!r} is no saver; write package.module:function"
-        + (f", or one of the names {names}" if names else "")
-    )
-
-
-def check_address(address: str, folder: Path) -> None:
-    """Look for the package of ``address`` without importing it.
-
-    Args:
-        address: ``package.module:function``.
-        folder: the folder from which savers are imported, besides where Python looks.
-
-    Raises:
-        UnknownSaverError: there certainly is none.
-    """
-    package = address.partition(":")[0].partition(".")[0]
-    if package in sys.modules or PathFinder.find_spec(package, [str(folder)]):
-        return
-    try:
-        found = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        return
-    if found is None:
-        raise UnknownSaverError(
-            f"the saver {address} cannot be imported: there is no module {package!r} in {folder} "
-            "or where Python looks; run it where the saver is importable, or set PYTHONPATH"
-        )
-
-
 def claimed_modes(claim: Claim, modes: Sequence[Mode]) -> tuple[Mode, ...]:
     """Those of ``modes`` that ``claim`` has.
 
@@ -195,39 +140,53 @@ def claimed_modes(claim: Claim, modes: Sequence[Mode]) -> tuple[Mode, ...]:
     return kept
 
 
-def list_savers(folder: Path) -> Iterator[Claim]:
-    """The savers below ``folder / "fixtures"``, importable from ``folder``.
+def claims_in(path: Path, module: str, function: str = "") -> Iterator[Claim]:
+    """The savers in the source of ``module`` at ``path``.
 
     A saver is a public function that takes ``cfg, trainer, model``, or one that a decorator makes
     into such a function.
 
+    Args:
+        path: the module's file.
+        module: its name.
+        function: the name of the only function to look at; empty for all.
+
     Raises:
-        UnknownSaverError: a claim cannot be read.
+        UnknownSaverError: the file is no Python, or a claim cannot be read.
     """
-    for path in sorted((folder / FIXTURES).glob("*/*.py")):
-        if path.stem.startswith("_"):
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnknownSaverError(f"{path} cannot be read as Python: {error}") from error
+    decorators = frozenset(_names_of_decorator(body))
+    for node in body:
+        if not isinstance(node, ast.FunctionDef) or function not in ("", node.name):
             continue
-        module = ".".join(path.relative_to(folder).with_suffix("").parts)
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                arguments = tuple(argument.arg for argument in node.args.args)
-                if node.decorator_list or arguments == _ARGUMENTS:
-                    yield _read_claim(f"{module}:{node.name}", node)
+        arguments = tuple(argument.arg for argument in node.args.args)
+        if not node.name.startswith("_") and (node.decorator_list or arguments == _ARGUMENTS):
+            yield _read_claim(f"{module}:{node.name}", node, decorators)
 
 
-def _read_claim(address: str, function: ast.FunctionDef) -> Claim:
+def _names_of_decorator(body: Sequence[ast.stmt]) -> Iterator[str]:
+    """What ``claims`` is called in a module; somebody else's function may be called so too."""
+    for node in body:
+        if isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
+            yield from (name.asname or name.name for name in node.names if name.name == _DECORATOR)
+
+
+def _read_claim(address: str, function: ast.FunctionDef, decorators: frozenset[str]) -> Claim:
     for call in function.decorator_list:
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
             continue
-        if call.func.id != _DECORATOR:
+        if call.func.id not in decorators:
             continue
         try:
             (name,) = (ast.literal_eval(value) for value in call.args)
             said = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
             said.update({key: tuple(said[key]) for key in ("modes", "without") if key in said})
-        except ValueError as error:
+            return Claim(address, name, **said)
+        except (ValueError, TypeError) as error:
             raise UnknownSaverError(
                 f"{address}: a claim is a name and literals: {error}"
             ) from error
-        return Claim(address, name, **said)
     return Claim(address)

@@ -1,0 +1,1 @@
+"""Two folders compared by content: with each other, and a fine-tuned model with its base."""

@@ -1,0 +1,34 @@
+"""The code of models that are no part of transformers, which lies beside the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers.dynamic_module_utils import custom_object_save
+
+from canonical_saver.publishing.best_effort import BestEffort
+
+
+def write_code(kind: Any, staged: BestEffort) -> dict[str, Any]:
+    """Copy the code of a class that was registered for an auto class.
+
+    Returns:
+        Where it is found, as ``auto_map`` has it; nothing if it was left out.
+    """
+    found: dict[str, Any] = {}
+
+    def usual(folder: Path) -> None:
+        # The copied code is that of the class as written, not of FSDP2's class before it.
+        if custom_object_save(kind.__new__(kind), folder, config=found) is None:
+            raise ValueError("it is defined in __main__, which has no name in another process")
+
+    wrong = staged.attempt(usual, f"{kind.__module__.rpartition('.')[2]}.py")
+    if not wrong:
+        return dict(found["auto_map"])
+    staged.warn(
+        f"the code of {kind.__name__} was left out ({wrong}): without it the model does not "
+        "load; copy the module that defines it into the folder, and name it under auto_map in "
+        "config.json"
+    )
+    return {}
