@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from canonical_saver.errors import (
         LostRankError,
+        ProofError,
         RequestError,
         SaveError,
         VerifyError,
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     )
     from canonical_saver.planned_files import PlannedFile, plan
     from canonical_saver.progress import Progress
+    from canonical_saver.proving.callback import ProveCallback
+    from canonical_saver.proving.proof import Proof
+    from canonical_saver.proving.prove import prove
+    from canonical_saver.proving.proven import proven
     from canonical_saver.publishing.staging import recover
     from canonical_saver.save import Report, save_model, save_trained_model
 
@@ -30,6 +35,9 @@ __all__ = [
     "LostRankError",
     "PlannedFile",
     "Progress",
+    "Proof",
+    "ProofError",
+    "ProveCallback",
     "Report",
     "RequestError",
     "SaveError",
@@ -37,6 +45,8 @@ __all__ = [
     "WeightsError",
     "WriteError",
     "plan",
+    "prove",
+    "proven",
     "recover",
     "save_model",
     "save_trained_model",
@@ -47,6 +57,10 @@ _HOMES = {
     "Progress": "progress",
     "PlannedFile": "planned_files",
     "plan": "planned_files",
+    "Proof": "proving.proof",
+    "ProveCallback": "proving.callback",
+    "prove": "proving.prove",
+    "proven": "proving.proven",
     "recover": "publishing.staging",
 }
 """The module of each public name that is not one of ``save``."""

@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from canonical_saver.errors import RequestError
-from canonical_saver.request import CFG_KEYS, Format, Verify, parse_options
+from canonical_saver.request import CFG_KEYS, Digest, Format, Verify, parse_options
 from canonical_saver.save import Report, save_trained_model
 
 
@@ -30,6 +30,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         verify: ``layout`` or ``full``.
         checksums: write ``SHA256SUMS``.
         check_replicas: compare what several ranks are said to hold before one of them writes it.
+        digest: put a digest of the weights into the report.
 
     Attributes:
         report: what the last save did; None before it.
@@ -49,6 +50,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         verify: Verify = "layout",
         checksums: bool = False,
         check_replicas: bool = True,
+        digest: Digest = False,
     ) -> None:
         self.trainer = trainer
         self.at_checkpoints = at_checkpoints
@@ -60,6 +62,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
             verify=verify,
             checksums=checksums,
             check_replicas=check_replicas,
+            digest=digest,
         )
         self._cfg = {CFG_KEYS.get(option, option): value for option, value in options.items()}
         if trainer is not None:

@@ -1,4 +1,4 @@
-"""The command line: finish a save that was cut off, or see what one would write."""
+"""The command line: finish a save that was cut off, see what one would write, digest a model."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     planning.add_argument("folder", type=Path, help="a folder with the config.json of the model")
     planning.add_argument("--max-shard-size", default=None, help="such as 5GB; by default 50GB")
     planning.add_argument("--dtype", default=None, help="such as bfloat16; by default the model's")
+    digesting = commands.add_parser("digest", help="print the digest of a saved model")
+    digesting.add_argument("folder", type=Path, help="the folder of the saved model")
+    digesting.add_argument(
+        "--tensors", action="store_true", help="print the digest of each tensor too, as JSON"
+    )
     parsed = parser.parse_args(arguments)
 
     from canonical_saver.errors import SaveError
@@ -38,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if parsed.command == "recover":
             _recover(parsed.folder)
+        elif parsed.command == "digest":
+            _digest(parsed.folder, tensors=parsed.tensors)
         else:
             _plan(parsed.folder, parsed.max_shard_size, parsed.dtype)
     except (SaveError, OSError, ValueError) as error:
@@ -61,6 +68,14 @@ def _recover(folder: Path) -> None:
         print(f"{folder}: what a save that was cut off had staged was removed{none or unchanged}")
     else:
         print(f"{folder}: nothing to recover{none}")
+
+
+def _digest(folder: Path, *, tensors: bool) -> None:
+    from canonical_saver.proving.folder_digest import digest_folder
+    from canonical_saver.writing.model_digest import digests_json, model_digest
+
+    found = digest_folder(folder)
+    print(digests_json(found) if tensors else model_digest(found), end="" if tensors else "\n")
 
 
 def _plan(folder: Path, max_shard_size: str | None, dtype: str | None) -> None:

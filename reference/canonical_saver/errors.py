@@ -28,6 +28,10 @@ class VerifyError(SaveError):
     """What was written is not what was to be written."""
 
 
+class ProofError(SaveError):
+    """A folder is not the model that it was compared with, or cannot be read."""
+
+
 class LostRankError(SaveError):
     """A rank has died, or was never there: the ranks can no longer agree on anything."""
 
@@ -39,6 +43,7 @@ def describe(error: BaseException) -> str:
 
 
 BY_NAME: dict[str, type[SaveError]] = {
-    kind.__name__: kind for kind in (SaveError, RequestError, WeightsError, WriteError, VerifyError)
+    kind.__name__: kind
+    for kind in (SaveError, RequestError, WeightsError, WriteError, VerifyError, ProofError)
 }
 """Every kind of error by its name, to raise on all ranks what one rank met."""

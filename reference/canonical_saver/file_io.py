@@ -22,7 +22,7 @@ _C = ctypes.CDLL(None, use_errno=True)
 _VIEW = ctypes.pythonapi.PyMemoryView_FromMemory
 _VIEW.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
 _VIEW.restype = ctypes.py_object
-_READ_ONLY = 0x100
+_READ_ONLY, _WRITABLE = 0x100, 0x200
 _START_WRITEBACK = 2  # SYNC_FILE_RANGE_WRITE
 _WORTH_WRITEBACK = 2**20
 _ZEROS = bytes(2**20)
@@ -39,8 +39,8 @@ MOST_PARTS = 1024
 """Buffers that one system call takes (IOV_MAX)."""
 
 
-def as_memoryview(piece: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, in place.
+def as_memoryview(piece: torch.Tensor, *, writable: bool = False) -> memoryview:
+    """The bytes of a contiguous CPU tensor, in place; to read them, or to write them too.
 
     Not through ``Tensor.numpy``: a storage that numpy has seen can never be resized again, which
     FSDP1 does with its flat parameters at every step.
@@ -48,7 +48,7 @@ def as_memoryview(piece: torch.Tensor) -> memoryview:
     size = piece.numel() * piece.element_size()
     if not size:
         return memoryview(b"")
-    return _VIEW(piece.data_ptr(), size, _READ_ONLY)  # type: ignore[no-any-return]
+    return _VIEW(piece.data_ptr(), size, _WRITABLE if writable else _READ_ONLY)  # type: ignore[no-any-return]
 
 
 def pwrite_all(handle: int, parts: Sequence[memoryview], offset: int) -> None:

@@ -22,6 +22,7 @@ from canonical_saver.progress import ProgressCallback
 
 Format = Literal["safetensors", "torch", "dcp"]
 Verify = Literal["layout", "full"]
+Digest = Literal["file"] | bool
 
 FORMATS: tuple[Format, ...] = ("safetensors", "torch", "dcp")
 VERIFICATIONS: tuple[Verify, ...] = ("layout", "full")
@@ -30,7 +31,7 @@ DEFAULT_SHARD_SIZE = 50_000_000_000
 
 CFG_KEYS: Mapping[str, str] = {
     option: f"save_{option}"
-    for option in ("format", "dtype", "verify", "checksums", "check_replicas")
+    for option in ("format", "dtype", "verify", "checksums", "check_replicas", "digest")
 }
 """The keys of a configuration for the options that :func:`canonical_saver.save_model` has."""
 
@@ -62,6 +63,7 @@ class Request:
         dtype: cast floating-point tensors to this, or None to keep each one's own.
         verify: ``layout`` proves sizes and tiling, ``full`` reads everything back too.
         checksums: whether to write ``SHA256SUMS``.
+        digest: whether to digest the weights, and with ``file`` to write the digest of each tensor.
         tokenizer: the tokenizer or processor, or None.
         progress: who is told of the progress, see
             :func:`canonical_saver.progress.progress_callback`.
@@ -84,6 +86,7 @@ class Request:
     merge: bool = False
     check_replicas: bool = True
     base_model: str | None = None
+    digest: Digest = False
 
     def options(self) -> dict[str, Any]:
         """What must be the same on every rank, as plain values by the names of the options."""
@@ -95,6 +98,7 @@ class Request:
             "checksums": self.checksums,
             "relora": self.merge,
             "check_replicas": self.check_replicas,
+            "digest": self.digest,
         }
 
 
@@ -153,6 +157,7 @@ def parse_options(
     verify: Any = None,
     checksums: Any = None,
     check_replicas: Any = None,
+    digest: Any = None,
     names: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Validate the options that say how to save; None means the default, ``names`` is as above.
@@ -168,13 +173,15 @@ def parse_options(
         if value is not None and not isinstance(value, bool):
             key = names.get(option, option)
             raise RequestError(f"{key}: expected true or false, found {value!r}")
+    kind = _one_of(names.get("format", "format"), format, FORMATS)
     return {
-        "format": _one_of(names.get("format", "format"), format, FORMATS),
+        "format": kind,
         "max_shard_size": parse_size(max_shard_size),
         "dtype": _parse_dtype(names.get("dtype", "dtype"), dtype),
         "verify": _one_of(names.get("verify", "verify"), verify, VERIFICATIONS),
         "checksums": bool(checksums),
         "check_replicas": check_replicas is not False,
+        "digest": _parse_digest(names.get("digest", "digest"), digest, kind),
     }
 
 
@@ -235,6 +242,17 @@ def _one_of(key: str, value: Any, known: tuple[Any, ...]) -> Any:
     if value not in known:
         raise RequestError(f"{key}: expected one of {', '.join(known)}, found {value!r}")
     return value
+
+
+def _parse_digest(key: str, value: Any, kind: Format) -> Digest:
+    if value is not None and not isinstance(value, bool) and value != "file":
+        raise RequestError(f"{key}: expected true, false or 'file', found {value!r}")
+    if value and kind == "dcp":
+        raise RequestError(
+            f"{key}: expected safetensors or torch as the format, found dcp, whose files hold "
+            "parts of tensors; save as safetensors"
+        )
+    return value or False
 
 
 def _parse_dtype(key: str, value: Any) -> torch.dtype | None:

@@ -19,7 +19,7 @@ from canonical_saver.collectives import Ranks
 from canonical_saver.from_trainer import from_training
 from canonical_saver.progress import ProgressCallback, progress_callback
 from canonical_saver.publishing.publication import Publication
-from canonical_saver.request import Format, Request, Verify, build
+from canonical_saver.request import Digest, Format, Request, Verify, build
 from canonical_saver.writing import agreement
 from canonical_saver.writing.shared_folder import look_together
 from canonical_saver.writing.write_plan import WritePlan, plan_write
@@ -41,6 +41,7 @@ class Report:
         warnings: what is not as one may expect and was saved all the same, or what could not be
             written beside the weights, and what to do; the same on every rank.
         left: weights and configurations of other models in the folder, which stay there.
+        digest: the digest of the weights in hex, see ``docs/reference/digest.md``; "" if none was asked for.
     """
 
     output_dir: Path
@@ -50,6 +51,7 @@ class Report:
     ranks: int
     warnings: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    digest: str = ""
 
 
 def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> Report:
@@ -81,6 +83,7 @@ def save_model(
     verify: Verify = "layout",
     checksums: bool = False,
     check_replicas: bool = True,
+    digest: Digest = False,
     progress: ProgressCallback | bool | None = None,
 ) -> Report:
     """Save a model without a trainer; called on every rank.
@@ -98,6 +101,9 @@ def save_model(
         check_replicas: compare digests of what several ranks are said to hold before one of them
             writes it, and refuse to lose what only another rank has; see
             :mod:`canonical_saver.weights.replicas` for the rule.
+        digest: put a digest of the weights into the report, which depends on names, dtypes, shapes
+            and bytes alone, and is computed while they are written; ``"file"`` to write the digest
+            of each tensor too, into ``model.digests.json`` or ``adapter_model.digests.json``.
         progress: a function that each rank calls with a :class:`Progress` after each piece that it
             writes; True or False for a bar on rank 0 or none; by default a bar on a terminal.
 
@@ -117,6 +123,7 @@ def save_model(
             verify=verify,
             checksums=checksums,
             check_replicas=check_replicas,
+            digest=digest,
             tokenizer=tokenizer,
             progress=progress,
         )
@@ -147,6 +154,7 @@ def _save(ask: Callable[[], Request]) -> Report:
         _relay(writer)
         _convert(writer)
         ranks.step("write", writer.write, lambda _: writer.written, publication.take)
+        digest = _digest(writer)
         published = ranks.on_first("publish", lambda: publication.publish(placed.files, views))
     report = Report(
         output_dir=staged.output_dir,
@@ -156,6 +164,7 @@ def _save(ask: Callable[[], Request]) -> Report:
         ranks=ranks.world_size,
         warnings=(*warnings, *planned.warnings, *published.warnings),
         left=tuple(published.left),
+        digest=digest,
     )
     if ranks.rank == 0:
         _log_end(report)
@@ -182,6 +191,15 @@ def _convert(writer: Writer) -> None:
         from canonical_saver.writing.gather import convert
 
         convert(writer)
+
+
+def _digest(writer: Writer) -> str:
+    """Put together what was digested while it was written."""
+    if not writer.digests:
+        return ""
+    from canonical_saver.writing.piece_digests import finish
+
+    return finish(writer)
 
 
 def _log_end(report: Report) -> None:

@@ -23,7 +23,7 @@ SUITE = (
 )
 """The wings of the suite, from the top down: each imports only those below it."""
 
-SAVER = ("publishing", "writing", "formats", "weights")
+SAVER = ("proving", "publishing", "writing", "formats", "weights")
 """The rooms of the saver, from the top down."""
 
 LEAVES = frozenset({"canonical_saver.formats.dcp"})
@@ -69,7 +69,15 @@ def test_imports_have_no_cycle(package: str) -> None:
 
 
 FOUNDATIONS = {
-    "canonical_saver": {"collectives", "collator", "errors", "file_io", "progress", "request"},
+    "canonical_saver": {
+        "collectives",
+        "collator",
+        "errors",
+        "file_io",
+        "from_trainer",
+        "progress",
+        "request",
+    },
     "saver_conformance": {"errors", "safe_text", "spec"},
 }
 """Modules beside the rooms that rooms may import."""
@@ -104,3 +112,7 @@ def test_pytest_plugin_does_without_the_command_line() -> None:
 
 def test_reading_path_stays_short() -> None:
     assert sum(reading_path().values()) <= LIMIT
+
+
+def test_a_save_imports_no_proof() -> None:
+    assert not [name for name in reading_path() if name.startswith("canonical_saver.proving")]

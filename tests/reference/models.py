@@ -35,6 +35,18 @@ def mixtral(seed: int = 0) -> PreTrainedModel:
     return MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=2))
 
 
+def turned() -> PreTrainedModel:
+    """Has weights that are transposed for the hub, so that no rank holds their form in the file."""
+    from transformers.core_model_loading import Transpose, WeightConverter
+
+    model: Any = llama()
+    model._weight_conversions = [
+        WeightConverter("q_turned.weight", "q_proj.weight", [Transpose(0, 1)]),
+        WeightConverter("down_turned.weight", "down_proj.weight", [Transpose(0, 1)]),
+    ]
+    return model
+
+
 def peft(*, seed: int = 0, **options: Any) -> Any:
     from peft import LoraConfig, get_peft_model
 

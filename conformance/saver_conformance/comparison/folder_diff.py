@@ -184,7 +184,9 @@ def _is_tied(part: StoredPart, name: str, shared: list[str]) -> bool:
     return (
         is_meant
         and len(tensor.shape) > 1
-        and any(are_copies(tensor, counterpart) for counterpart in counterparts[:_MOST_COUNTERPARTS])
+        and any(
+            are_copies(tensor, counterpart) for counterpart in counterparts[:_MOST_COUNTERPARTS]
+        )
     )
 
 

@@ -221,7 +221,9 @@ def _beside_the_merge(
         if theirs[name] not in merge.explained and change.shapes[0] == change.shapes[1]
     ]
     doubtful = [
-        name for name in others[:_MOST_TIED] if _has_counterpart(theirs[name], merge.explained, base)
+        name
+        for name in others[:_MOST_TIED]
+        if _has_counterpart(theirs[name], merge.explained, base)
     ]
     wrong = tuple(name for name in others if name not in set(doubtful))
     if wrong:
@@ -279,4 +281,6 @@ def _has_counterpart(name: str, others: Collection[str], base: StoredPart) -> bo
         return False
     known = (base.tensors[other] for other in others if other != name and other in base.tensors)
     counterparts = (counterpart for counterpart in known if counterpart.shape == tensor.shape)
-    return any(are_copies(tensor, counterpart) for counterpart in islice(counterparts, _MOST_COUNTERPARTS))
+    return any(
+        are_copies(tensor, counterpart) for counterpart in islice(counterparts, _MOST_COUNTERPARTS)
+    )

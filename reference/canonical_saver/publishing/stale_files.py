@@ -18,6 +18,8 @@ from typing import Any
 
 CARD = "README.md"
 CHECKSUMS = "SHA256SUMS"
+DIGESTS_ENDING = ".digests.json"
+"""The ending of a file of digests, behind the stem of the weights."""
 
 _STEMS = {
     False: (("model", ".safetensors"), ("pytorch_model", ".bin")),
@@ -113,6 +115,7 @@ def files(output_dir: Path, arrival: Arrival) -> list[str]:
             found |= _adapter(output_dir, folder, arrival)
     else:
         found |= weight_files(output_dir, adapter=False)
+    found |= {name for name in _digests(arrival) if _is_of_digests(output_dir / name)}
     if _tells_only_of(output_dir / CHECKSUMS, found | arrival.names):
         found.add(CHECKSUMS)
     return sorted(found)
@@ -203,6 +206,19 @@ def _sidecars(output_dir: Path, arrival: Arrival) -> set[str]:
         parts = _read_object(arrival.staged / _PROCESSOR)
         found |= {name for part, name in _INSIDE_PROCESSOR.items() if part in parts} & present
     return found
+
+
+def _digests(arrival: Arrival) -> set[str]:
+    """Name the files of digests that an earlier save may have left of what this one replaces."""
+    stems = ("adapter_model",) if arrival.adapter else ("adapter_model", "model")
+    return {f"{stem}{DIGESTS_ENDING}" for stem in stems}
+
+
+def _is_of_digests(path: Path) -> bool:
+    """Whether a file has digests, as a save writes them."""
+    from canonical_saver.writing.model_digest import VERSION
+
+    return _read_object(path).get("version") == VERSION
 
 
 def _marked(output_dir: Path) -> Iterator[str]:

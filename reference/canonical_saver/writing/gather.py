@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from canonical_saver.collectives import Ranks
 from canonical_saver.formats.layout import PlacedTensor
 from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import PIECE, read, whole
@@ -33,9 +34,9 @@ def convert(writer: Writer) -> None:
 
 
 def _convert(writer: Writer, turn: int, group: Group) -> None:
-    weights = _set_of(group, writer.write_plan.weight_sets)
+    weights = set_of(group, writer.write_plan.weight_sets)
     chosen = writer.chosen(turn)
-    gathered = _gathered(writer, weights, group, chosen)
+    gathered = gather_sources(writer.ranks, weights, group, chosen)
     if writer.ranks.rank != chosen:
         return
     converted = weights.convert(gathered)
@@ -46,11 +47,11 @@ def _convert(writer: Writer, turn: int, group: Group) -> None:
             writer.write_now(handles, [WriteItem(file, placed.offset, local_slice, placed.dtype)])
 
 
-def _gathered(
-    writer: Writer, weights: WeightSet, group: Group, chosen: int
+def gather_sources(
+    ranks: Ranks, weights: WeightSet, group: Group, chosen: int
 ) -> dict[str, torch.Tensor]:
-    """Bring the model tensors of a group to one rank, complete, by their names in memory."""
-    ranks, model_tensors = writer.ranks, weights.model_tensors
+    """Bring the model tensors of a group to one rank, complete, by their names in memory; collective."""
+    model_tensors = weights.model_tensors
     needed = {n for _, placed in group for n in placed.saved.needs}
     names = [name for name in model_tensors if name in needed]
     mine = [(name, local_slice) for name in names for local_slice in model_tensors[name].slices]
@@ -83,7 +84,7 @@ def _gathered(
     return {name: flat.pop(name).view(model_tensors[name].shape) for name in list(flat)}
 
 
-def _set_of(group: Group, weight_sets: Sequence[WeightSet]) -> WeightSet:
+def set_of(group: Group, weight_sets: Sequence[WeightSet]) -> WeightSet:
     """The set of weights that a group of computed tensors belongs to."""
     _, placed = group[0]
     return next(

@@ -26,6 +26,7 @@ from canonical_saver.writing.write_plan import WritePlan
 if TYPE_CHECKING:
     from canonical_saver.writing.hosts import Sample, Samples
     from canonical_saver.writing.overflow import Overflows
+    from canonical_saver.writing.piece_digests import PieceDigests
 
 ASYNCHRONOUS = frozenset({"cuda", "xpu"})
 """Kinds of devices that copy while the processor writes."""
@@ -65,6 +66,7 @@ class Writer:
         samples: some of the bytes that this rank writes; None if all ranks are on one host.
         overflows: counts what this rank casts to infinity; None if nothing is cast.
         room: explains errors of a full disk.
+        digests: digests what this rank writes; None if that was not asked for.
     """
 
     def __init__(
@@ -92,6 +94,11 @@ class Writer:
 
             self.overflows = Overflows(write_plan.files)
         self.meter = Meter(on_progress)
+        self.digests: PieceDigests | None = None
+        if write_plan.request.digest:
+            from canonical_saver.writing.piece_digests import PieceDigests
+
+            self.digests = PieceDigests(write_plan.files)
         self._read_back = write_plan.request.verify == "full"
         if self.shares_folder[ranks.rank]:
             for item in write_plan.planned:
@@ -122,7 +129,7 @@ class Writer:
         if self._read_back:
             # After the flush, from the disk as far as that is possible.
             with self.open(os.O_RDONLY) as handles:
-                for batch, pieces in _carried(planned):
+                for batch, pieces in carried(planned):
                     self._compare(handles, batch.file, batch.offset, pieces)
 
     @property
@@ -160,13 +167,15 @@ class Writer:
         pwrite_all(handles[file], [as_memoryview(piece) for piece in pieces], offset)
         if self.samples is not None:
             self.samples.add(file, offset, pieces)
+        if self.digests is not None:
+            self.digests.add(file, offset, pieces)
         self.meter.wrote(file, sum(piece.numel() for piece in pieces))
 
     def carry(
         self, planned: Sequence[WriteItem]
     ) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
         """Yield batches with their bytes, which are valid until the next one is asked for."""
-        for batch, pieces in _carried(planned):
+        for batch, pieces in carried(planned):
             if self.overflows is not None:
                 self.overflows.look(batch, pieces)
             yield batch, pieces
@@ -178,8 +187,11 @@ class Writer:
     def _compare(
         self, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
     ) -> None:
+        from canonical_saver.writing.read_back import first_difference
+
         for piece in pieces:
-            if os.pread(handles[file], piece.numel(), offset) != as_memoryview(piece):
+            first = first_difference(handles[file], offset, piece)
+            if first is not None:
                 raise VerifyError(
                     f"{self.write_plan.files[file].name}: the {piece.numel()} bytes from {offset} "
                     "on read back differently than they were written; check the disk"
@@ -187,7 +199,8 @@ class Writer:
             offset += piece.numel()
 
 
-def _carried(planned: Sequence[WriteItem]) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
+def carried(planned: Sequence[WriteItem]) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
+    """Yield batches of what this rank holds with their bytes, valid until the next one."""
     found = batches(planned)
     if not any(item.local_slice.data.device.type in ASYNCHRONOUS for item in planned):
         for batch in found:

@@ -1,0 +1,272 @@
+"""Whether a folder that anybody wrote is the model in memory, as every rank runs it.
+
+read headers -> match names -> compare bytes -> explain what differs -> proof
+
+Each rank compares what it holds with the bytes at their place in the files. Nothing is gathered but
+what has another form in the file, one group at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from canonical_saver import weights
+from canonical_saver.collectives import Ranks
+from canonical_saver.errors import ProofError, RequestError
+from canonical_saver.from_trainer import from_training
+from canonical_saver.proving import companions
+from canonical_saver.proving.comparison import Comparison, Evidence, Mismatch
+from canonical_saver.proving.found_tensors import FoundWeights
+from canonical_saver.proving.matching import match
+from canonical_saver.proving.places import Key, lay_out
+from canonical_saver.proving.proof import Companion, Proof
+from canonical_saver.proving.verdict import Verdict
+from canonical_saver.proving.weight_files import Contents, contents_of, read_weights
+from canonical_saver.request import Request, can_be_saved, parse_options
+from canonical_saver.weights import casting
+from canonical_saver.weights.engines import Engines
+from canonical_saver.weights.module_tree import unwrap
+from canonical_saver.weights.saved_tensors import WeightSet, require_data
+from canonical_saver.weights.tensors import ModelTensor, whole
+from canonical_saver.writing import agreement
+from canonical_saver.writing.computed_tensors import groups_to_compute
+from canonical_saver.writing.gather import Group, gather_sources, set_of
+from canonical_saver.writing.tiling import prove_tiling
+from canonical_saver.writing.write_items import WriteItem, packed, ranges, write_items
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """The model in memory, as a save would see it.
+
+    Attributes:
+        request: what was handed over.
+        model: the module whose configuration goes beside the weights.
+        weight_sets: what a save would hold.
+        named: all its tensors, by their names in memory.
+        merged: what a save would hold is the base with the adapters merged into it.
+    """
+
+    request: Request
+    model: Any
+    weight_sets: list[WeightSet]
+    named: Mapping[str, ModelTensor]
+    merged: bool
+
+
+@torch.no_grad()
+def prove(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    trainer: Any = None,
+    tokenizer: Any = None,
+    dtype: torch.dtype | str | None = None,
+    strict: bool = False,
+) -> Proof:
+    """Prove that a folder is the model in memory, whatever wrote it; called on every rank.
+
+    Args:
+        model: the model, wrapped or not, in any training mode.
+        folder: the folder: a whole model or adapters, in one file or in shards, of safetensors or
+            of ``torch.save``.
+        trainer: the trainer, if there is one; brings the tokenizer and the wrapped model.
+        tokenizer: tokenizer or processor to compare with the folder's.
+        dtype: the dtype that floating-point tensors were cast to on purpose.
+        strict: raise an error instead of returning a proof that is not ok.
+
+    Returns:
+        What is proven, and what is not; the same on every rank.
+
+    Raises:
+        ProofError: the same on every rank: the folder cannot be read or, with ``strict``, is not
+            the model.
+        SaveError: the same on every rank: the model in memory is in no state to be saved.
+    """
+    begun, ranks = time.monotonic(), Ranks.current()
+    root = Path(os.fspath(folder)).expanduser().absolute()
+    with ranks.arriving():
+        contents = ranks.on_first("look into the folder", lambda: contents_of(root))
+    live, found = ranks.step(
+        "read the folder",
+        lambda: _live_model(_request(model, root, trainer, tokenizer, dtype), contents, ranks),
+        lambda own: agreement.fingerprint(own.weight_sets, []),
+        lambda own, everyone: None if len(set(everyone)) > 1 else _read(root, own.weight_sets),
+    )
+    if found is None:
+        raise _layouts_differ(live, ranks)
+    matchings = [
+        match(
+            {tensor.name: tensor for tensor in there.tensors},
+            *(one, live.named, live.request.dtype),
+            merged=live.merged,
+        )
+        for one, there in zip(live.weight_sets, found, strict=True)
+    ]
+    places = lay_out([pair for matching in matchings for pair in matching.matches])
+    comparison = Comparison(root, places, write_items(places.files))
+    seeing = ranks.exchange("look", lambda: _sees(root, found))
+    if not seeing[ranks.rank]:
+        comparison = replace(comparison, items=())
+    unseen = _compare(comparison, seeing, ranks)
+    _convert(comparison, live.weight_sets, seeing, ranks)
+    differing = ranks.exchange("compare", lambda: comparison.mismatches)
+    explained = _explain(comparison, differing, ranks)
+    compared = sum(ranks.gather(comparison.bytes))
+
+    def conclude() -> Proof:
+        verdict = Verdict(places, matchings, live.weight_sets, differing, explained, unseen)
+        return replace(
+            verdict.proof(root),
+            blind=tuple(rank for rank, sees in enumerate(seeing) if not sees),
+            companions=tuple(_companions(live, root)),
+            stale=tuple(sorted({name for there in found for name in there.others})),
+            problems=tuple(text for there in found for text in there.problems),
+            bytes=compared,
+            seconds=time.monotonic() - begun,
+        )
+
+    proof = ranks.on_first("conclude", conclude)
+    if strict and not proof.ok:
+        raise ProofError(str(proof))
+    return proof
+
+
+def _request(
+    model: nn.Module, root: Path, trainer: Any, tokenizer: Any, dtype: torch.dtype | str | None
+) -> Request:
+    request = from_training({"output_dir": str(root)}, trainer, model)
+    if tokenizer is not None and not can_be_saved(tokenizer):
+        raise RequestError(
+            "tokenizer: expected a tokenizer or processor with a method save_pretrained, found "
+            f"{tokenizer!r:.80}; load it first, as AutoTokenizer.from_pretrained does"
+        )
+    asked = parse_options(dtype=dtype)["dtype"]
+    return replace(request, tokenizer=tokenizer or request.tokenizer, dtype=asked)
+
+
+def _live_model(request: Request, contents: Contents, ranks: Ranks) -> LiveModel:
+    """Find what a save of the model would hold.
+
+    Where a whole model lies in the folder of one with adapters, and none of them, it is the base
+    with the adapters merged into it.
+    """
+    found: Any = weights.find_model(request.roots)
+    engines = Engines(request.roots, ranks.rank)
+    merge = contents.whole and weights.can_merge(found) and not _holds_any(found, contents)
+    weight_sets = weights.collect(found, engines, merge=merge)
+    for one in weight_sets:
+        require_data(one)
+    named = dict(weights.named_tensors(found, engines))
+    if merge:
+        found = unwrap(found.get_base_model())
+    owner = weight_sets[0].owner or found
+    weight_sets = [casting.limited(owner, one, request.dtype) for one in weight_sets]
+    return LiveModel(request, owner, weight_sets, named, merge)
+
+
+def _holds_any(model: Any, contents: Contents) -> bool:
+    """Whether a folder holds adapters where a save of the model would put its own."""
+    return bool({"", *model.peft_config} & set(contents.adapters))
+
+
+def _read(root: Path, weight_sets: Sequence[WeightSet]) -> list[FoundWeights]:
+    return [read_weights(root, one.folder, adapter=one.adapter is not None) for one in weight_sets]
+
+
+def _layouts_differ(live: LiveModel, ranks: Ranks) -> Exception:
+    """Say how the ranks' models differ; collective."""
+    agreement.settle(agreement.Unlike(True, []), live.weight_sets, None, live.model, ranks)  # type: ignore[arg-type]
+    raise AssertionError("unreachable")
+
+
+def _sees(root: Path, found: Sequence[FoundWeights]) -> bool:
+    """Whether this rank sees the files that rank 0 has read the headers of."""
+    try:
+        for file in (file for there in found for file in there.files):
+            status = (root / file.name).stat()
+            if (status.st_size, status.st_mtime_ns) != (file.size, file.modified):
+                return False
+    except OSError:
+        return False
+    return True
+
+
+def _compare(comparison: Comparison, seeing: Sequence[bool], ranks: Ranks) -> set[Key]:
+    """Compare what lies in memory as in the file; collective.
+
+    Returns:
+        The tensors of which ranks hold a part that do not see the folder.
+    """
+    places = comparison.places
+    planned = write_items(places.files)
+
+    def work() -> torch.Tensor:
+        comparison.compare()
+        return packed(ranges(planned))
+
+    def check(_: Any, everyone: list[torch.Tensor]) -> set[Key]:
+        prove_tiling(places.files, everyone)
+        return {
+            key
+            for rank, held in enumerate(everyone)
+            if not seeing[rank]
+            for file, offset, size in held.tolist()
+            for key, _, _ in places.segments(file, offset, offset + size)
+        }
+
+    return ranks.step("compare", work, lambda held: held, check)[1]
+
+
+def _convert(
+    comparison: Comparison, weight_sets: Sequence[WeightSet], seeing: Sequence[bool], ranks: Ranks
+) -> None:
+    """Compare the tensors whose form in the file must be computed, by groups; collective."""
+    able = [rank for rank, sees in enumerate(seeing) if sees]
+    for turn, group in enumerate(groups_to_compute(comparison.places.files)):
+        work = partial(
+            _convert_group, comparison, weight_sets, group, able[turn % len(able)], ranks
+        )
+        ranks.step("convert", work)
+
+
+def _convert_group(
+    comparison: Comparison,
+    weight_sets: Sequence[WeightSet],
+    group: Group,
+    chosen: int,
+    ranks: Ranks,
+) -> None:
+    one = set_of(group, weight_sets)
+    gathered = gather_sources(ranks, one, group, chosen)
+    if ranks.rank != chosen:
+        return
+    converted = one.convert(gathered)
+    for file, placed in group:
+        local_slice = whole(converted.pop(placed.saved.name).contiguous()).slices[0]
+        comparison.compare_converted(WriteItem(file, placed.offset, local_slice, placed.dtype))
+
+
+def _explain(
+    comparison: Comparison, differing: Sequence[Mapping[Key, Mismatch]], ranks: Ranks
+) -> list[dict[Key, Evidence]]:
+    """Find out what explains the differences; collective, and nothing to do if there is none."""
+    keys = sorted({key for mine in differing for key in mine})
+    if not keys:
+        return [{} for _ in range(ranks.world_size)]
+    held = ranks.exchange("explain", lambda: comparison.held(keys))
+    limits = {key: min((own[key] for own in held if key in own), default=0) for key in keys}
+    return ranks.exchange("explain", lambda: comparison.examine(limits))
+
+
+def _companions(live: LiveModel, root: Path) -> list[Companion]:
+    return companions.compare(live.model, live.weight_sets, live.request.tokenizer, root)
