@@ -41,7 +41,8 @@ class Report:
         warnings: what is not as one may expect and was saved all the same, or what could not be
             written beside the weights, and what to do; the same on every rank.
         left: weights and configurations of other models in the folder, which stay there.
-        digest: the digest of the weights in hex, see ``docs/reference/digest.md``; "" if none was asked for.
+        digest: the digest of the weights in hex, see ``docs/reference/digest.md``; "" if none was
+            asked for.
     """
 
     output_dir: Path

@@ -170,7 +170,8 @@ def _live_model(request: Request, contents: Contents, ranks: Ranks) -> LiveModel
     if merge:
         found = unwrap(found.get_base_model())
     owner = weight_sets[0].owner or found
-    weight_sets = [casting.limited(owner, one, request.dtype) for one in weight_sets]
+    if request.dtype is not None:
+        weight_sets = [casting.limited(owner, one, request.dtype) for one in weight_sets]
     return LiveModel(request, owner, weight_sets, named, merge)
 
 
@@ -185,7 +186,7 @@ def _read(root: Path, weight_sets: Sequence[WeightSet]) -> list[FoundWeights]:
 
 def _layouts_differ(live: LiveModel, ranks: Ranks) -> Exception:
     """Say how the ranks' models differ; collective."""
-    agreement.settle(agreement.Unlike(True, []), live.weight_sets, None, live.model, ranks)  # type: ignore[arg-type]
+    agreement.settle(agreement.Unlike(True, []), live.weight_sets, None, live.model, ranks)
     raise AssertionError("unreachable")
 
 

@@ -50,7 +50,7 @@ def _convert(writer: Writer, turn: int, group: Group) -> None:
 def gather_sources(
     ranks: Ranks, weights: WeightSet, group: Group, chosen: int
 ) -> dict[str, torch.Tensor]:
-    """Bring the model tensors of a group to one rank, complete, by their names in memory; collective."""
+    """Bring the tensors of a group to one rank, complete, by their names in memory; collective."""
     model_tensors = weights.model_tensors
     needed = {n for _, placed in group for n in placed.saved.needs}
     names = [name for name in model_tensors if name in needed]
