@@ -1,7 +1,8 @@
 """The axes of a case and their values in words: under findings, and for ``explain AXIS``.
 
-An axis is a field of a case or of its adapter. Whoever adds an axis or a value adds its words here;
-a test compares this table with the fields and with ``strategies.AXES``.
+An axis is a field of a case or of its adapter. Whoever adds an axis or a value adds its words here,
+unless it is registered and brings them, as a family of models does. A test compares this table with
+the fields and with ``strategies.AXES``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from saver_conformance.cases.case import Adapter, Case
+from saver_conformance.cases.families import families
 from saver_conformance.safe_text import quoted
 
 
@@ -35,16 +37,7 @@ _AXES: Mapping[str, Axis] = {
     "mode": Axis("the method (full, lora, qlora) and the engine that trained, METHOD-ENGINE"),
     "architecture": Axis(
         "the family of the tiny model",
-        {
-            "llama": "a decoder whose head and input embedding are two tensors",
-            "llama-tied": "its head is the input embedding: one tensor under two names",
-            "qwen2": "it has biases in its attention",
-            "mixtral": "a mixture of experts: transformers fuses them in memory, and converts the "
-            "names and shapes when it saves",
-            "phi3": "its projections are fused in memory and on disk",
-            "custom": "a model with code of its own, with layers named like parts of PEFT and of "
-            "wrappers (lora_head, module, _orig_mod), and buffers of unusual shapes",
-        },
+        {name: family.text for name, family in families().items()},
     ),
     "sizes": Axis(
         "the sizes of the vocabulary and of the feed-forward layers",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 from saver_conformance.cases.case import Case, Engine
 
 
 def why_untrainable(case: Case) -> str:
     """Why the engine of ``case`` cannot train it; empty when it can."""
+    values = _values(case)
+    for limit in case.family.limits:
+        if limit.holds(values, case.mode.name):
+            return limit.why
     if case.mode.engine == "fsdp1" and case.dtype == "mixed":
         return "a flat parameter holds one dtype (torch/distributed/fsdp/_flat_param.py)"
     if case.mode.engine == "fsdp1" and case.wrapper == "regional":
@@ -20,6 +27,16 @@ def why_untrainable(case: Case) -> str:
     if case.mode.name == "qlora-zero3" and dora:
         return "DeepSpeed gathers 4-bit weights for DoRA as if it had partitioned them"
     return ""
+
+
+def _values(case: Case) -> dict[str, Any]:
+    """The values of ``case`` on the axes."""
+    own = {item.name: getattr(case, item.name) for item in fields(case)}
+    adapter = case.adapter
+    if adapter is None:
+        return own
+    own |= {item.name: getattr(adapter, item.name) for item in fields(adapter)}
+    return own | {"targets": case.family.selection_of(adapter.targets)}
 
 
 def why_no_odd_parameters(engine: Engine) -> str:

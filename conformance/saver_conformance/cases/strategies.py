@@ -12,21 +12,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from saver_conformance.cases.case import (
-    CUSTOM_LAYERS,
-    METHODS,
-    MODES,
-    Adapter,
-    Architecture,
-    Case,
-    Mode,
-    Probe,
-)
+from saver_conformance.cases.case import METHODS, MODES, Adapter, Architecture, Case, Mode, Probe
 from saver_conformance.cases.class_names import causal_lm_class_names, one_for_each_letter
+from saver_conformance.cases.families import families
 from saver_conformance.cases.limits import why_untrainable
 
 AXES: Mapping[str, Sequence[Any]] = {
-    "architecture": ("llama", "llama-tied", "qwen2", "mixtral", "phi3", "custom"),
+    "architecture": tuple(name for name, family in families().items() if family.pairs),
     "sizes": ("even", "odd"),
     "dtype": ("float32", "bfloat16", "mixed"),
     "max_shard_size": (None, 20_000, 4_000),
@@ -49,19 +41,6 @@ ADAPTER_AXES: Mapping[str, Sequence[Any]] = {
     "names": (("default",), ("style",), ("default", "style")),
 }
 """The axes of an adapter; ``targets`` is a selection, resolved for each architecture."""
-
-_LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_TARGETS: dict[Architecture, dict[str, tuple[str, ...]]] = {
-    "llama": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
-    "llama-tied": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
-    "qwen2": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
-    "mixtral": {"attention": ("q_proj", "v_proj"), "all": _LLAMA[:4]},
-    "phi3": {
-        "attention": ("qkv_proj",),
-        "all": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
-    },
-    "custom": {"attention": ("q_proj", "v_proj"), "all": (*_LLAMA, *CUSTOM_LAYERS)},
-}
 
 WORLD_SIZES = (2, 3, 4)
 """Numbers of ranks of the modes that have several, the simplest first."""
@@ -155,26 +134,12 @@ def row_of(case: Case) -> dict[str, Any]:
         if name != "targets"
     }
     if case.adapter is not None:
-        selections = (*_TARGETS[case.architecture], "embeddings")
-        row["targets"] = next(
-            (
-                chosen
-                for chosen in selections
-                if _targets(case.architecture, chosen) == case.adapter.targets
-            ),
-            case.adapter.targets,
-        )
+        row["targets"] = case.family.selection_of(case.adapter.targets)
     return row
 
 
-def _targets(architecture: Architecture, chosen: str) -> tuple[str, ...]:
-    if chosen == "embeddings":
-        return (*_TARGETS[architecture]["attention"], "embed_tokens")
-    return _TARGETS[architecture][chosen]
-
-
 def _adapter(architecture: Architecture, shape: Mapping[str, Any]) -> Adapter:
-    targets = _targets(architecture, shape["targets"])
+    targets = families()[architecture].selections[shape["targets"]]
     return Adapter(alpha=2 * shape["r"], **{**shape, "targets": targets})
 
 
@@ -183,13 +148,15 @@ def why_invalid(values: Mapping[str, Any], mode: Mode | None = None) -> str:
 
     The simplest value of an axis goes with everything, so a part of the axes is enough to tell.
     """
-    if values.get("views") and values.get("architecture", "custom") != "custom":
-        return "only the custom architecture has buffers that could share a storage"
+    family = families().get(values.get("architecture", ""))
+    if values.get("views") and family and not family.views:
+        return f"{family.name} has no buffers that could share a storage"
+    name = "" if mode is None else mode.name
+    for limit in family.limits if family else ():
+        if limit.holds(values, name):
+            return limit.why
     trained = values.get("modules_to_save") or ()
-    embeddings_targeted = values.get("targets") == "embeddings"
-    if values.get("architecture") == "llama-tied" and (trained or embeddings_targeted):
-        return "training one half of a tied pair apart is a question of its own"
-    if embeddings_targeted and "embed_tokens" in trained:
+    if values.get("targets") == "embeddings" and "embed_tokens" in trained:
         return "a module is adapted or trained whole"
     if len(values.get("names") or ()) > 1 and values.get("bias", "none") != "none":
         return "PEFT trains biases where there is one adapter only (peft/tuners/lora/model.py)"

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from saver_conformance.cases.case import Engine
+from saver_conformance.cases.family import Family
 from saver_conformance.observation.observation import Tensor
 
 SPECIAL_BITS: Mapping[torch.dtype, tuple[torch.dtype, tuple[int, ...]]] = {
@@ -64,8 +65,9 @@ class Names:
     embeddings: frozenset[str]
 
 
-def read_names(model: nn.Module) -> Names:
+def read_names(model: nn.Module, family: Family) -> Names:
     """The names of ``model``, which no engine has wrapped yet."""
+    embeddings = tuple(f"{module}.weight" for module in (family.embedding, family.head))
     first: dict[nn.Parameter, str] = {}
     tied: dict[str, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -82,7 +84,7 @@ def read_names(model: nn.Module) -> Names:
         embeddings=frozenset(
             name
             for name in first.values()
-            if name.replace(".base_layer.", ".").endswith(("embed_tokens.weight", "lm_head.weight"))
+            if name.replace(".base_layer.", ".").endswith(embeddings)
         ),
     )
 

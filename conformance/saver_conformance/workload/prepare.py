@@ -101,7 +101,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     model = training.adapt(models.load_base(case, base), case)
     trainer = training.make_trainer(case, model, tokenizer, folder / "trainer")
     model = trainer.model
-    names = oracle.read_names(model)
+    names = oracle.read_names(model, case.family)
     trainer.train()
     if (engine := training.running_engine(trainer)) != case.mode.engine:
         raise RuntimeError(f"{case.mode} was trained by the engine {engine}")
@@ -135,13 +135,12 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         deepspeed=training.deepspeed_config(case),
     )
     _barrier()
-    size = models.vocabulary_size(case)
     return PreparedCase(
         cfg,
         trainer,
         model.get_base_model() if case.model_argument == "base" else model,
         look=lambda: fingerprint.look(cfg, trainer, model),
-        step=lambda path: extra_step.step(case, trainer, names, size, path),
+        step=lambda path: extra_step.step(case, trainer, names, path),
         close=lambda: _reset(environment, trainer),
     )
 
@@ -162,14 +161,14 @@ def _expectation(
         fields = {
             # A trainer may change a setting, as TRL's do for mixtures of experts.
             **{key: trained.get(key, known[key]) for key in known if key not in _RUN_SETTINGS},
-            "architectures": [case.class_name or models.CLASS_NAMES[case.architecture]],
+            "architectures": [case.class_name or case.family.class_name],
             "dtype": {"F32": "float32", "BF16": "bfloat16"}[first],
         }
         if undeclared:  # a saver may declare the tie instead of saving both
             del fields["tie_word_embeddings"]
         owned = {name: tensor for name, tensor in memory.items() if name not in undeclared}
         return Expectation(
-            tensors=to_hub(case.architecture, owned),
+            tensors=to_hub(case.family, owned),
             tied={} if undeclared else names.tied,
             optional=undeclared,
             config=fields,
@@ -182,7 +181,7 @@ def _expectation(
             in_memory={
                 hub: name
                 for name, tensor in owned.items()
-                for hub in to_hub(case.architecture, {name: tensor})
+                for hub in to_hub(case.family, {name: tensor})
                 if hub != name
             },
         )
@@ -210,8 +209,12 @@ def _adapter_expectation(
         if other != own and adapter_key(name, other) != name
     ]
     frozen = [name for name in names.parameters if name not in memory]
-    touched = case.vocabulary == "resized" or "embed_tokens" in adapter.targets
-    spare = embedding_keys((*names.parameters, *names.tied), own) if touched else frozenset[str]()
+    touched = case.vocabulary == "resized" or case.family.embedding in adapter.targets
+    spare = (
+        embedding_keys(case.family, (*names.parameters, *names.tied), own)
+        if touched
+        else frozenset[str]()
+    )
     tensors = {
         adapter_key(name, own): tensor for name, tensor in memory.items() if name not in foreign
     }
@@ -221,7 +224,7 @@ def _adapter_expectation(
         base=frozenset(frozen) | {name.replace(".base_layer", "") for name in frozen},
         adapter={
             "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
+            "task_type": case.family.task,
             "r": adapter.r + index,
             "lora_alpha": adapter.alpha,
             "target_modules": sorted(adapter.targets),

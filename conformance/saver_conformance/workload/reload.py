@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from saver_conformance.cases.case import Adapter, Case
 from saver_conformance.observation.mapping_diff import describe_difference
@@ -66,7 +66,7 @@ def identify(case: Case, folder: Path) -> dict[str, str | None]:
 
 def _identity(case: Case, folder: Path, saved: Path) -> str:
     if case.adapter is None:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = models.auto_class(case.family).from_pretrained(
             saved, dtype="auto", experts_implementation="eager"
         )
         settings = model.config.to_dict()
@@ -106,7 +106,7 @@ def _load_adapters(adapter: Adapter, base: Any, saved: Path, *, upcast: bool = T
 def _reload_full(
     case: Case, folder: Path, expected: Expectation, memory: Mapping[str, Tensor]
 ) -> Reload:
-    model, info = AutoModelForCausalLM.from_pretrained(
+    model, info = models.auto_class(case.family).from_pretrained(
         folder / "out", dtype="auto", output_loading_info=True, experts_implementation="eager"
     )
     models.rename_class(model, case)
@@ -121,7 +121,7 @@ def _reload_full(
     floating = {name for name, p in model.named_parameters() if p.is_floating_point()}
     types = {tensor.dtype for name, tensor in memory.items() if name in floating}
     if not case.special_values and len(types) == 1:
-        control = AutoModelForCausalLM.from_config(
+        control = models.auto_class(case.family).from_config(
             models.make_config(case),
             dtype=TORCH_DTYPES[types.pop()],
             experts_implementation="eager",
@@ -207,7 +207,9 @@ def _aliases(expected: Expectation, memory: Mapping[str, Tensor]) -> dict[str, t
 
 
 def _same_logits(case: Case, model: Any, control: Any) -> bool:
-    tokens = torch.arange(4, 20).reshape(2, 8)
+    size = models.sizing(case)
+    rows = [case.family.batch(tokens, size) for tokens in torch.arange(4, 20).reshape(2, 8)]
+    inputs = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
     # Training mode, no dropout: in evaluation bitsandbytes repacks 4-bit weights for some CPUs and
     # fails at these sizes (bitsandbytes/nn/modules.py, Linear4bit.forward).
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=case.dtype != "float32")
@@ -215,7 +217,7 @@ def _same_logits(case: Case, model: Any, control: Any) -> bool:
         # Kernels choose their path by alignment, and a loaded tensor lies wherever its file had it.
         tensor.data = tensor.data.clone()
     with torch.no_grad(), mixed:
-        found, expected = (bits(m.train()(input_ids=tokens).logits) for m in (model, control))
+        found, expected = (bits(m.train()(**inputs).logits) for m in (model, control))
     return found == expected
 
 

@@ -14,24 +14,25 @@ from transformers import PreTrainedTokenizerFast, Trainer
 
 from saver_conformance.cases.case import Adapter, Case, Engine
 from saver_conformance.workload import trainers
-from saver_conformance.workload.models import DECODER_LAYERS, vocabulary_size
+from saver_conformance.workload.models import sizing
 
 STEPS = 2
 """Optimizer steps of a case."""
 
 
-class RandomTokens(Dataset[dict[str, torch.Tensor]]):
-    """Sequences of eight random tokens, the same on every rank."""
+class RandomRows(Dataset[dict[str, torch.Tensor]]):
+    """Rows made of eight random tokens each, the same on every rank."""
 
-    def __init__(self, size: int, seed: int, length: int = 16) -> None:
+    def __init__(self, case: Case, seed: int, length: int = 16) -> None:
+        self._family, self._sizing = case.family, sizing(case)
         generator = torch.Generator().manual_seed(seed)
-        self.tokens = torch.randint(4, size, (length, 8), generator=generator)
+        self._tokens = torch.randint(4, self._sizing.vocabulary, (length, 8), generator=generator)
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self._tokens)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": self.tokens[index], "labels": self.tokens[index]}
+        return self._family.batch(self._tokens[index], self._sizing)
 
 
 def fsdp_config(case: Case) -> dict[str, Any] | None:
@@ -41,7 +42,7 @@ def fsdp_config(case: Case) -> dict[str, Any] | None:
     shared: dict[str, Any] = {
         "version": 1 if case.mode.engine == "fsdp1" else 2,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "transformer_layer_cls_to_wrap": [DECODER_LAYERS[case.architecture]],
+        "transformer_layer_cls_to_wrap": list(case.family.layers),
         "state_dict_type": "FULL_STATE_DICT",
         "final_state_dict_type": "FULL_STATE_DICT",
         "cpu_ram_efficient_loading": False,
@@ -156,7 +157,7 @@ def make_trainer(
         parallelism_config=mesh,
     )
     adapter = lora_config(case.adapter) if case.adapter and trainers.brings_adapter(case) else None
-    dataset = RandomTokens(vocabulary_size(case), case.seed)
+    dataset = RandomRows(case, case.seed)
     return trainers.make(case, model, arguments, dataset, tokenizer, adapter)
 
 
