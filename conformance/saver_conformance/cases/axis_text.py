@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from saver_conformance.cases.adapter_kinds import adapter_kinds
 from saver_conformance.cases.case import Adapter, Case
 from saver_conformance.cases.families import families
 from saver_conformance.safe_text import quoted
@@ -54,7 +55,7 @@ _AXES: Mapping[str, Axis] = {
             "mixed": "matrices are bfloat16 and norms float32",
         },
     ),
-    "adapter": Axis("the settings that `peft.LoraConfig` gets; see the axes r to names"),
+    "adapter": Axis("the settings that the adapter's configuration gets; see the axes r to kind"),
     "r": Axis("the rank of the adapter's update", other="the adapter has rank {}"),
     "alpha": Axis("the adapter's `lora_alpha`", other="lora_alpha is {}"),
     "targets": Axis("the layers that the adapter changes", other="the adapter changes {}"),
@@ -80,6 +81,10 @@ _AXES: Mapping[str, Axis] = {
         "each other one into a folder of its name",
         {'["default"]': "one adapter, called default"},
         other="the model carries the adapters {}; the first is trained",
+    ),
+    "kind": Axis(
+        "the kind of the adapter",
+        {name: kind.text for name, kind in adapter_kinds().items()},
     ),
     "max_shard_size": Axis(
         "the limit of a weight file's size, `cfg.max_shard_size`",

@@ -12,7 +12,8 @@ from fnmatch import fnmatchcase
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from saver_conformance.cases import families
+from saver_conformance.cases import adapter_kinds, families
+from saver_conformance.cases.adapter_kind import AdapterKind
 from saver_conformance.cases.family import Family
 from saver_conformance.safe_text import quoted
 
@@ -76,6 +77,7 @@ class OneOf:
 
 
 Architecture = Annotated[str, OneOf(families.names)]
+Kind = Annotated[str, OneOf(adapter_kinds.names)]
 Sizes = Literal["even", "odd"]
 Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
@@ -93,7 +95,7 @@ TrainerName = Literal["transformers", "trl-sft", "trl-dpo"]
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What ``peft.LoraConfig`` is given.
+    """What the adapter's configuration in PEFT is given.
 
     Attributes:
         r: rank of the update.
@@ -104,6 +106,7 @@ class Adapter:
         dora: whether magnitudes are trained too.
         names: the adapters that the model carries; the first is trained, the others, of another
             rank, are not. PEFT puts ``default`` into the folder itself, others into subfolders.
+        kind: the method; the other fields are those of LoRA, and others take what they know.
     """
 
     r: int = 4
@@ -113,6 +116,12 @@ class Adapter:
     bias: Literal["none", "all", "lora_only"] = "none"
     dora: bool = False
     names: tuple[str, ...] = ("default",)
+    kind: Kind = "lora"
+
+    @property
+    def method(self) -> AdapterKind:
+        """The kind of adapter."""
+        return adapter_kinds.adapter_kinds()[self.kind]
 
 
 @dataclass(frozen=True, slots=True)

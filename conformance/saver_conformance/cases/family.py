@@ -72,6 +72,10 @@ def decoder(size: Sizing) -> dict[str, Any]:
         "num_attention_heads": size.heads,
         "num_key_value_heads": size.groups,
         "max_position_embeddings": 64,
+        # Away from the defaults, which would hide that a save lost them.
+        "rope_parameters": {"rope_type": "default", "rope_theta": 20_000.0},
+        "rms_norm_eps": 2e-5,
+        "initializer_range": 0.04,
         **TOKENS,
     }
 
@@ -79,6 +83,20 @@ def decoder(size: Sizing) -> dict[str, Any]:
 def next_tokens(tokens: Any, size: Sizing) -> dict[str, Any]:
     """What a causal language model is trained on: each token, given those before it."""
     return {"input_ids": tokens, "labels": tokens}
+
+
+def no_language_model(missing: str) -> tuple[Limit, ...]:
+    """The limits of a model that predicts no tokens.
+
+    Args:
+        missing: the modules of a language model that it lacks.
+    """
+    return (
+        Limit(f"the model has no {missing}", unless={"modules_to_save": ((),)}),
+        Limit("the model has no head that could be an embedding", when={"tie": ("contrary",)}),
+        Limit("the model generates nothing", when={"generation": ("contradictory",)}),
+        Limit("TRL trains language models", when={"trainer": ("trl-sft", "trl-dpo")}),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +142,7 @@ class Family:
         settings: arguments of its configuration for a tiny model. Whatever has a default that a
             save could lose and loading restore is set to something else.
         auto: the ``Auto*`` class that loads it.
-        task: PEFT's task type.
+        task: PEFT's task type; None for none, which is what models of a kind unknown to it get.
         batch: one row of training from a row of random tokens; a tensor for each argument of the
             model's ``forward``.
         rows: whether batches are stacked rows of ``batch``, instead of padded texts.
@@ -135,6 +153,7 @@ class Family:
         embedding: name of the input embedding's module.
         head: name of the output layer's module.
         whole: modules that PEFT trains whole for this task, whatever is asked for.
+        experts: names of the parameters that hold fused experts.
         views: whether it has buffers that can be made overlapping views.
         pairs: whether the gate tries it with every value of every other axis; the others are tried
             once or twice for each method, and with all values by ``nightly``.
@@ -152,7 +171,7 @@ class Family:
     linear: tuple[str, ...]
     settings: Callable[[Sizing], Mapping[str, Any]]
     auto: str = "AutoModelForCausalLM"
-    task: str = "CAUSAL_LM"
+    task: str | None = "CAUSAL_LM"
     batch: Callable[[Any, Sizing], dict[str, Any]] = next_tokens
     rows: bool = False
     conversions: tuple[Rename | SplitExperts, ...] = ()
@@ -162,6 +181,7 @@ class Family:
     embedding: str = "embed_tokens"
     head: str = "lm_head"
     whole: tuple[str, ...] = ()
+    experts: tuple[str, ...] = ()
     views: bool = False
     pairs: bool = False
     processor: Callable[[Any, Sizing], Any] | None = None

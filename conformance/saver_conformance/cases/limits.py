@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from saver_conformance.cases.case import Case, Engine
+from saver_conformance.cases.adapter_kind import AdapterKind
+from saver_conformance.cases.case import Case, Engine, Mode
+from saver_conformance.cases.family import Family
 
 
 def why_untrainable(case: Case) -> str:
     """Why the engine of ``case`` cannot train it; empty when it can."""
-    values = _values(case)
-    for limit in case.family.limits:
-        if limit.holds(values, case.mode.name):
-            return limit.why
+    kind = case.adapter.method if case.adapter else None
+    if why := limited(_values(case), case.mode, case.family, kind):
+        return why
     if case.mode.engine == "fsdp1" and case.dtype == "mixed":
         return "a flat parameter holds one dtype (torch/distributed/fsdp/_flat_param.py)"
     if case.mode.engine == "fsdp1" and case.wrapper == "regional":
@@ -26,6 +28,26 @@ def why_untrainable(case: Case) -> str:
         return "DoRA reads base weights outside of the wrapped forward, where they are flat shards"
     if case.mode.name == "qlora-zero3" and dora:
         return "DeepSpeed gathers 4-bit weights for DoRA as if it had partitioned them"
+    return ""
+
+
+def limited(
+    values: Mapping[str, Any], mode: Mode | None, family: Family | None, kind: AdapterKind | None
+) -> str:
+    """Which limit of a family or of a kind of adapter forbids ``values``; empty when none does.
+
+    Args:
+        values: values of all axes or of some.
+        mode: the mode; None when it is not known.
+        family: the family of the model; None when it is not known.
+        kind: the kind of the adapter; None without one, or when it is not known.
+    """
+    name = "" if mode is None else mode.name
+    for limit in (*(family.limits if family else ()), *(kind.limits if kind else ())):
+        if limit.holds(values, name):
+            return limit.why
+    if family and kind and kind.needs and not getattr(family, kind.needs):
+        return f"{family.name} has no {kind.needs}, which {kind.name} needs"
     return ""
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from saver_conformance.cases.adapter_kinds import adapter_kinds
 from saver_conformance.cases.case import METHODS, MODES, Adapter, Architecture, Case, Mode, Probe
 from saver_conformance.cases.class_names import causal_lm_class_names, one_for_each_letter
 from saver_conformance.cases.families import families
-from saver_conformance.cases.limits import why_untrainable
+from saver_conformance.cases.limits import limited, why_untrainable
 
 AXES: Mapping[str, Sequence[Any]] = {
     "architecture": tuple(name for name, family in families().items() if family.pairs),
@@ -39,8 +40,15 @@ ADAPTER_AXES: Mapping[str, Sequence[Any]] = {
     "bias": ("none", "all", "lora_only"),
     "dora": (False, True),
     "names": (("default",), ("style",), ("default", "style")),
+    "kind": tuple(name for name, kind in adapter_kinds().items() if kind.pairs),
 }
 """The axes of an adapter; ``targets`` is a selection, resolved for each architecture."""
+
+WIDE: Mapping[str, Sequence[Any]] = {
+    "architecture": tuple(families()),
+    "kind": tuple(adapter_kinds()),
+}
+"""Axes with more values than a table of all pairs has room for in ``gate``: all their values."""
 
 WORLD_SIZES = (2, 3, 4)
 """Numbers of ranks of the modes that have several, the simplest first."""
@@ -59,9 +67,14 @@ LARGEST_SEED = 99
 
 
 @cache
-def axes_of(mode: Mode) -> Mapping[str, Sequence[Any]]:
-    """The axes of ``mode``'s cases, with the values that its engine can train."""
-    axes = all_axes(mode)
+def axes_of(mode: Mode, *, wide: bool = False) -> Mapping[str, Sequence[Any]]:
+    """The axes of ``mode``'s cases, with the values that its engine can train.
+
+    Args:
+        mode: the mode.
+        wide: whether with every family and kind of adapter.
+    """
+    axes = all_axes(mode, wide=wide)
     simplest = {name: values[0] for name, values in axes.items()}
     return {
         name: tuple(
@@ -92,7 +105,7 @@ def make_case(
     return _case(mode, row, size, spread, values.get("replicas", replicas), seed)
 
 
-def all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
+def all_axes(mode: Mode, *, wide: bool = False) -> dict[str, Sequence[Any]]:
     """The axes of ``mode``'s cases, with the values that its engine cannot train too."""
     axes = {**AXES, **(ADAPTER_AXES if mode.is_adapter else {})}
     if not mode.is_adapter:
@@ -104,7 +117,7 @@ def all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
         axes["model_argument"] = ("trained", "base")
     if mode.engine == "zero3":
         axes["persistence_threshold"] = ("zero", "default")
-    return axes
+    return axes | {name: WIDE[name] for name in axes if wide and name in WIDE}
 
 
 def _case(
@@ -151,10 +164,9 @@ def why_invalid(values: Mapping[str, Any], mode: Mode | None = None) -> str:
     family = families().get(values.get("architecture", ""))
     if values.get("views") and family and not family.views:
         return f"{family.name} has no buffers that could share a storage"
-    name = "" if mode is None else mode.name
-    for limit in family.limits if family else ():
-        if limit.holds(values, name):
-            return limit.why
+    kind = adapter_kinds().get(values.get("kind", ""))
+    if why := limited(values, mode, family, kind):
+        return why
     trained = values.get("modules_to_save") or ()
     if values.get("targets") == "embeddings" and "embed_tokens" in trained:
         return "a module is adapted or trained whole"
@@ -173,6 +185,7 @@ def adapters(draw: st.DrawFn, architecture: Architecture = "llama") -> Adapter:
     """Draw the shape of an adapter for a model of ``architecture``."""
     shape: dict[str, Any] = {}
     for name, values in ADAPTER_AXES.items():
+        values = WIDE.get(name, values)
         known = {"architecture": architecture, **shape}
         fitting = [value for value in values if is_valid({**known, name: value})]
         shape[name] = draw(st.sampled_from(fitting))
@@ -201,7 +214,7 @@ def cases(
     """
     chosen = draw(st.sampled_from(MODES)) if mode is None else mode
     row: dict[str, Any] = {}
-    for name, values in axes_of(chosen).items():
+    for name, values in axes_of(chosen, wide=True).items():
         if name == "class_name":
             values = ("", *causal_lm_class_names())
         # The same draws whatever came out before, so that shrinking can change one value alone.

@@ -1,7 +1,7 @@
 """Names and shapes on disk, for what memory holds otherwise.
 
-Rules of the suite's own: each family states its conversions, as its published checkpoints have them.
-A saver is free to find out in any other way.
+Rules of the suite's own: each family states how its published checkpoints name what memory holds. A
+saver is free to find out in any other way.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from saver_conformance.cases.adapter_kind import AdapterKind
+from saver_conformance.cases.adapter_kinds.lora import LORA
 from saver_conformance.cases.family import Family, Rename, SplitExperts
 from saver_conformance.observation.observation import Tensor
 
@@ -66,7 +68,7 @@ def adapter_folder(adapter: str) -> str:
 
 
 def embedding_keys(
-    family: Family, names: Iterable[str], adapter: str = "default"
+    family: Family, names: Iterable[str], adapter: str = "default", kind: AdapterKind = LORA
 ) -> frozenset[str]:
     """Keys of embeddings that an adapter's save may have, although its reload does not need them.
 
@@ -82,16 +84,19 @@ def embedding_keys(
     return frozenset(
         key
         for name in embeddings
-        for key in (adapter_key(name, adapter), name.replace(f".{adapter}.", "."))
+        for key in (adapter_key(name, adapter, kind), name.replace(f".{adapter}.", "."))
     )
 
 
-def adapter_key(name: str, adapter: str = "default") -> str:
+def adapter_key(name: str, adapter: str = "default", kind: AdapterKind = LORA) -> str:
     """Key on disk of a parameter of a ``PeftModel``.
 
     PEFT leaves the adapter's name out, and the wrapper of modules trained whole; a DoRA magnitude
     also loses its ``weight``.
     """
+    for memory, disk in kind.keys.items():
+        if name == memory.format(adapter):
+            return disk
     parts = name.split(".")
     for index in range(len(parts) - 1, 0, -1):
         if parts[index] != adapter:
@@ -101,6 +106,6 @@ def adapter_key(name: str, adapter: str = "default") -> str:
             return ".".join(parts[: index - 1] + parts[index + 1 :])
         if owner == "lora_magnitude_vector":
             return ".".join(parts[:index])
-        if owner.startswith("lora_"):
+        if owner.startswith(kind.marks):
             return ".".join(parts[:index] + parts[index + 1 :])
     return name

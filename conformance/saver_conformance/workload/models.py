@@ -146,6 +146,8 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=storage,
             bnb_4bit_quant_storage=storage,
+            # Heads that are trained whole cannot be of 4 bits; of others the library knows best.
+            llm_int8_skip_modules=list(case.family.whole) or None,
         )
     dtype = torch.float32 if case.dtype == "float32" else torch.bfloat16
     model: PreTrainedModel = auto_class(case.family).from_pretrained(

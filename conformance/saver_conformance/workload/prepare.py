@@ -116,7 +116,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
             name
             for name in names.parameters
             for adapter in case.adapter.names
-            if adapter_key(name, adapter) != name
+            if adapter_key(name, adapter, case.adapter.method) != name
         )
         if case.vocabulary == "resized":  # the base on disk does not have these embeddings
             wanted |= names.embeddings
@@ -201,41 +201,48 @@ def _adapter_expectation(
     memory: Mapping[str, Tensor],
 ) -> Expectation:
     """What belongs into the folder of the adapter with this number."""
-    own = adapter.names[index]
+    own, kind = adapter.names[index], adapter.method
     foreign = [
         name
         for name in memory
         for other in adapter.names
-        if other != own and adapter_key(name, other) != name
+        if other != own and adapter_key(name, other, kind) != name
     ]
     frozen = [name for name in names.parameters if name not in memory]
     touched = case.vocabulary == "resized" or case.family.embedding in adapter.targets
     spare = (
-        embedding_keys(case.family, (*names.parameters, *names.tied), own)
+        embedding_keys(case.family, (*names.parameters, *names.tied), own, kind)
         if touched
         else frozenset[str]()
     )
     tensors = {
-        adapter_key(name, own): tensor for name, tensor in memory.items() if name not in foreign
+        adapter_key(name, own, kind): tensor
+        for name, tensor in memory.items()
+        if name not in foreign
     }
     return Expectation(
         tensors=tensors,
         optional=spare.difference(tensors),
         base=frozenset(frozen) | {name.replace(".base_layer", "") for name in frozen},
-        adapter={
-            "peft_type": "LORA",
-            "task_type": case.family.task,
-            "r": adapter.r + index,
-            "lora_alpha": adapter.alpha,
-            "target_modules": sorted(adapter.targets),
-            "modules_to_save": sorted(adapter.modules_to_save) or None,
-            "bias": adapter.bias,
-            "use_dora": adapter.dora,
-            "inference_mode": True,
-            "base_model_name_or_path": str(base),
-        },
+        adapter=_adapter_settings(case, replace(adapter, r=adapter.r + index), base),
         folder=adapter_folder(own),
     )
+
+
+def _adapter_settings(case: Case, adapter: Adapter, base: Path) -> dict[str, Any]:
+    """The fields of ``adapter_config.json``."""
+    kind = adapter.method
+    settings = dict(kind.settings(adapter, case.family))
+    if "modules_to_save" in settings:  # PEFT adds the head of a classifier
+        trained = {*(settings["modules_to_save"] or ()), *case.family.whole}
+        settings["modules_to_save"] = sorted(trained) or None
+    return {
+        **settings,
+        "peft_type": kind.peft_type,
+        "task_type": case.family.task,
+        "inference_mode": True,
+        "base_model_name_or_path": str(base),
+    }
 
 
 @cache

@@ -78,10 +78,14 @@ def _identity(case: Case, folder: Path, saved: Path) -> str:
     for key, value in _leaves(settings):
         digest.update(f"{key}={value!r};".encode())
     for name, value in sorted(model.state_dict().items()):
-        if case.adapter is None or "lora_" in name or "modules_to_save" in name:
+        if case.adapter is None or _of_adapter(case.adapter, name):
             digest.update(name.encode())
             digest.update(bits(value).data)
     return digest.hexdigest()
+
+
+def _of_adapter(adapter: Adapter, name: str) -> bool:
+    return "modules_to_save" in name or any(mark in name for mark in adapter.method.marks)
 
 
 def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -178,7 +182,7 @@ def _twin(
     not for the modules trained whole.
     """
     assert case.adapter is not None
-    control = training.add_adapters(models.load_base(case, base), case.adapter)
+    control = training.add_adapters(models.load_base(case, base), case)
     values = {
         name: value.to(state[name].dtype) if name in state else value
         for name, value in _tensors(memory).items()
@@ -210,6 +214,10 @@ def _same_logits(case: Case, model: Any, control: Any) -> bool:
     size = models.sizing(case)
     rows = [case.family.batch(tokens, size) for tokens in torch.arange(4, 20).reshape(2, 8)]
     inputs = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    # Without a loss: some adapters cannot compute theirs when they are loaded for inference.
+    labels = inputs.pop("labels")
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = labels
     # Training mode, no dropout: in evaluation bitsandbytes repacks 4-bit weights for some CPUs and
     # fails at these sizes (bitsandbytes/nn/modules.py, Linear4bit.forward).
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=case.dtype != "float32")

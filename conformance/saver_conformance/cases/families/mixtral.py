@@ -26,6 +26,7 @@ MIXTRAL = Family(
     attention=("q_proj", "v_proj"),
     linear=LINEAR[:4],
     settings=settings,
+    experts=("experts.gate_up_proj", "experts.down_proj"),
     conversions=(
         # In memory [E, 2I, H] (gate, then up) and [E, H, I].
         SplitExperts(".experts.gate_up_proj", ("w1.weight", "w3.weight")),
