@@ -49,7 +49,7 @@ def test_hub_names_are_those_of_save_pretrained(tmp_path, architecture, sizes):
     case = Case(Mode("full", "single"), architecture=architecture, sizes=sizes)
     model = models.load_base(case, _base(tmp_path, case))
     names = oracle.read_names(model, case.family)
-    memory = oracle.snapshot("single", model, names, frozenset(names.parameters + names.buffers))
+    memory = oracle.snapshot("single", model, names, names.of_whole_model)
     model.save_pretrained(tmp_path / "saved")
     header = read_header(tmp_path / "saved" / "model.safetensors")
     found = {name: (span.dtype, span.shape) for name, span in header.tensors.items()}
@@ -214,7 +214,7 @@ def test_what_a_trainer_set_is_the_trained_configuration(tmp_path):
     case = Case(Mode("full", "single"), architecture="mixtral")
     model = models.load_base(case, _base(tmp_path, case))
     names = oracle.read_names(model, case.family)
-    memory = oracle.snapshot("single", model, names, frozenset(names.parameters + names.buffers))
+    memory = oracle.snapshot("single", model, names, names.of_whole_model)
     model.config.output_router_logits = True
     expected = prepare._expectation(case, tmp_path, model, names, memory, {})
     assert expected.config["output_router_logits"] is True
@@ -227,7 +227,7 @@ def test_the_custom_model_has_tensors_of_every_kind(tmp_path, engine):
     case = Case(Mode("full", engine), architecture="custom", views=True, world_size=world_size)
     model = models.load_base(case, _base(tmp_path, case))
     names = oracle.read_names(model, case.family)
-    found = oracle.snapshot("single", model, names, frozenset(names.parameters + names.buffers))
+    found = oracle.snapshot("single", model, names, names.of_whole_model)
     ledger = {n: t for n, t in found.items() if ".ledger." in n}
     buffers = {n: t for n, t in ledger.items() if n in names.buffers}
     assert {"BOOL", "I32", "I64", "F32"} == {tensor.dtype for tensor in buffers.values()}

@@ -85,6 +85,21 @@ def next_tokens(tokens: Any, size: Sizing) -> dict[str, Any]:
     return {"input_ids": tokens, "labels": tokens}
 
 
+ONLY_TRANSFORMERS = Limit(
+    "TRL's trainers are fed texts here", when={"trainer": ("trl-sft", "trl-dpo")}
+)
+OWN_PROCESSOR = Limit(
+    "the save brings a processor, which replaces what lies there",
+    when={"foreign_files": ("processor",)},
+)
+_APART = "training one of several names of a tensor apart is a question of its own"
+ONE_OF_A_TIE = (
+    Limit(_APART, unless={"modules_to_save": ((),)}),
+    Limit(_APART, when={"targets": ("embeddings",)}),
+)
+"""The limits of a model whose head is its input embedding."""
+
+
 def no_language_model(missing: str) -> tuple[Limit, ...]:
     """The limits of a model that predicts no tokens.
 
@@ -95,7 +110,7 @@ def no_language_model(missing: str) -> tuple[Limit, ...]:
         Limit(f"the model has no {missing}", unless={"modules_to_save": ((),)}),
         Limit("the model has no head that could be an embedding", when={"tie": ("contrary",)}),
         Limit("the model generates nothing", when={"generation": ("contradictory",)}),
-        Limit("TRL trains language models", when={"trainer": ("trl-sft", "trl-dpo")}),
+        ONLY_TRANSFORMERS,
     )
 
 
@@ -157,6 +172,7 @@ class Family:
         views: whether it has buffers that can be made overlapping views.
         pairs: whether the gate tries it with every value of every other axis; the others are tried
             once or twice for each method, and with all values by ``nightly``.
+        tokens: special tokens that its tokenizer has after those of every tokenizer.
         processor: makes the processor that training uses from its tokenizer; None for none.
         limits: what cannot be trained.
     """
@@ -184,6 +200,7 @@ class Family:
     experts: tuple[str, ...] = ()
     views: bool = False
     pairs: bool = False
+    tokens: tuple[str, ...] = ()
     processor: Callable[[Any, Sizing], Any] | None = None
     limits: tuple[Limit, ...] = ()
 

@@ -1,9 +1,10 @@
-"""Which cases a run tries: a glance, a survey, the gate, or without end.
+"""Which cases a run tries: a glance, a survey, the gate, a night's, or without end.
 
 ``smoke`` tries every mode with the least that tells a saver that works from one that does not.
 ``survey`` tries what the savers that people use are known to lose things by.
-``gate`` tries a table of all pairs of the axes for every mode, and derandomized draws on top. Families
-of models and kinds of adapters that are not in its table have a few cases each: see ``visits.py``.
+``gate`` tries a table of all pairs of the axes for every mode, and derandomized draws on top.
+Families of models and kinds of adapters that its table has no room for have a few cases each, see
+``visits.py``.
 ``nightly`` tries the same with every family and every kind of adapter in the table.
 ``explore`` draws on and on; see ``explore.py``.
 """

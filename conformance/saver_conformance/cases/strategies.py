@@ -75,10 +75,11 @@ def axes_of(mode: Mode, *, wide: bool = False) -> Mapping[str, Sequence[Any]]:
         wide: whether with every family and kind of adapter.
     """
     axes = all_axes(mode, wide=wide)
-    simplest = {name: values[0] for name, values in axes.items()}
     return {
         name: tuple(
-            value for value in values if not why_untrainable(_case(mode, {**simplest, name: value}))
+            value
+            for value in values
+            if not why_untrainable(make_case(mode, with_family({name: value})))
         )
         for name, values in axes.items()
     }
@@ -172,7 +173,16 @@ def why_invalid(values: Mapping[str, Any], mode: Mode | None = None) -> str:
         return "a module is adapted or trained whole"
     if len(values.get("names") or ()) > 1 and values.get("bias", "none") != "none":
         return "PEFT trains biases where there is one adapter only (peft/tuners/lora/model.py)"
-    return "" if mode is None else why_untrainable(make_case(mode, values))
+    return "" if mode is None else why_untrainable(make_case(mode, with_family(values)))
+
+
+def with_family(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``values`` with the simplest family that the kind of adapter fits, where none is named."""
+    kind = adapter_kinds().get(values.get("kind", ""))
+    if "architecture" in values or kind is None or not kind.needs:
+        return values
+    able = (name for name, family in families().items() if getattr(family, kind.needs))
+    return {**values, "architecture": next(able)}
 
 
 def is_valid(values: Mapping[str, Any], mode: Mode | None = None) -> bool:

@@ -6,12 +6,12 @@ some of them and the gate grows by a few cases a mode. The other axes take value
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from saver_conformance.cases.case import ENGINES, METHODS, Case, Engine, Method, Mode
-from saver_conformance.cases.strategies import AXES, WIDE, all_axes, is_valid, make_case
+from saver_conformance.cases.strategies import WIDE, all_axes, is_valid, make_case, with_family
 
 ENGINES_OF: Mapping[Method, int] = {"full": 2, "lora": 2, "qlora": 1}
 """Engines that each family and each kind meets, by method."""
@@ -48,23 +48,13 @@ def _visitors(method: Method) -> tuple[tuple[str, str, Engine], ...]:
     for turn, (axis, value) in enumerate(visitors(method)):
         start = 2 * turn + METHODS.index(method)
         around = [ENGINES[(start + 3 * step) % len(ENGINES)] for step in range(len(ENGINES))]
-        able = [engine for engine in around if _first_row(Mode(method, engine), axis, value)]
+        able = [engine for engine in around if is_valid({axis: value}, Mode(method, engine))]
         found += [(axis, value, engine) for engine in able[: ENGINES_OF[method]]]
     return tuple(found)
 
 
-def _first_row(mode: Mode, axis: str, value: str) -> dict[str, Any]:
-    """The simplest row with ``value``; empty when ``mode`` cannot train it."""
-    bases: Sequence[Any] = AXES["architecture"] if axis != "architecture" else (None,)
-    for base in bases:
-        row = {axis: value} if base is None else {"architecture": base, axis: value}
-        if is_valid(row, mode):
-            return row
-    return {}
-
-
 def _row(mode: Mode, axis: str, value: str, turn: int) -> dict[str, Any]:
-    row = _first_row(mode, axis, value)
+    row = dict(with_family({axis: value}))
     axes = all_axes(mode)
     for name, other in _OTHER_VALUES[turn % len(_OTHER_VALUES)].items():
         if name in axes and is_valid({**row, name: other}, mode):

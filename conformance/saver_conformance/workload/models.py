@@ -18,6 +18,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from saver_conformance.cases.case import Case
 from saver_conformance.cases.family import Family, Sizing
 from saver_conformance.cases.limits import why_no_odd_parameters
+from saver_conformance.workload.tokenizer import make_tokenizer
 
 ADDED_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
 """Special tokens that a resized vocabulary has beside those of the base."""
@@ -70,6 +71,24 @@ def sizing(case: Case) -> Sizing:
         scalars=not why_no_odd_parameters(case.mode.engine),
         full=not case.mode.is_adapter,
     )
+
+
+def make_processing(case: Case, *, trained: bool = True) -> Any:
+    """The tokenizer of ``case``, or the processor that holds it.
+
+    Args:
+        case: the case.
+        trained: whether as training used it, and not as the base model brings it.
+    """
+    tokenizer = make_tokenizer(
+        base_vocabulary_size(case),
+        chat=case.tokenizer == "chat",
+        added=added_tokens(case) if trained else (),
+        own=case.family.tokens,
+    )
+    if case.family.processor is None:
+        return tokenizer
+    return case.family.processor(tokenizer, sizing(case))
 
 
 def make_config(case: Case) -> PretrainedConfig:

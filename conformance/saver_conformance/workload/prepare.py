@@ -35,7 +35,7 @@ from saver_conformance.workload import (
 )
 from saver_conformance.workload.config import Config, make_config
 from saver_conformance.workload.hub_names import adapter_folder, adapter_key, embedding_keys, to_hub
-from saver_conformance.workload.tokenizer import CHAT_TEMPLATE, make_tokenizer
+from saver_conformance.workload.tokenizer import CHAT_TEMPLATE
 
 _RUN_SETTINGS = frozenset({"_name_or_path", "transformers_version", "use_cache"})
 """Fields of a configuration that are about the run, not about the model."""
@@ -87,19 +87,19 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     rank = dist.get_rank() if dist.is_initialized() else 0
     output = folder / "out"
     base = models.base_folder(case, folder)
-    words, chat = models.base_vocabulary_size(case), case.tokenizer == "chat"
-    tokenizer = make_tokenizer(words, chat=chat, added=models.added_tokens(case))
+    processing = models.make_processing(case)
+    tokenizer = getattr(processing, "tokenizer", processing)
     if rank == 0:
         if not base.exists():
             partial = base.with_name(base.name + ".partial")
             models.save_base(case, partial)
-            make_tokenizer(words, chat=chat).save_pretrained(partial)
+            models.make_processing(case, trained=False).save_pretrained(partial)
             partial.rename(base)
         existing_files.occupy(case, output, base)
     _barrier()
     _seed(case.seed)
     model = training.adapt(models.load_base(case, base), case)
-    trainer = training.make_trainer(case, model, tokenizer, folder / "trainer")
+    trainer = training.make_trainer(case, model, processing, folder / "trainer")
     model = trainer.model
     names = oracle.read_names(model, case.family)
     trainer.train()
@@ -110,7 +110,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         raise RuntimeError(f"{case.mode} was trained in {replicas} replicas")
     if case.special_values:
         oracle.plant(case.mode.engine, root)
-    wanted = frozenset(names.parameters + names.buffers)
+    wanted = names.of_whole_model
     if case.adapter:
         wanted = names.trainable | frozenset(
             name

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer
+from transformers import AutoProcessor, AutoTokenizer
 
 from saver_conformance.cases.case import Adapter, Case
 from saver_conformance.observation.mapping_diff import describe_difference
@@ -25,7 +25,6 @@ from saver_conformance.observation.tensor_diff import compare
 from saver_conformance.workload import expectation, models, training
 from saver_conformance.workload.hub_names import adapter_folder
 from saver_conformance.workload.oracle import DTYPE_NAMES, bits
-from saver_conformance.workload.tokenizer import make_tokenizer
 
 _VOLATILE = frozenset(
     {"_name_or_path", "transformers_version", "architectures", "dtype", "target_modules"}
@@ -244,11 +243,7 @@ def _differences(
 def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:
     """What differs from a plain save of the same tokenizer, read by the same ``AutoTokenizer``."""
     output, plain = folder / "out", folder / "tokenizer"
-    make_tokenizer(
-        models.base_vocabulary_size(case),
-        chat=case.tokenizer == "chat",
-        added=models.added_tokens(case),
-    ).save_pretrained(plain)
+    models.make_processing(case).save_pretrained(plain)
     if (output / "config.json").exists():  # decides which class AutoTokenizer takes
         shutil.copy(output / "config.json", plain)
     reference = AutoTokenizer.from_pretrained(plain)
@@ -270,4 +265,18 @@ def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:
         return "the same text is encoded to other tokens"
     if tokenizer.decode(ids) != reference.decode(ids):
         return "the same tokens are decoded to another text"
-    return ""
+    return "" if case.family.processor is None else _processor_error(output, plain)
+
+
+def _processor_error(output: Path, plain: Path) -> str:
+    """What differs from a plain save of the same processor, read by the same ``AutoProcessor``."""
+    reference = AutoProcessor.from_pretrained(plain)
+    try:
+        processor = AutoProcessor.from_pretrained(output)
+    except Exception as error:
+        return f"AutoProcessor.from_pretrained failed: {error}"
+    if type(processor) is not type(reference):
+        return f"expected a {type(reference).__name__}, found a {type(processor).__name__}"
+    settings = reference.to_dict(), processor.to_dict()
+    differs = describe_difference(*settings, "setting")
+    return f"the processor differs: {differs}" if differs else ""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from saver_conformance.cases.family import Family, Sizing, decoder
-from saver_conformance.cases.limit import Limit
+from saver_conformance.cases.family import ONE_OF_A_TIE, Family, Sizing, decoder
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder of Llama's kind."""
@@ -35,7 +34,6 @@ LLAMA = Family(
     pairs=True,
 )
 
-_APART = "training one half of a tied pair apart is a question of its own"
 TIED = replace(
     LLAMA,
     name="llama-tied",
@@ -43,8 +41,5 @@ TIED = replace(
     text="its head is the input embedding: one tensor under two names",
     settings=tied_settings,
     ties=True,
-    limits=(
-        Limit(_APART, unless={"modules_to_save": ((),)}),
-        Limit(_APART, when={"targets": ("embeddings",)}),
-    ),
+    limits=ONE_OF_A_TIE,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from saver_conformance.cases.family import TOKENS, Family, Sizing
+from saver_conformance.cases.family import ONE_OF_A_TIE, ONLY_TRANSFORMERS, TOKENS, Family, Sizing
 from saver_conformance.cases.limit import Limit
 
 
@@ -33,7 +33,6 @@ def translation(tokens: Any, size: Sizing) -> dict[str, Any]:
     return {"input_ids": tokens, "labels": tokens.flip(-1)}
 
 
-_TIED = "training one of several names of a tensor apart is a question of its own"
 T5 = Family(
     name="t5",
     place=14,
@@ -51,8 +50,8 @@ T5 = Family(
     ties=True,
     embedding="shared",
     limits=(
-        Limit(_TIED, unless={"modules_to_save": ((),)}),
-        Limit(_TIED, when={"targets": ("embeddings",)}),
+        *ONE_OF_A_TIE,
+        ONLY_TRANSFORMERS,
         Limit("T5 ties its head whatever its configuration says", when={"tie": ("contrary",)}),
         Limit(
             "FSDP2 refuses a parameter that is in two of its groups, and accelerate puts the "
@@ -65,6 +64,5 @@ T5 = Family(
             modes="*-fsdp1",
             when={"wrapper": ("checkpointing",)},
         ),
-        Limit("TRL trains decoders", when={"trainer": ("trl-sft", "trl-dpo")}),
     ),
 )
