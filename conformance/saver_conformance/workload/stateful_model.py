@@ -68,9 +68,15 @@ class StatefulForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
         self.statistics = Calls() if config.counts_calls else Statistics(config.hidden_size)
         self.post_init()
 
-    def forward(self, *args: Any, labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """As the decoder's, of states that went through the statistics."""
-        output = self.model(*args, **kwargs)
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         output.logits = self.lm_head(self.statistics(output.last_hidden_state))
         if labels is not None:
             output.loss = self.loss_function(

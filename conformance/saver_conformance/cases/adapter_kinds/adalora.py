@@ -33,6 +33,12 @@ ADALORA = AdapterKind(
     marks=("lora_",),
     limits=(
         *NO_LORA,
+        Limit(
+            "PEFT unfreezes ranknum when it brings an adapter to half precision, trains it, and "
+            "neither saves nor loads it (peft/tuners/tuners_utils.py, "
+            "_move_adapter_to_device_of_base_layer)",
+            unless={"dtype": ("float32",)},
+        ),
         *(
             Limit(
                 "its regularisation reads matrices outside of the wrapped forward, where they are "

@@ -38,6 +38,11 @@ MAMBA = Family(
     settings=settings,
     embedding="embeddings",
     limits=(
+        Limit(
+            "its mixer multiplies by the weight of dt_proj, which is packed to 4 bits "
+            "(transformers, modeling_mamba.py)",
+            modes="qlora-*",
+        ),
         Limit("the model has no embed_tokens", unless={"modules_to_save": ((), ("lm_head",))}),
     ),
 )
