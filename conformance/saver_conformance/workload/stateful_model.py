@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.modeling_outputs import CausalLMOutput
 
 MODEL_TYPE = "stateful"
 """``model_type`` of its configuration."""
@@ -77,12 +78,12 @@ class StatefulForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
     ) -> Any:
         """As the decoder's, of states that went through the statistics."""
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        output.logits = self.lm_head(self.statistics(output.last_hidden_state))
+        logits = self.lm_head(self.statistics(output.last_hidden_state))
+        loss = None
         if labels is not None:
-            output.loss = self.loss_function(
-                logits=output.logits, labels=labels, vocab_size=self.config.vocab_size
-            )
-        return output
+            size = self.config.vocab_size
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=size)
+        return CausalLMOutput(loss=loss, logits=logits)
 
 
 AutoConfig.register(MODEL_TYPE, StatefulConfig)
