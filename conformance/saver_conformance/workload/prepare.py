@@ -102,6 +102,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     trainer = training.make_trainer(case, model, processing, folder / "trainer")
     model = trainer.model
     names = oracle.read_names(model, case.family)
+    untrained = oracle.snapshot("single", model, names, frozenset(names.buffers))
     trainer.train()
     if (engine := training.running_engine(trainer)) != case.mode.engine:
         raise RuntimeError(f"{case.mode} was trained by the engine {engine}")
@@ -120,11 +121,13 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         )
         if case.vocabulary == "resized":  # the base on disk does not have these embeddings
             wanted |= names.embeddings
-    memory = oracle.snapshot(case.mode.engine, root, names, wanted)
+    seen = oracle.snapshot(case.mode.engine, root, names, wanted | frozenset(names.buffers))
+    memory = {name: tensor for name, tensor in seen.items() if name in wanted}
+    changed = frozenset(name for name in names.buffers if seen[name] != untrained[name])
     if case.tie == "contrary":  # loading does not know of the tie: both names need the value
         memory |= {name: memory[first] for name, first in names.tied.items()}
     if rank == 0:
-        expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab())
+        expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab(), changed)
         expectation.write(folder, expected, memory)
     cfg = make_config(
         case,
@@ -152,7 +155,9 @@ def _expectation(
     names: oracle.Names,
     memory: Mapping[str, Tensor],
     vocabulary: Mapping[str, int],
+    changed: frozenset[str] = frozenset(),
 ) -> Expectation:
+    """What belongs in the save; ``changed`` are the buffers that training made other ones."""
     template = CHAT_TEMPLATE if case.tokenizer == "chat" else None
     if case.adapter is None:
         known, trained = models.make_config(case).to_dict(), model.config.to_dict()
@@ -186,7 +191,7 @@ def _expectation(
             },
         )
     expected, *others = [
-        _adapter_expectation(case, case.adapter, index, base, names, memory)
+        _adapter_expectation(case, case.adapter, index, base, names, memory, changed)
         for index in range(len(case.adapter.names))
     ]
     return replace(expected, others=tuple(others), chat_template=template, vocabulary=vocabulary)
@@ -199,6 +204,7 @@ def _adapter_expectation(
     base: Path,
     names: oracle.Names,
     memory: Mapping[str, Tensor],
+    changed: frozenset[str],
 ) -> Expectation:
     """What belongs into the folder of the adapter with this number."""
     own, kind = adapter.names[index], adapter.method
@@ -222,7 +228,8 @@ def _adapter_expectation(
     }
     return Expectation(
         tensors=tensors,
-        optional=spare.difference(tensors),
+        # Statistics that the base ran up: PEFT leaves them out, and loads them where they are.
+        optional=(spare | changed).difference(tensors),
         base=frozenset(frozen) | {name.replace(".base_layer", "") for name in frozen},
         adapter=_adapter_settings(case, replace(adapter, r=adapter.r + index), base),
         folder=adapter_folder(own),
