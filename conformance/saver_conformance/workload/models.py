@@ -178,7 +178,7 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
     )
     if case.dtype == "mixed":
         for module in model.modules():
-            if type(module).__name__.lower().endswith("norm"):
+            if "norm" in type(module).__name__.lower():
                 module.float()
     if case.vocabulary == "resized":
         model.resize_token_embeddings(vocabulary_size(case), mean_resizing=False)

@@ -91,11 +91,11 @@ def make(
 
 def make_batch(case: Case, trainer: Any, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """One batch of two rows, as the trainer's own collator would make it."""
-    if case.trainer != "trl-dpo":
+    if case.trainer == "trl-sft":
         # TRL insists on a mask; for the model, all ones is what none means.
-        tokens = rows.get("input_ids")
-        masked = case.trainer == "trl-sft" and tokens is not None
-        return {**rows, "attention_mask": torch.ones_like(tokens)} if masked else rows
+        return {**rows, "attention_mask": torch.ones_like(rows["input_ids"])}
+    if case.trainer == "transformers":
+        return rows
     first, second = rows["input_ids"].tolist()
     prompt = first[:PROMPT_LENGTH]
     return dict(
