@@ -50,10 +50,22 @@ def package_of_others(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
 
 
-def run(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+def run(
+    environment: dict[str, str], *command: str, given: str = ""
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        input=given,
+        capture_output=True,
+        text=True,
     )
+
+
+def replay(environment: dict[str, str], case: str, saver: str) -> subprocess.CompletedProcess[str]:
+    command = ("-m", "saver_conformance", "replay", "-", "--saver", saver)
+    return run(environment, *command, given=case)
 
 
 @pytest.mark.parametrize("mode", ["full-single", "lora-fsdp2"])
@@ -61,8 +73,7 @@ def test_family_of_another_package_is_trained_saved_and_reloaded(
     package_of_others: dict[str, str], mode: str
 ) -> None:
     case = f'{{"mode": "{mode}", "architecture": "deep-llama"}}'
-    replay = ("-m", "saver_conformance", "replay", case, "--saver")
-    done = run(package_of_others, *replay, "canonical_saver:save_trained_model")
+    done = replay(package_of_others, case, "canonical_saver:save_trained_model")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -71,7 +82,7 @@ def test_family_of_another_package_shows_what_a_saver_loses(
 ) -> None:
     case = '{"mode": "full-single", "architecture": "deep-llama"}'
     broken = "fixtures.mutants.families:forgets_the_base_of_the_rotation"
-    done = run(package_of_others, "-m", "saver_conformance", "replay", case, "--saver", broken)
+    done = replay(package_of_others, case, broken)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "RELOAD-006" in done.stdout
 
