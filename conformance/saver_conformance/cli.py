@@ -170,10 +170,11 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--profile",
-        choices=("smoke", "survey", "gate", "explore"),
+        choices=("smoke", "survey", "gate", "nightly", "explore"),
         default="gate",
         help="smoke: every mode at a glance; survey: and what savers are known to lose things by; "
-        "gate: all pairs of the axes; explore: random cases "
+        "gate: all pairs of the axes; nightly: and with every family of models and kind of "
+        "adapter; explore: random cases "
         "without end, the first failing one is shrunk (default: %(default)s)",
     )
     run.add_argument(

@@ -250,7 +250,7 @@ def _conclude(
         paces=paces,
         smallest=smallest,
         waiver_faults=faults,
-        pairs=None if profile == "replay" else measure(modes, run),
+        pairs=None if profile == "replay" else measure(modes, run, wide=profile == "nightly"),
         failures=_learn(records),
         interrupted=interrupted,
         address=claim.address,

@@ -8,7 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 
-from saver_conformance.cases.case import CUSTOM_LAYERS, ENGINES, MODES, Adapter, Case, Mode
+from saver_conformance.cases import families
+from saver_conformance.cases.case import ENGINES, MODES, Adapter, Case, Mode
+from saver_conformance.cases.families import custom
 from saver_conformance.cases.limits import why_no_odd_parameters, why_untrainable
 from saver_conformance.cases.profiles import cases_of
 from saver_conformance.cases.strategies import cases
@@ -42,18 +44,18 @@ def _base(tmp_path: Path, case: Case) -> Path:
 
 
 @pytest.mark.parametrize("sizes", ["even", "odd"])
-@pytest.mark.parametrize("architecture", list(models.CLASS_NAMES))
+@pytest.mark.parametrize("architecture", families.names())
 def test_hub_names_are_those_of_save_pretrained(tmp_path, architecture, sizes):
     case = Case(Mode("full", "single"), architecture=architecture, sizes=sizes)
     model = models.load_base(case, _base(tmp_path, case))
-    names = oracle.read_names(model)
-    memory = oracle.snapshot("single", model, names, frozenset(names.parameters + names.buffers))
+    names = oracle.read_names(model, case.family)
+    memory = oracle.snapshot("single", model, names, names.of_whole_model)
     model.save_pretrained(tmp_path / "saved")
     header = read_header(tmp_path / "saved" / "model.safetensors")
     found = {name: (span.dtype, span.shape) for name, span in header.tensors.items()}
-    expected = {n: (t.dtype, t.shape) for n, t in to_hub(architecture, memory).items()}
+    expected = {n: (t.dtype, t.shape) for n, t in to_hub(case.family, memory).items()}
     assert found == expected
-    assert type(model).__name__ == models.CLASS_NAMES[architecture]
+    assert type(model).__name__ == case.family.class_name
 
 
 def _pairs_with_untied_embeddings():
@@ -71,14 +73,14 @@ def test_adapter_keys_are_those_of_peft(tmp_path, architecture, adapter, vocabul
         Mode("lora", "single"), architecture=architecture, adapter=adapter, vocabulary=vocabulary
     )
     model = training.adapt(models.load_base(case, _base(tmp_path, case)), case)
-    names = oracle.read_names(model)
+    names = oracle.read_names(model, case.family)
     model.save_pretrained(tmp_path / "saved")
     for own in adapter.names:
         folder = tmp_path / "saved" / adapter_folder(own)
         header = read_header(folder / "adapter_model.safetensors")
         needed = {adapter_key(name, own) for name in names.trainable if own == adapter.names[0]}
         needed |= {k for n in names.parameters if (k := adapter_key(n, own)) != n}
-        optional = embedding_keys((*names.parameters, *names.tied), own)
+        optional = embedding_keys(case.family, (*names.parameters, *names.tied), own)
         # PEFT does not tell a second adapter its base, and so finds no other vocabulary there.
         if vocabulary == "resized" and own == adapter.names[0]:
             needed |= {adapter_key(name, own) for name in names.embeddings}
@@ -110,7 +112,7 @@ def test_adapter_key_survives_adversarial_names(name, key):
 
 def test_tied_parameters_are_named_once(tmp_path):
     case = Case(Mode("full", "single"), architecture="llama-tied")
-    names = oracle.read_names(models.load_base(case, _base(tmp_path, case)))
+    names = oracle.read_names(models.load_base(case, _base(tmp_path, case)), case.family)
     assert names.tied == {"lm_head.weight": "model.embed_tokens.weight"}
     assert "lm_head.weight" not in names.parameters
 
@@ -200,19 +202,19 @@ def test_occupants_are_what_the_case_says(tmp_path, existing_save, foreign_files
     assert all(protected) == (foreign_files == "readonly" or not names)
 
 
-@pytest.mark.parametrize("architecture", list(models.CLASS_NAMES))
+@pytest.mark.parametrize("architecture", families.names())
 def test_a_contrary_head_is_tied_where_the_configuration_is_not(tmp_path, architecture):
     case = Case(Mode("full", "single"), architecture=architecture, tie="contrary")
     model = models.load_base(case, _base(tmp_path, case))
     assert model.config.tie_word_embeddings == case.declares_tie
-    assert bool(oracle.read_names(model).tied) != case.declares_tie
+    assert bool(oracle.read_names(model, case.family).tied) != case.declares_tie
 
 
 def test_what_a_trainer_set_is_the_trained_configuration(tmp_path):
     case = Case(Mode("full", "single"), architecture="mixtral")
     model = models.load_base(case, _base(tmp_path, case))
-    names = oracle.read_names(model)
-    memory = oracle.snapshot("single", model, names, frozenset(names.parameters + names.buffers))
+    names = oracle.read_names(model, case.family)
+    memory = oracle.snapshot("single", model, names, names.of_whole_model)
     model.config.output_router_logits = True
     expected = prepare._expectation(case, tmp_path, model, names, memory, {})
     assert expected.config["output_router_logits"] is True
@@ -224,8 +226,8 @@ def test_the_custom_model_has_tensors_of_every_kind(tmp_path, engine):
     world_size = 1 if engine == "single" else 2
     case = Case(Mode("full", engine), architecture="custom", views=True, world_size=world_size)
     model = models.load_base(case, _base(tmp_path, case))
-    names = oracle.read_names(model)
-    found = oracle.snapshot("single", model, names, frozenset(names.parameters + names.buffers))
+    names = oracle.read_names(model, case.family)
+    found = oracle.snapshot("single", model, names, names.of_whole_model)
     ledger = {n: t for n, t in found.items() if ".ledger." in n}
     buffers = {n: t for n, t in ledger.items() if n in names.buffers}
     assert {"BOOL", "I32", "I64", "F32"} == {tensor.dtype for tensor in buffers.values()}
@@ -234,7 +236,7 @@ def test_the_custom_model_has_tensors_of_every_kind(tmp_path, engine):
     assert window.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
     odd = {(), (0, 4)} <= {t.shape for n, t in ledger.items() if n not in names.buffers}
     assert odd == (not why_no_odd_parameters(engine))
-    for layer in CUSTOM_LAYERS:
+    for layer in custom.LAYERS:
         assert f"model.residuals.{layer}.weight" in names.parameters
 
 

@@ -23,7 +23,7 @@ from tests.conformance.saved_folders import (
 )
 
 import canonical_saver
-from saver_conformance.cases.case import CUSTOM_LAYERS
+from saver_conformance.cases.families import custom
 from saver_conformance.folder_check.audit import audit
 from saver_conformance.reports.audit_text import describe
 from saver_conformance.workload import custom_model
@@ -286,7 +286,7 @@ def test_check_of_a_registered_class_takes_its_names_as_they_are(tmp_path, mode)
     config = custom_model.CustomConfig(vocab_size=64, hidden_size=32)
     model = custom_model.CustomForCausalLM(config)
     if mode == "lora-single":
-        model = get_peft_model(model, LoraConfig(r=4, target_modules=list(CUSTOM_LAYERS)))
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=list(custom.LAYERS)))
     model.save_pretrained(tmp_path)
     assert defects(tmp_path) == set()
 

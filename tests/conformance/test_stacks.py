@@ -9,14 +9,14 @@ from saver_conformance.cases.case import Case, Mode
 from saver_conformance.errors import Unavailable
 from saver_conformance.workload import trainers, version_compat
 from saver_conformance.workload.tokenizer import make_tokenizer
-from saver_conformance.workload.training import RandomTokens
+from saver_conformance.workload.training import RandomRows
 
 SINGLE = Mode("full", "single")
 
 
 def test_a_missing_trainer_is_unavailable_and_nobodys_fault(monkeypatch):
     monkeypatch.setattr(trainers, "find_spec", lambda name: None)
-    rows = RandomTokens(64, seed=0)
+    rows = RandomRows(Case(SINGLE), seed=0)
     with pytest.raises(Unavailable, match="trl-sft needs trl"):
         trainers.make(
             Case(SINGLE, trainer="trl-sft"), None, {}, rows, make_tokenizer(64, chat=False), None
@@ -25,7 +25,7 @@ def test_a_missing_trainer_is_unavailable_and_nobodys_fault(monkeypatch):
 
 def test_preferences_are_the_rows_as_texts():
     tokenizer = make_tokenizer(64, chat=False)
-    rows = RandomTokens(64, seed=0, length=2)
+    rows = RandomRows(Case(SINGLE), seed=0, length=2)
     first, second = trainers._preferences(rows, tokenizer)
     assert (
         tokenizer(first["prompt"] + first["chosen"])["input_ids"] == rows[0]["input_ids"].tolist()
@@ -36,7 +36,8 @@ def test_preferences_are_the_rows_as_texts():
 @pytest.mark.parametrize(("trainer", "keys"), [("transformers", 2), ("trl-sft", 3)])
 def test_a_batch_is_what_the_trainer_takes(trainer, keys):
     tokens = torch.arange(16).reshape(2, 8)
-    batch = trainers.make_batch(Case(SINGLE, trainer=trainer), None, tokens)
+    rows = {"input_ids": tokens, "labels": tokens}
+    batch = trainers.make_batch(Case(SINGLE, trainer=trainer), None, rows)
     assert len(batch) == keys
     assert batch["input_ids"] is tokens
 

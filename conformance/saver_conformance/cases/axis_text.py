@@ -1,7 +1,8 @@
 """The axes of a case and their values in words: under findings, and for ``explain AXIS``.
 
-An axis is a field of a case or of its adapter. Whoever adds an axis or a value adds its words here;
-a test compares this table with the fields and with ``strategies.AXES``.
+An axis is a field of a case or of its adapter. Whoever adds an axis or a value adds its words here,
+unless it is registered and brings them, as a family of models does. A test compares this table with
+the fields and with ``strategies.AXES``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import MISSING, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from saver_conformance.cases.adapter_kinds import adapter_kinds
 from saver_conformance.cases.case import Adapter, Case
+from saver_conformance.cases.families import families
 from saver_conformance.safe_text import quoted
 
 
@@ -35,16 +38,7 @@ _AXES: Mapping[str, Axis] = {
     "mode": Axis("the method (full, lora, qlora) and the engine that trained, METHOD-ENGINE"),
     "architecture": Axis(
         "the family of the tiny model",
-        {
-            "llama": "a decoder whose head and input embedding are two tensors",
-            "llama-tied": "its head is the input embedding: one tensor under two names",
-            "qwen2": "it has biases in its attention",
-            "mixtral": "a mixture of experts: transformers fuses them in memory, and converts the "
-            "names and shapes when it saves",
-            "phi3": "its projections are fused in memory and on disk",
-            "custom": "a model with code of its own, with layers named like parts of PEFT and of "
-            "wrappers (lora_head, module, _orig_mod), and buffers of unusual shapes",
-        },
+        {name: family.text for name, family in families().items()},
     ),
     "sizes": Axis(
         "the sizes of the vocabulary and of the feed-forward layers",
@@ -61,7 +55,7 @@ _AXES: Mapping[str, Axis] = {
             "mixed": "matrices are bfloat16 and norms float32",
         },
     ),
-    "adapter": Axis("the settings that `peft.LoraConfig` gets; see the axes r to names"),
+    "adapter": Axis("the settings that the adapter's configuration gets; see the axes r to kind"),
     "r": Axis("the rank of the adapter's update", other="the adapter has rank {}"),
     "alpha": Axis("the adapter's `lora_alpha`", other="lora_alpha is {}"),
     "targets": Axis("the layers that the adapter changes", other="the adapter changes {}"),
@@ -87,6 +81,10 @@ _AXES: Mapping[str, Axis] = {
         "each other one into a folder of its name",
         {'["default"]': "one adapter, called default"},
         other="the model carries the adapters {}; the first is trained",
+    ),
+    "kind": Axis(
+        "the kind of the adapter",
+        {name: kind.text for name, kind in adapter_kinds().items()},
     ),
     "max_shard_size": Axis(
         "the limit of a weight file's size, `cfg.max_shard_size`",

@@ -6,12 +6,15 @@ A case is all that a replay needs. It is frozen, hashable, and travels as JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from types import UnionType
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
+from saver_conformance.cases import adapter_kinds, families
+from saver_conformance.cases.adapter_kind import AdapterKind
+from saver_conformance.cases.family import Family
 from saver_conformance.safe_text import quoted
 
 Method = Literal["full", "lora", "qlora"]
@@ -61,7 +64,20 @@ class Mode:
 
 MODES: tuple[Mode, ...] = tuple(Mode(method, engine) for method in METHODS for engine in ENGINES)
 
-Architecture = Literal["llama", "llama-tied", "qwen2", "mixtral", "phi3", "custom"]
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """In a type's annotation: the values are those that are registered.
+
+    Attributes:
+        names: gives the registered names.
+    """
+
+    names: Callable[[], tuple[str, ...]]
+
+
+Architecture = Annotated[str, OneOf(families.names)]
+Kind = Annotated[str, OneOf(adapter_kinds.names)]
 Sizes = Literal["even", "odd"]
 Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
@@ -76,22 +92,10 @@ ModelArgument = Literal["trained", "base"]
 Wrapper = Literal["none", "checkpointing", "compile", "regional"]
 TrainerName = Literal["transformers", "trl-sft", "trl-dpo"]
 
-CUSTOM_LAYERS = (
-    "lora_head",
-    "default",
-    "module",
-    "base_model",
-    "modules_to_save",
-    "_orig_mod",
-    "my_fsdp_wrapped_module",
-    "my_checkpoint_wrapped_module",
-)
-"""Linear layers of the architecture ``custom``: named like parts of PEFT and of wrappers."""
-
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What ``peft.LoraConfig`` is given.
+    """What the adapter's configuration in PEFT is given.
 
     Attributes:
         r: rank of the update.
@@ -102,6 +106,7 @@ class Adapter:
         dora: whether magnitudes are trained too.
         names: the adapters that the model carries; the first is trained, the others, of another
             rank, are not. PEFT puts ``default`` into the folder itself, others into subfolders.
+        kind: the method; the other fields are those of LoRA, and others take what they know.
     """
 
     r: int = 4
@@ -111,6 +116,12 @@ class Adapter:
     bias: Literal["none", "all", "lora_only"] = "none"
     dora: bool = False
     names: tuple[str, ...] = ("default",)
+    kind: Kind = "lora"
+
+    @property
+    def method(self) -> AdapterKind:
+        """The kind of adapter."""
+        return adapter_kinds.adapter_kinds()[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +222,14 @@ class Case:
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
 
     @property
+    def family(self) -> Family:
+        """The family of the tiny model."""
+        return families.families()[self.architecture]
+
+    @property
     def declares_tie(self) -> bool:
         """Whether the configuration says that the head is the input embedding."""
-        return self.architecture.endswith("-tied")
+        return self.family.ties
 
     @property
     def reloads_tied(self) -> bool:
@@ -312,7 +328,7 @@ def check_value(kind: type, name: str, value: Any) -> None:
     Raises:
         ValueError: it cannot; the message is one line.
     """
-    hint = get_type_hints(kind)[name]
+    hint = get_type_hints(kind, include_extras=True)[name]
     if not _fits(value, hint):
         raise ValueError(f"{name}: expected {_wanted(hint)}, found {quoted(value)}")
 
@@ -320,6 +336,8 @@ def check_value(kind: type, name: str, value: Any) -> None:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether JSON's ``value`` can stand for what ``hint`` says."""
     origin = get_origin(hint)
+    if origin is Annotated:
+        return isinstance(value, str) and value in _registered(hint)
     if origin is Literal:
         return value in get_args(hint)
     if origin is UnionType:
@@ -333,8 +351,16 @@ def _fits(value: Any, hint: Any) -> bool:
     return type(value) is hint  # True is no number
 
 
+def _registered(hint: Any) -> tuple[str, ...]:
+    """The values of an annotated type."""
+    names: tuple[str, ...] = get_args(hint)[1].names()
+    return names
+
+
 def _wanted(hint: Any) -> str:
     """What ``_fits`` accepts, in words."""
+    if get_origin(hint) is Annotated:
+        return f"one of {', '.join(_registered(hint))}"
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
     if get_origin(hint) is UnionType:
@@ -361,7 +387,7 @@ def select_modes(patterns: str) -> tuple[Mode, ...]:
     return tuple(mode for mode in MODES if mode.matches(parts))
 
 
-Family = Literal["torch", "deepspeed"]
+EngineFamily = Literal["torch", "deepspeed"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -374,7 +400,7 @@ class WorldKey:
         nodes: number of machines that it pretends to be, in which ranks have their local numbers.
     """
 
-    family: Family
+    family: EngineFamily
     size: int
     nodes: int = 1
 

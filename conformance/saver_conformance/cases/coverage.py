@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 from saver_conformance.cases.case import Case, Mode
 from saver_conformance.cases.pairwise import pairs_in
@@ -31,14 +32,20 @@ class Coverage:
     unreachable: Mapping[str, int] = field(default_factory=dict)
 
 
-def measure(modes: Iterable[Mode], run: Iterable[Case]) -> Coverage:
-    """The pairs that ``run`` covers in ``modes``, of the last save where there are several."""
+def measure(modes: Iterable[Mode], run: Iterable[Case], *, wide: bool = False) -> Coverage:
+    """The pairs that ``run`` covers in ``modes``, of the last save where there are several.
+
+    Args:
+        modes: the modes.
+        run: the cases that were run.
+        wide: whether pairs with every family and kind of adapter count.
+    """
     cases = tuple(run)
     covered = possible = 0
     unreachable: Counter[str] = Counter()
     for mode in modes:
-        table = pairs_of(mode)
-        axes = all_axes(mode)
+        table = pairs_of(mode, wide=wide)
+        axes = all_axes(mode, wide=wide)
         seen = {
             pair
             for case in cases
@@ -48,13 +55,12 @@ def measure(modes: Iterable[Mode], run: Iterable[Case]) -> Coverage:
         }
         covered += len(seen)
         possible += table.possible
-        unreachable += _unreachable(mode, table.possible)
+        unreachable += _unreachable(mode, table.possible, axes)
     return Coverage(covered, possible, dict(unreachable.most_common()))
 
 
-def _unreachable(mode: Mode, possible: int) -> Counter[str]:
+def _unreachable(mode: Mode, possible: int, axes: Mapping[str, Sequence[Any]]) -> Counter[str]:
     """How many pairs no case of ``mode`` has, by reason."""
-    axes = all_axes(mode)
     reasons = [
         why_invalid({first: a, second: b}, mode)
         for first, second in combinations(axes, 2)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from saver_conformance.cases.case import Case, Engine
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from saver_conformance.cases.adapter_kind import AdapterKind
+from saver_conformance.cases.case import Case, Engine, Mode
+from saver_conformance.cases.family import Family
 
 
 def why_untrainable(case: Case) -> str:
     """Why the engine of ``case`` cannot train it; empty when it can."""
+    kind = case.adapter.method if case.adapter else None
+    if why := limited(_values(case), case.mode, case.family, kind):
+        return why
     if case.mode.engine == "fsdp1" and case.dtype == "mixed":
         return "a flat parameter holds one dtype (torch/distributed/fsdp/_flat_param.py)"
     if case.mode.engine == "fsdp1" and case.wrapper == "regional":
@@ -20,6 +29,36 @@ def why_untrainable(case: Case) -> str:
     if case.mode.name == "qlora-zero3" and dora:
         return "DeepSpeed gathers 4-bit weights for DoRA as if it had partitioned them"
     return ""
+
+
+def limited(
+    values: Mapping[str, Any], mode: Mode | None, family: Family | None, kind: AdapterKind | None
+) -> str:
+    """Which limit of a family or of a kind of adapter forbids ``values``; empty when none does.
+
+    Args:
+        values: values of all axes or of some.
+        mode: the mode; None when it is not known.
+        family: the family of the model; None when it is not known.
+        kind: the kind of the adapter; None without one, or when it is not known.
+    """
+    name = "" if mode is None else mode.name
+    for limit in (*(family.limits if family else ()), *(kind.limits if kind else ())):
+        if limit.holds(values, name):
+            return limit.why
+    if family and kind and kind.needs and not getattr(family, kind.needs):
+        return f"{family.name} has no {kind.needs}, which {kind.name} needs"
+    return ""
+
+
+def _values(case: Case) -> dict[str, Any]:
+    """The values of ``case`` on the axes."""
+    own = {item.name: getattr(case, item.name) for item in fields(case)}
+    adapter = case.adapter
+    if adapter is None:
+        return own
+    own |= {item.name: getattr(adapter, item.name) for item in fields(adapter)}
+    return own | {"targets": case.family.selection_of(adapter.targets)}
 
 
 def why_no_odd_parameters(engine: Engine) -> str:

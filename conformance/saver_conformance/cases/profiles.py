@@ -1,8 +1,11 @@
-"""Which cases a run tries: a glance, a survey, the gate, or without end.
+"""Which cases a run tries: a glance, a survey, the gate, a night's, or without end.
 
 ``smoke`` tries every mode with the least that tells a saver that works from one that does not.
 ``survey`` tries what the savers that people use are known to lose things by.
 ``gate`` tries a table of all pairs of the axes for every mode, and derandomized draws on top.
+Families of models and kinds of adapters that its table has no room for have a few cases each, see
+``visits.py``.
+``nightly`` tries the same with every family and every kind of adapter in the table.
 ``explore`` draws on and on; see ``explore.py``.
 """
 
@@ -19,8 +22,9 @@ from hypothesis.strategies import SearchStrategy
 from saver_conformance.cases.case import Case, Mode, WorldKey
 from saver_conformance.cases.pairwise import Table, cover_pairs
 from saver_conformance.cases.strategies import axes_of, cases, is_valid, make_case
+from saver_conformance.cases.visits import visits
 
-Profile = Literal["smoke", "survey", "gate", "explore"]
+Profile = Literal["smoke", "survey", "gate", "nightly", "explore"]
 
 GATE_DRAWS = 5
 """Derandomized draws for each mode on top of the table of pairs."""
@@ -90,8 +94,9 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         if mode.is_adapter and mode.engine == "single":
             rows += _SURVEY_SINGLE_ADAPTER
         return tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
-    if profile == "gate":
-        rows_of_pairs = enumerate(pairs_of(mode).rows)
+    if profile in ("gate", "nightly"):
+        wide = profile == "nightly"
+        rows_of_pairs = enumerate(pairs_of(mode, wide=wide).rows)
         table = (make_case(mode, row, seed=seed) for seed, row in rows_of_pairs)
         draws = _draw(cases(mode, world_size=2, nodes=1), GATE_DRAWS)
         if mode.engine != "single":
@@ -99,7 +104,8 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         if mode.engine in _SHARDED:  # FSDP2 shards within two replicas
             draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
         # Trials first: a saver that fails in many cases may have spoilt its mode before the last.
-        return tuple(dict.fromkeys((*_trials(mode), _sequence(mode), *table, *draws)))
+        others = () if wide else visits(mode)
+        return tuple(dict.fromkeys((*_trials(mode), _sequence(mode), *table, *draws, *others)))
     return ()
 
 
@@ -127,9 +133,9 @@ def _sequence(mode: Mode) -> Case:
 
 
 @cache
-def pairs_of(mode: Mode) -> Table:
-    """The table of all pairs of ``mode``'s axes."""
-    return cover_pairs(axes_of(mode), lambda row: is_valid(row, mode))
+def pairs_of(mode: Mode, *, wide: bool = False) -> Table:
+    """The table of all pairs of ``mode``'s axes, with every family and kind if it is ``wide``."""
+    return cover_pairs(axes_of(mode, wide=wide), lambda row: is_valid(row, mode))
 
 
 def in_order(cases: Iterable[Case]) -> tuple[Case, ...]:

@@ -12,21 +12,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from saver_conformance.cases.case import (
-    CUSTOM_LAYERS,
-    METHODS,
-    MODES,
-    Adapter,
-    Architecture,
-    Case,
-    Mode,
-    Probe,
-)
+from saver_conformance.cases.adapter_kinds import adapter_kinds
+from saver_conformance.cases.case import METHODS, MODES, Adapter, Architecture, Case, Mode, Probe
 from saver_conformance.cases.class_names import causal_lm_class_names, one_for_each_letter
-from saver_conformance.cases.limits import why_untrainable
+from saver_conformance.cases.families import families
+from saver_conformance.cases.limits import limited, why_untrainable
 
 AXES: Mapping[str, Sequence[Any]] = {
-    "architecture": ("llama", "llama-tied", "qwen2", "mixtral", "phi3", "custom"),
+    "architecture": tuple(name for name, family in families().items() if family.pairs),
     "sizes": ("even", "odd"),
     "dtype": ("float32", "bfloat16", "mixed"),
     "max_shard_size": (None, 20_000, 4_000),
@@ -47,21 +40,15 @@ ADAPTER_AXES: Mapping[str, Sequence[Any]] = {
     "bias": ("none", "all", "lora_only"),
     "dora": (False, True),
     "names": (("default",), ("style",), ("default", "style")),
+    "kind": tuple(name for name, kind in adapter_kinds().items() if kind.pairs),
 }
 """The axes of an adapter; ``targets`` is a selection, resolved for each architecture."""
 
-_LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_TARGETS: dict[Architecture, dict[str, tuple[str, ...]]] = {
-    "llama": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
-    "llama-tied": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
-    "qwen2": {"attention": ("q_proj", "v_proj"), "all": _LLAMA},
-    "mixtral": {"attention": ("q_proj", "v_proj"), "all": _LLAMA[:4]},
-    "phi3": {
-        "attention": ("qkv_proj",),
-        "all": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
-    },
-    "custom": {"attention": ("q_proj", "v_proj"), "all": (*_LLAMA, *CUSTOM_LAYERS)},
+WIDE: Mapping[str, Sequence[Any]] = {
+    "architecture": tuple(families()),
+    "kind": tuple(adapter_kinds()),
 }
+"""Axes with more values than a table of all pairs has room for in ``gate``: all their values."""
 
 WORLD_SIZES = (2, 3, 4)
 """Numbers of ranks of the modes that have several, the simplest first."""
@@ -80,13 +67,19 @@ LARGEST_SEED = 99
 
 
 @cache
-def axes_of(mode: Mode) -> Mapping[str, Sequence[Any]]:
-    """The axes of ``mode``'s cases, with the values that its engine can train."""
-    axes = all_axes(mode)
-    simplest = {name: values[0] for name, values in axes.items()}
+def axes_of(mode: Mode, *, wide: bool = False) -> Mapping[str, Sequence[Any]]:
+    """The axes of ``mode``'s cases, with the values that its engine can train.
+
+    Args:
+        mode: the mode.
+        wide: whether with every family and kind of adapter.
+    """
+    axes = all_axes(mode, wide=wide)
     return {
         name: tuple(
-            value for value in values if not why_untrainable(_case(mode, {**simplest, name: value}))
+            value
+            for value in values
+            if not why_untrainable(make_case(mode, with_family({name: value})))
         )
         for name, values in axes.items()
     }
@@ -113,7 +106,7 @@ def make_case(
     return _case(mode, row, size, spread, values.get("replicas", replicas), seed)
 
 
-def all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
+def all_axes(mode: Mode, *, wide: bool = False) -> dict[str, Sequence[Any]]:
     """The axes of ``mode``'s cases, with the values that its engine cannot train too."""
     axes = {**AXES, **(ADAPTER_AXES if mode.is_adapter else {})}
     if not mode.is_adapter:
@@ -125,7 +118,7 @@ def all_axes(mode: Mode) -> dict[str, Sequence[Any]]:
         axes["model_argument"] = ("trained", "base")
     if mode.engine == "zero3":
         axes["persistence_threshold"] = ("zero", "default")
-    return axes
+    return axes | {name: WIDE[name] for name in axes if wide and name in WIDE}
 
 
 def _case(
@@ -155,26 +148,12 @@ def row_of(case: Case) -> dict[str, Any]:
         if name != "targets"
     }
     if case.adapter is not None:
-        selections = (*_TARGETS[case.architecture], "embeddings")
-        row["targets"] = next(
-            (
-                chosen
-                for chosen in selections
-                if _targets(case.architecture, chosen) == case.adapter.targets
-            ),
-            case.adapter.targets,
-        )
+        row["targets"] = case.family.selection_of(case.adapter.targets)
     return row
 
 
-def _targets(architecture: Architecture, chosen: str) -> tuple[str, ...]:
-    if chosen == "embeddings":
-        return (*_TARGETS[architecture]["attention"], "embed_tokens")
-    return _TARGETS[architecture][chosen]
-
-
 def _adapter(architecture: Architecture, shape: Mapping[str, Any]) -> Adapter:
-    targets = _targets(architecture, shape["targets"])
+    targets = families()[architecture].selections[shape["targets"]]
     return Adapter(alpha=2 * shape["r"], **{**shape, "targets": targets})
 
 
@@ -183,17 +162,27 @@ def why_invalid(values: Mapping[str, Any], mode: Mode | None = None) -> str:
 
     The simplest value of an axis goes with everything, so a part of the axes is enough to tell.
     """
-    if values.get("views") and values.get("architecture", "custom") != "custom":
-        return "only the custom architecture has buffers that could share a storage"
+    family = families().get(values.get("architecture", ""))
+    if values.get("views") and family and not family.views:
+        return f"{family.name} has no buffers that could share a storage"
+    kind = adapter_kinds().get(values.get("kind", ""))
+    if why := limited(values, mode, family, kind):
+        return why
     trained = values.get("modules_to_save") or ()
-    embeddings_targeted = values.get("targets") == "embeddings"
-    if values.get("architecture") == "llama-tied" and (trained or embeddings_targeted):
-        return "training one half of a tied pair apart is a question of its own"
-    if embeddings_targeted and "embed_tokens" in trained:
+    if values.get("targets") == "embeddings" and "embed_tokens" in trained:
         return "a module is adapted or trained whole"
     if len(values.get("names") or ()) > 1 and values.get("bias", "none") != "none":
         return "PEFT trains biases where there is one adapter only (peft/tuners/lora/model.py)"
-    return "" if mode is None else why_untrainable(make_case(mode, values))
+    return "" if mode is None else why_untrainable(make_case(mode, with_family(values)))
+
+
+def with_family(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``values`` with the simplest family that the kind of adapter fits, where none is named."""
+    kind = adapter_kinds().get(values.get("kind", ""))
+    if "architecture" in values or kind is None or not kind.needs:
+        return values
+    able = (name for name, family in families().items() if getattr(family, kind.needs))
+    return {**values, "architecture": next(able)}
 
 
 def is_valid(values: Mapping[str, Any], mode: Mode | None = None) -> bool:
@@ -206,6 +195,7 @@ def adapters(draw: st.DrawFn, architecture: Architecture = "llama") -> Adapter:
     """Draw the shape of an adapter for a model of ``architecture``."""
     shape: dict[str, Any] = {}
     for name, values in ADAPTER_AXES.items():
+        values = WIDE.get(name, values)
         known = {"architecture": architecture, **shape}
         fitting = [value for value in values if is_valid({**known, name: value})]
         shape[name] = draw(st.sampled_from(fitting))
@@ -234,7 +224,7 @@ def cases(
     """
     chosen = draw(st.sampled_from(MODES)) if mode is None else mode
     row: dict[str, Any] = {}
-    for name, values in axes_of(chosen).items():
+    for name, values in axes_of(chosen, wide=True).items():
         if name == "class_name":
             values = ("", *causal_lm_class_names())
         # The same draws whatever came out before, so that shrinking can change one value alone.

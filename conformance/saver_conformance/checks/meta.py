@@ -34,9 +34,18 @@ _INDISPENSABLE = frozenset(
     }
 )
 
+# Configurations inside of the model's own, of its text, vision or audio part.
+_COMPOSED = frozenset({"text_config", "vision_config", "audio_config"})
+# Their fields that say how they were loaded, and nothing about what was trained.
+_HOW_LOADED = frozenset({"_name_or_path", "architectures", "dtype", "transformers_version"})
+
 
 def _has_chat_template(case: Case) -> bool:
     return case.tokenizer == "chat"
+
+
+def _generates(case: Case) -> bool:
+    return case.family.generates
 
 
 @check("META-001")
@@ -77,12 +86,26 @@ def vocabulary_size(e: Evidence) -> Iterator[Defect]:
 @check("META-005")
 def other_settings(e: Evidence) -> Iterator[Defect]:
     """All other fields are those of the model; what has a default may be left out."""
-    for key in e.expected.config:
-        if key not in _OWN_CLAUSE and (key in e.config or key in _INDISPENSABLE):
+    for key, wanted in e.expected.config.items():
+        if key in _OWN_CLAUSE or not (key in e.config or key in _INDISPENSABLE):
+            continue
+        found = e.config.get(key)
+        if key in _COMPOSED and isinstance(wanted, Mapping) and isinstance(found, Mapping):
+            yield from _composed(e, key, wanted, found)
+        else:
             yield from _field(e, e.config, key)
 
 
-@check("META-006")
+def _composed(
+    e: Evidence, place: str, wanted: Mapping[str, Any], found: Mapping[str, Any]
+) -> Iterator[Defect]:
+    """The fields of a configuration inside of another one, what may be left out again left out."""
+    for key, value in wanted.items():
+        if key in found and key not in _HOW_LOADED and found[key] != value:
+            yield e.defect(f"{place}.{key} is {value!r}", quoted(found[key]), file=CONFIG)
+
+
+@check("META-006", when=_generates)
 def generation_config(e: Evidence) -> Iterator[Defect]:
     """``generation_config.json`` is an object with the settings of the training."""
     try:

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from saver_conformance.cases.case import MODES, Adapter, Case, Mode
+from saver_conformance.cases.families import families
+from saver_conformance.cases.fitting import nearest_trainable, with_model
 from saver_conformance.errors import UnknownSaverError
 from saver_conformance.spec import SPEC
 
@@ -80,8 +82,13 @@ class Claim:
         """``case``, or the nearest one that the saver claims to handle.
 
         Earlier saves into its folder are the saver's too: those in modes that it does not claim
-        are left out, and the others are made to fit like any.
+        are left out, and the others are made to fit like any. Of models that its trainer cannot
+        train, the first claimed family takes the place.
         """
+        architectures = self.only.get("architecture", tuple(families()))
+        if case.architecture not in architectures:
+            kind = case.adapter.kind if case.adapter else ""
+            case = with_model(case, architectures[0], kind)
         adapter = case.adapter
         if adapter is not None:
             adapter = replace(adapter, **self._nearest(adapter))
@@ -91,7 +98,8 @@ class Claim:
             "none",
         ):
             values["after"] = None  # what lies in the folder is the one or the other
-        return replace(case, **{**values, "adapter": adapter, "trainer": self.trainer})
+        fitted = replace(case, **{**values, "adapter": adapter, "trainer": self.trainer})
+        return nearest_trainable(fitted, architectures, self.only.get("kind", ("lora",)))
 
     def _fit_earlier(self, case: Case) -> Case | None:
         """The last save before ``case`` in a mode that the saver claims, made to fit."""

@@ -18,7 +18,7 @@ from transformers import (
     LlamaModel,
 )
 
-from saver_conformance.cases.case import CUSTOM_LAYERS
+from saver_conformance.cases.families.custom import LAYERS
 
 MODEL_TYPE = "custom"
 """``model_type`` of its configuration."""
@@ -54,7 +54,7 @@ class Ledger(nn.Module):
         self.register_buffer("whole", torch.arange(6.0))
         self.register_buffer("window", torch.arange(2.0, 5.0))
 
-    def share(self) -> None:
+    def share_storage(self) -> None:
         """Make ``window`` a view of ``whole``; loading gives each a storage of its own."""
         self.window = self.whole[2:5]
 
@@ -73,12 +73,12 @@ class Residuals(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        for name in CUSTOM_LAYERS:
+        for name in LAYERS:
             self.add_module(name, nn.Linear(size, size, bias=False))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Add what each layer makes of the states."""
-        for name in CUSTOM_LAYERS:
+        for name in LAYERS:
             states = states + self.get_submodule(name)(states)
         return states
 

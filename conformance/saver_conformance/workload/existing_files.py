@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from saver_conformance.cases.case import Case
 from saver_conformance.folder.layout import PROCESSORS
+from saver_conformance.workload.models import auto_class
 
 STRANGERS = {
     "checkpoint-1/model.safetensors": "weights of a checkpoint",
@@ -57,13 +58,15 @@ def occupy(case: Case, output: Path, base: Path) -> None:
 
 
 def _earlier_save(case: Case, output: Path, base: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(base)
+    model = auto_class(case.family).from_pretrained(base)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.add_(1)
     if case.existing_save == "adapter":
-        adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["o_proj"]))
+        # Of layers that a small adapter leaves alone, so that what stays of it is seen.
+        own = [name for name in case.family.linear if name not in case.family.attention]
+        adapted = get_peft_model(model, LoraConfig(r=2, target_modules=own[-1:]))
         adapted.save_pretrained(output)
     else:
         limit = "5KB" if case.existing_save == "sharded" else "5GB"

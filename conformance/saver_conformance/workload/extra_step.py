@@ -11,18 +11,18 @@ import torch.distributed as dist
 from saver_conformance.cases.case import Case
 from saver_conformance.folder.safetensors import write
 from saver_conformance.workload import oracle, trainers
-from saver_conformance.workload.training import RandomTokens
+from saver_conformance.workload.training import RandomRows
 
 
-def step(case: Case, trainer: Any, names: oracle.Names, vocabulary: int, path: Path) -> None:
+def step(case: Case, trainer: Any, names: oracle.Names, path: Path) -> None:
     """Train one step and have rank 0 write the bits of all that is trained; collective.
 
     The batch is made here, so that no state of the trainer's data loader has a part in it.
     """
     root, device = trainer.model_wrapped, trainer.args.device
-    dataset = RandomTokens(vocabulary, case.seed + 1, length=2)
-    tokens = torch.stack([dataset[0]["input_ids"], dataset[1]["input_ids"]]).to(device)
-    trainer.training_step(root, trainers.make_batch(case, trainer, tokens))
+    dataset = RandomRows(case, case.seed + 1, length=2)
+    rows = {key: torch.stack([dataset[0][key], dataset[1][key]]).to(device) for key in dataset[0]}
+    trainer.training_step(root, trainers.make_batch(case, trainer, rows))
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
     memory = oracle.snapshot(case.mode.engine, root, names, names.trainable)

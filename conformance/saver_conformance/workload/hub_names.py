@@ -1,38 +1,47 @@
 """Names and shapes on disk, for what memory holds otherwise.
 
-A table of the suite's own: the architectures of the workload, written down from their published
-checkpoints. A saver is free to find out in any other way.
+Rules of the suite's own: each family states how its published checkpoints name what memory holds. A
+saver is free to find out in any other way.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from saver_conformance.cases.case import Architecture
+from saver_conformance.cases.adapter_kind import AdapterKind
+from saver_conformance.cases.adapter_kinds.lora import LORA
+from saver_conformance.cases.family import Family, Rename, SplitExperts
 from saver_conformance.observation.observation import Tensor
 
 
-def to_hub(architecture: Architecture, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_hub(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a model in memory, as they belong on disk."""
-    if architecture != "mixtral":
-        return dict(tensors)
-    return {hub: value for name, tensor in tensors.items() for hub, value in _mixtral(name, tensor)}
+    return {
+        _renamed(family, name): value
+        for memory, tensor in tensors.items()
+        for name, value in _apart(family, memory, tensor)
+    }
 
 
-def _mixtral(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Mixtral: fused experts ``[E, 2I, H]`` (gate, then up) and ``[E, H, I]`` are split."""
-    hub = name.replace(".mlp.", ".block_sparse_moe.")
-    if name.endswith(".experts.gate_up_proj"):
-        prefix = hub.removesuffix("gate_up_proj")
-        for index, expert in enumerate(_split(tensor)):
-            for weight, half in zip(("w1", "w3"), _halves(expert), strict=True):
-                yield f"{prefix}{index}.{weight}.weight", half
-    elif name.endswith(".experts.down_proj"):
-        prefix = hub.removesuffix("down_proj")
-        for index, expert in enumerate(_split(tensor)):
-            yield f"{prefix}{index}.w2.weight", expert
-    else:
-        yield hub, tensor
+def _renamed(family: Family, name: str) -> str:
+    for conversion in family.conversions:
+        if isinstance(conversion, Rename):
+            name = re.sub(conversion.memory, conversion.disk, name)
+    return name
+
+
+def _apart(family: Family, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The experts one by one, if ``tensor`` holds several."""
+    for conversion in family.conversions:
+        if isinstance(conversion, SplitExperts) and name.endswith(conversion.memory):
+            place = name.removesuffix(conversion.memory.rpartition(".")[2])
+            for index, expert in enumerate(_split(tensor)):
+                parts = _rows(expert, len(conversion.disk))
+                for end, part in zip(conversion.disk, parts, strict=True):
+                    yield f"{place}{index}.{end}", part
+            return
+    yield name, tensor
 
 
 def _split(tensor: Tensor) -> Iterator[Tensor]:
@@ -44,14 +53,13 @@ def _split(tensor: Tensor) -> Iterator[Tensor]:
         yield Tensor(tensor.dtype, tuple(rest), part)
 
 
-def _halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
+def _rows(tensor: Tensor, count: int) -> Iterator[Tensor]:
+    """The rows in ``count`` equal parts."""
     rows, *rest = tensor.shape
-    shape = (rows // 2, *rest)
-    middle = len(tensor.data) // 2
-    return (
-        Tensor(tensor.dtype, shape, tensor.data[:middle]),
-        Tensor(tensor.dtype, shape, tensor.data[middle:]),
-    )
+    size = len(tensor.data) // count
+    for index in range(count):
+        part = tensor.data[index * size : (index + 1) * size]
+        yield Tensor(tensor.dtype, (rows // count, *rest), part)
 
 
 def adapter_folder(adapter: str) -> str:
@@ -59,7 +67,9 @@ def adapter_folder(adapter: str) -> str:
     return "" if adapter == "default" else adapter
 
 
-def embedding_keys(names: Iterable[str], adapter: str = "default") -> frozenset[str]:
+def embedding_keys(
+    family: Family, names: Iterable[str], adapter: str = "default", kind: AdapterKind = LORA
+) -> frozenset[str]:
     """Keys of embeddings that an adapter's save may have, although its reload does not need them.
 
     PEFT adds the embeddings when it adapts them or their size has changed, once for each name that
@@ -68,21 +78,25 @@ def embedding_keys(names: Iterable[str], adapter: str = "default") -> frozenset[
     embeddings = [
         name
         for name in names
-        if name.endswith(".weight") and {"embed_tokens", "lm_head"}.intersection(name.split("."))
+        if name.endswith(".weight")
+        and {family.embedding, family.head}.intersection(name.split("."))
     ]
     return frozenset(
         key
         for name in embeddings
-        for key in (adapter_key(name, adapter), name.replace(f".{adapter}.", "."))
+        for key in (adapter_key(name, adapter, kind), name.replace(f".{adapter}.", "."))
     )
 
 
-def adapter_key(name: str, adapter: str = "default") -> str:
+def adapter_key(name: str, adapter: str = "default", kind: AdapterKind = LORA) -> str:
     """Key on disk of a parameter of a ``PeftModel``.
 
     PEFT leaves the adapter's name out, and the wrapper of modules trained whole; a DoRA magnitude
     also loses its ``weight``.
     """
+    for memory, disk in kind.keys.items():
+        if name == memory.format(adapter):
+            return disk
     parts = name.split(".")
     for index in range(len(parts) - 1, 0, -1):
         if parts[index] != adapter:
@@ -92,6 +106,6 @@ def adapter_key(name: str, adapter: str = "default") -> str:
             return ".".join(parts[: index - 1] + parts[index + 1 :])
         if owner == "lora_magnitude_vector":
             return ".".join(parts[:index])
-        if owner.startswith("lora_"):
+        if owner.startswith(kind.marks):
             return ".".join(parts[:index] + parts[index + 1 :])
     return name

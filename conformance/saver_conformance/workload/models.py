@@ -6,35 +6,19 @@ that training starts where users' training starts: with ``from_pretrained``.
 
 from __future__ import annotations
 
+import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+import transformers
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
-from saver_conformance.cases.case import Architecture, Case
+from saver_conformance.cases.case import Case
+from saver_conformance.cases.family import Family, Sizing
 from saver_conformance.cases.limits import why_no_odd_parameters
-from saver_conformance.workload import custom_model
-
-CLASS_NAMES: dict[Architecture, str] = {
-    "llama": "LlamaForCausalLM",
-    "llama-tied": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "mixtral": "MixtralForCausalLM",
-    "phi3": "Phi3ForCausalLM",
-    "custom": "CustomForCausalLM",
-}
-"""Class name that belongs into ``config.json``."""
-
-DECODER_LAYERS: dict[Architecture, str] = {
-    "llama": "LlamaDecoderLayer",
-    "llama-tied": "LlamaDecoderLayer",
-    "qwen2": "Qwen2DecoderLayer",
-    "mixtral": "MixtralDecoderLayer",
-    "phi3": "Phi3DecoderLayer",
-    "custom": "LlamaDecoderLayer",
-}
-"""Class name of the layer that FSDP wraps."""
+from saver_conformance.workload.tokenizer import make_tokenizer
 
 ADDED_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
 """Special tokens that a resized vocabulary has beside those of the base."""
@@ -51,7 +35,16 @@ def demanded_generation(case: Case) -> tuple[str, ...]:
 
     Where they contradict each other, a saver may correct those of sampling.
     """
+    if not case.family.generates:
+        return ()
     return tuple(GENERATION) if case.generation == "sampling" else (STOP_TOKENS,)
+
+
+def auto_class(family: Family) -> Any:
+    """The ``Auto*`` class that loads the models of ``family``; its own code is imported first."""
+    if family.module:
+        importlib.import_module(family.module)
+    return getattr(transformers, family.auto)
 
 
 def base_vocabulary_size(case: Case) -> int:
@@ -69,36 +62,43 @@ def added_tokens(case: Case) -> tuple[str, ...]:
     return ADDED_TOKENS if case.vocabulary == "resized" else ()
 
 
-def make_config(case: Case) -> PretrainedConfig:
-    """The configuration of the trained model: two layers, a few thousand parameters."""
-    odd = case.sizes == "odd"
-    hidden, intermediate, heads, groups = (32, 48, 4, 2)
-    if odd:
-        # bitsandbytes packs 4-bit weights into whole elements of the storage type: multiples of 8.
-        hidden, intermediate, heads, groups = (
-            (24, 40, 3, 1) if case.mode.method == "qlora" else (18, 37, 3, 1)
-        )
-    model_type = case.architecture.removesuffix("-tied")
-    special: dict[str, Any] = {}
-    if model_type == "mixtral":
-        special = {"num_local_experts": 3 if odd else 4, "num_experts_per_tok": 2}
-    if model_type == custom_model.MODEL_TYPE:
-        special = {"odd_parameters": not why_no_odd_parameters(case.mode.engine)}
-    return AutoConfig.for_model(
-        model_type,
-        vocab_size=vocabulary_size(case),
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_hidden_layers=2,
-        num_attention_heads=heads,
-        num_key_value_heads=groups,
-        max_position_embeddings=64,
-        tie_word_embeddings=case.declares_tie,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-        **special,
+def sizing(case: Case) -> Sizing:
+    """What the sizes of the trained model depend on."""
+    return Sizing(
+        vocabulary_size(case),
+        odd=case.sizes == "odd",
+        packed=case.mode.method == "qlora",
+        scalars=not why_no_odd_parameters(case.mode.engine),
+        full=not case.mode.is_adapter,
     )
+
+
+def make_processing(case: Case, *, trained: bool = True) -> Any:
+    """The tokenizer of ``case``, or the processor that holds it.
+
+    Args:
+        case: the case.
+        trained: whether as training used it, and not as the base model brings it.
+    """
+    tokenizer = make_tokenizer(
+        base_vocabulary_size(case),
+        chat=case.tokenizer == "chat",
+        added=added_tokens(case) if trained else (),
+        own=case.family.tokens,
+    )
+    if case.family.processor is None:
+        return tokenizer
+    return case.family.processor(tokenizer, sizing(case))
+
+
+def make_config(case: Case) -> PretrainedConfig:
+    """The configuration of the trained model."""
+    return _config(case.family, sizing(case))
+
+
+def _config(family: Family, size: Sizing) -> PretrainedConfig:
+    auto_class(family)
+    return AutoConfig.for_model(family.model_type, **family.settings(size))
 
 
 def base_folder(case: Case, folder: Path) -> Path:
@@ -116,9 +116,8 @@ def save_base(case: Case, folder: Path) -> None:
     """Write a randomly initialised base model of the case into ``folder``."""
     generator = torch.random.get_rng_state()
     torch.manual_seed(case.seed)
-    config = make_config(case)
-    config.vocab_size = base_vocabulary_size(case)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    config = _config(case.family, replace(sizing(case), vocabulary=base_vocabulary_size(case)))
+    model: PreTrainedModel = auto_class(case.family).from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if (
@@ -127,8 +126,9 @@ def save_base(case: Case, folder: Path) -> None:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     if case.dtype != "float32":
         model.to(torch.bfloat16)
-    model.generation_config.update(**GENERATION)
-    model.generation_config._from_model_config = False
+    if case.family.generates:
+        model.generation_config.update(**GENERATION)
+        model.generation_config._from_model_config = False
     model.save_pretrained(folder)
     torch.random.set_rng_state(generator)
 
@@ -139,7 +139,7 @@ def rename_class(model: Any, case: Case) -> None:
     A model of any other class than the case's own stays as it is.
     """
     kind = type(model)
-    if case.class_name and kind.__name__ == CLASS_NAMES[case.architecture]:
+    if case.class_name and kind.__name__ == case.family.class_name:
         model.__class__ = type(case.class_name, (kind,), {"__module__": kind.__module__})
 
 
@@ -165,9 +165,11 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=storage,
             bnb_4bit_quant_storage=storage,
+            # Heads that are trained whole cannot be of 4 bits; of others the library knows best.
+            llm_int8_skip_modules=list(case.family.whole) or None,
         )
     dtype = torch.float32 if case.dtype == "float32" else torch.bfloat16
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel = auto_class(case.family).from_pretrained(
         folder,
         dtype=dtype,
         quantization_config=quantization,
@@ -175,14 +177,14 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
         experts_implementation="eager",
     )
     if case.dtype == "mixed":
-        for name, module in model.named_modules():
-            if name.endswith("norm"):
+        for module in model.modules():
+            if "norm" in type(module).__name__.lower():
                 module.float()
     if case.vocabulary == "resized":
         model.resize_token_embeddings(vocabulary_size(case), mean_resizing=False)
     for module in model.modules():
-        if case.views and isinstance(module, custom_model.Ledger):
-            module.share()
+        if case.views and hasattr(module, "share_storage"):
+            module.share_storage()
     set_head(model, case)
     model.config.use_cache = False
     if case.generation == "contradictory":

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from saver_conformance.cases.case import Engine
+from saver_conformance.cases.family import Family
 from saver_conformance.observation.observation import Tensor
 
 SPECIAL_BITS: Mapping[torch.dtype, tuple[torch.dtype, tuple[int, ...]]] = {
@@ -54,6 +55,7 @@ class Names:
         trainable: those that training changes.
         buffers: the persistent buffers.
         tied: further names of a parameter, with its first name.
+        extras: the extra state of modules that have one.
         embeddings: the weights of the input and output embeddings that the base model brought.
     """
 
@@ -61,11 +63,18 @@ class Names:
     trainable: frozenset[str]
     buffers: tuple[str, ...]
     tied: Mapping[str, str]
+    extras: tuple[str, ...]
     embeddings: frozenset[str]
 
+    @property
+    def of_whole_model(self) -> frozenset[str]:
+        """All that a save of the whole model holds, each once."""
+        return frozenset((*self.parameters, *self.buffers, *self.extras))
 
-def read_names(model: nn.Module) -> Names:
+
+def read_names(model: nn.Module, family: Family) -> Names:
     """The names of ``model``, which no engine has wrapped yet."""
+    embeddings = tuple(f"{module}.weight" for module in (family.embedding, family.head))
     first: dict[nn.Parameter, str] = {}
     tied: dict[str, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -79,10 +88,11 @@ def read_names(model: nn.Module) -> Names:
         trainable=frozenset(name for p, name in first.items() if p.requires_grad),
         buffers=tuple(name for name, _ in model.named_buffers() if name in state),
         tied=tied,
+        extras=tuple(name for name in state if name.endswith("_extra_state")),
         embeddings=frozenset(
             name
             for name in first.values()
-            if name.replace(".base_layer.", ".").endswith(("embed_tokens.weight", "lm_head.weight"))
+            if name.replace(".base_layer.", ".").endswith(embeddings)
         ),
     )
 
@@ -150,7 +160,7 @@ def bits(value: torch.Tensor) -> Tensor:
 def snapshot(
     engine: Engine, root: nn.Module, names: Names, wanted: frozenset[str]
 ) -> dict[str, Tensor]:
-    """The bits of the ``wanted`` parameters and of all persistent buffers; collective.
+    """The bits of the ``wanted`` parameters, persistent buffers and extra state; collective.
 
     Raises:
         RuntimeError: the wrapped model has other parameters than the model had.
@@ -171,7 +181,15 @@ def snapshot(
     for name, value in zip(names.buffers, kept, strict=True):
         if name in wanted:
             found[name] = bits(value)
+    for name, module in zip(names.extras, _with_extra_state(root), strict=True):
+        if name in wanted:
+            found[name] = bits(module.get_extra_state())
     return found
+
+
+def _with_extra_state(root: nn.Module) -> list[nn.Module]:
+    own = nn.Module.get_extra_state
+    return [module for module in root.modules() if type(module).get_extra_state is not own]
 
 
 def _persistent(root: nn.Module) -> set[int]:

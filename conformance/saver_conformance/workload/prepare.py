@@ -35,7 +35,7 @@ from saver_conformance.workload import (
 )
 from saver_conformance.workload.config import Config, make_config
 from saver_conformance.workload.hub_names import adapter_folder, adapter_key, embedding_keys, to_hub
-from saver_conformance.workload.tokenizer import CHAT_TEMPLATE, make_tokenizer
+from saver_conformance.workload.tokenizer import CHAT_TEMPLATE
 
 _RUN_SETTINGS = frozenset({"_name_or_path", "transformers_version", "use_cache"})
 """Fields of a configuration that are about the run, not about the model."""
@@ -87,21 +87,22 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     rank = dist.get_rank() if dist.is_initialized() else 0
     output = folder / "out"
     base = models.base_folder(case, folder)
-    words, chat = models.base_vocabulary_size(case), case.tokenizer == "chat"
-    tokenizer = make_tokenizer(words, chat=chat, added=models.added_tokens(case))
+    processing = models.make_processing(case)
+    tokenizer = getattr(processing, "tokenizer", processing)
     if rank == 0:
         if not base.exists():
             partial = base.with_name(base.name + ".partial")
             models.save_base(case, partial)
-            make_tokenizer(words, chat=chat).save_pretrained(partial)
+            models.make_processing(case, trained=False).save_pretrained(partial)
             partial.rename(base)
         existing_files.occupy(case, output, base)
     _barrier()
     _seed(case.seed)
     model = training.adapt(models.load_base(case, base), case)
-    trainer = training.make_trainer(case, model, tokenizer, folder / "trainer")
+    trainer = training.make_trainer(case, model, processing, folder / "trainer")
     model = trainer.model
-    names = oracle.read_names(model)
+    names = oracle.read_names(model, case.family)
+    untrained = oracle.snapshot("single", model, names, frozenset(names.buffers))
     trainer.train()
     if (engine := training.running_engine(trainer)) != case.mode.engine:
         raise RuntimeError(f"{case.mode} was trained by the engine {engine}")
@@ -110,21 +111,23 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         raise RuntimeError(f"{case.mode} was trained in {replicas} replicas")
     if case.special_values:
         oracle.plant(case.mode.engine, root)
-    wanted = frozenset(names.parameters + names.buffers)
+    wanted = names.of_whole_model
     if case.adapter:
         wanted = names.trainable | frozenset(
             name
             for name in names.parameters
             for adapter in case.adapter.names
-            if adapter_key(name, adapter) != name
+            if adapter_key(name, adapter, case.adapter.method) != name
         )
         if case.vocabulary == "resized":  # the base on disk does not have these embeddings
             wanted |= names.embeddings
-    memory = oracle.snapshot(case.mode.engine, root, names, wanted)
+    seen = oracle.snapshot(case.mode.engine, root, names, wanted | frozenset(names.buffers))
+    memory = {name: tensor for name, tensor in seen.items() if name in wanted}
+    changed = frozenset(name for name in names.buffers if seen[name] != untrained[name])
     if case.tie == "contrary":  # loading does not know of the tie: both names need the value
         memory |= {name: memory[first] for name, first in names.tied.items()}
     if rank == 0:
-        expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab())
+        expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab(), changed)
         expectation.write(folder, expected, memory)
     cfg = make_config(
         case,
@@ -135,13 +138,12 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         deepspeed=training.deepspeed_config(case),
     )
     _barrier()
-    size = models.vocabulary_size(case)
     return PreparedCase(
         cfg,
         trainer,
         model.get_base_model() if case.model_argument == "base" else model,
         look=lambda: fingerprint.look(cfg, trainer, model),
-        step=lambda path: extra_step.step(case, trainer, names, size, path),
+        step=lambda path: extra_step.step(case, trainer, names, path),
         close=lambda: _reset(environment, trainer),
     )
 
@@ -153,7 +155,9 @@ def _expectation(
     names: oracle.Names,
     memory: Mapping[str, Tensor],
     vocabulary: Mapping[str, int],
+    changed: frozenset[str] = frozenset(),
 ) -> Expectation:
+    """What belongs in the save; ``changed`` are the buffers that training made other ones."""
     template = CHAT_TEMPLATE if case.tokenizer == "chat" else None
     if case.adapter is None:
         known, trained = models.make_config(case).to_dict(), model.config.to_dict()
@@ -162,14 +166,14 @@ def _expectation(
         fields = {
             # A trainer may change a setting, as TRL's do for mixtures of experts.
             **{key: trained.get(key, known[key]) for key in known if key not in _RUN_SETTINGS},
-            "architectures": [case.class_name or models.CLASS_NAMES[case.architecture]],
+            "architectures": [case.class_name or case.family.class_name],
             "dtype": {"F32": "float32", "BF16": "bfloat16"}[first],
         }
         if undeclared:  # a saver may declare the tie instead of saving both
             del fields["tie_word_embeddings"]
         owned = {name: tensor for name, tensor in memory.items() if name not in undeclared}
         return Expectation(
-            tensors=to_hub(case.architecture, owned),
+            tensors=to_hub(case.family, owned),
             tied={} if undeclared else names.tied,
             optional=undeclared,
             config=fields,
@@ -182,12 +186,12 @@ def _expectation(
             in_memory={
                 hub: name
                 for name, tensor in owned.items()
-                for hub in to_hub(case.architecture, {name: tensor})
+                for hub in to_hub(case.family, {name: tensor})
                 if hub != name
             },
         )
     expected, *others = [
-        _adapter_expectation(case, case.adapter, index, base, names, memory)
+        _adapter_expectation(case, case.adapter, index, base, names, memory, changed)
         for index in range(len(case.adapter.names))
     ]
     return replace(expected, others=tuple(others), chat_template=template, vocabulary=vocabulary)
@@ -200,39 +204,52 @@ def _adapter_expectation(
     base: Path,
     names: oracle.Names,
     memory: Mapping[str, Tensor],
+    changed: frozenset[str],
 ) -> Expectation:
     """What belongs into the folder of the adapter with this number."""
-    own = adapter.names[index]
+    own, kind = adapter.names[index], adapter.method
     foreign = [
         name
         for name in memory
         for other in adapter.names
-        if other != own and adapter_key(name, other) != name
+        if other != own and adapter_key(name, other, kind) != name
     ]
     frozen = [name for name in names.parameters if name not in memory]
-    touched = case.vocabulary == "resized" or "embed_tokens" in adapter.targets
-    spare = embedding_keys((*names.parameters, *names.tied), own) if touched else frozenset[str]()
+    touched = case.vocabulary == "resized" or case.family.embedding in adapter.targets
+    spare = (
+        embedding_keys(case.family, (*names.parameters, *names.tied), own, kind)
+        if touched
+        else frozenset[str]()
+    )
     tensors = {
-        adapter_key(name, own): tensor for name, tensor in memory.items() if name not in foreign
+        adapter_key(name, own, kind): tensor
+        for name, tensor in memory.items()
+        if name not in foreign
     }
     return Expectation(
         tensors=tensors,
-        optional=spare.difference(tensors),
+        # Statistics that the base ran up: PEFT leaves them out, and loads them where they are.
+        optional=(spare | changed).difference(tensors),
         base=frozenset(frozen) | {name.replace(".base_layer", "") for name in frozen},
-        adapter={
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "r": adapter.r + index,
-            "lora_alpha": adapter.alpha,
-            "target_modules": sorted(adapter.targets),
-            "modules_to_save": sorted(adapter.modules_to_save) or None,
-            "bias": adapter.bias,
-            "use_dora": adapter.dora,
-            "inference_mode": True,
-            "base_model_name_or_path": str(base),
-        },
+        adapter=_adapter_settings(case, replace(adapter, r=adapter.r + index), base),
         folder=adapter_folder(own),
     )
+
+
+def _adapter_settings(case: Case, adapter: Adapter, base: Path) -> dict[str, Any]:
+    """The fields of ``adapter_config.json``."""
+    kind = adapter.method
+    settings = dict(kind.settings(adapter, case.family))
+    if "modules_to_save" in settings:  # PEFT adds the head of a classifier
+        trained = {*(settings["modules_to_save"] or ()), *case.family.whole}
+        settings["modules_to_save"] = sorted(trained) or None
+    return {
+        **settings,
+        "peft_type": kind.peft_type,
+        "task_type": case.family.task,
+        "inference_mode": True,
+        "base_model_name_or_path": str(base),
+    }
 
 
 @cache

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoProcessor, AutoTokenizer
 
 from saver_conformance.cases.case import Adapter, Case
 from saver_conformance.observation.mapping_diff import describe_difference
@@ -25,7 +25,6 @@ from saver_conformance.observation.tensor_diff import compare
 from saver_conformance.workload import expectation, models, training
 from saver_conformance.workload.hub_names import adapter_folder
 from saver_conformance.workload.oracle import DTYPE_NAMES, bits
-from saver_conformance.workload.tokenizer import make_tokenizer
 
 _VOLATILE = frozenset(
     {"_name_or_path", "transformers_version", "architectures", "dtype", "target_modules"}
@@ -66,7 +65,7 @@ def identify(case: Case, folder: Path) -> dict[str, str | None]:
 
 def _identity(case: Case, folder: Path, saved: Path) -> str:
     if case.adapter is None:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = models.auto_class(case.family).from_pretrained(
             saved, dtype="auto", experts_implementation="eager"
         )
         settings = model.config.to_dict()
@@ -78,10 +77,14 @@ def _identity(case: Case, folder: Path, saved: Path) -> str:
     for key, value in _leaves(settings):
         digest.update(f"{key}={value!r};".encode())
     for name, value in sorted(model.state_dict().items()):
-        if case.adapter is None or "lora_" in name or "modules_to_save" in name:
+        if case.adapter is None or _of_adapter(case.adapter, name):
             digest.update(name.encode())
             digest.update(bits(value).data)
     return digest.hexdigest()
+
+
+def _of_adapter(adapter: Adapter, name: str) -> bool:
+    return "modules_to_save" in name or any(mark in name for mark in adapter.method.marks)
 
 
 def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -106,7 +109,7 @@ def _load_adapters(adapter: Adapter, base: Any, saved: Path, *, upcast: bool = T
 def _reload_full(
     case: Case, folder: Path, expected: Expectation, memory: Mapping[str, Tensor]
 ) -> Reload:
-    model, info = AutoModelForCausalLM.from_pretrained(
+    model, info = models.auto_class(case.family).from_pretrained(
         folder / "out", dtype="auto", output_loading_info=True, experts_implementation="eager"
     )
     models.rename_class(model, case)
@@ -121,7 +124,7 @@ def _reload_full(
     floating = {name for name, p in model.named_parameters() if p.is_floating_point()}
     types = {tensor.dtype for name, tensor in memory.items() if name in floating}
     if not case.special_values and len(types) == 1:
-        control = AutoModelForCausalLM.from_config(
+        control = models.auto_class(case.family).from_config(
             models.make_config(case),
             dtype=TORCH_DTYPES[types.pop()],
             experts_implementation="eager",
@@ -178,7 +181,7 @@ def _twin(
     not for the modules trained whole.
     """
     assert case.adapter is not None
-    control = training.add_adapters(models.load_base(case, base), case.adapter)
+    control = training.add_adapters(models.load_base(case, base), case)
     values = {
         name: value.to(state[name].dtype) if name in state else value
         for name, value in _tensors(memory).items()
@@ -207,7 +210,13 @@ def _aliases(expected: Expectation, memory: Mapping[str, Tensor]) -> dict[str, t
 
 
 def _same_logits(case: Case, model: Any, control: Any) -> bool:
-    tokens = torch.arange(4, 20).reshape(2, 8)
+    size = models.sizing(case)
+    rows = [case.family.batch(tokens, size) for tokens in torch.arange(4, 20).reshape(2, 8)]
+    inputs = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    # Without a loss: some adapters cannot compute theirs when they are loaded for inference.
+    labels = inputs.pop("labels")
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = labels
     # Training mode, no dropout: in evaluation bitsandbytes repacks 4-bit weights for some CPUs and
     # fails at these sizes (bitsandbytes/nn/modules.py, Linear4bit.forward).
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=case.dtype != "float32")
@@ -215,7 +224,7 @@ def _same_logits(case: Case, model: Any, control: Any) -> bool:
         # Kernels choose their path by alignment, and a loaded tensor lies wherever its file had it.
         tensor.data = tensor.data.clone()
     with torch.no_grad(), mixed:
-        found, expected = (bits(m.train()(input_ids=tokens).logits) for m in (model, control))
+        found, expected = (bits(m.train()(**inputs).logits) for m in (model, control))
     return found == expected
 
 
@@ -234,11 +243,7 @@ def _differences(
 def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:
     """What differs from a plain save of the same tokenizer, read by the same ``AutoTokenizer``."""
     output, plain = folder / "out", folder / "tokenizer"
-    make_tokenizer(
-        models.base_vocabulary_size(case),
-        chat=case.tokenizer == "chat",
-        added=models.added_tokens(case),
-    ).save_pretrained(plain)
+    models.make_processing(case).save_pretrained(plain)
     if (output / "config.json").exists():  # decides which class AutoTokenizer takes
         shutil.copy(output / "config.json", plain)
     reference = AutoTokenizer.from_pretrained(plain)
@@ -260,4 +265,18 @@ def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:
         return "the same text is encoded to other tokens"
     if tokenizer.decode(ids) != reference.decode(ids):
         return "the same tokens are decoded to another text"
-    return ""
+    return "" if case.family.processor is None else _processor_error(output, plain)
+
+
+def _processor_error(output: Path, plain: Path) -> str:
+    """What differs from a plain save of the same processor, read by the same ``AutoProcessor``."""
+    reference = AutoProcessor.from_pretrained(plain)
+    try:
+        processor = AutoProcessor.from_pretrained(output)
+    except Exception as error:
+        return f"AutoProcessor.from_pretrained failed: {error}"
+    if type(processor) is not type(reference):
+        return f"expected a {type(reference).__name__}, found a {type(processor).__name__}"
+    settings = reference.to_dict(), processor.to_dict()
+    differs = describe_difference(*settings, "setting")
+    return f"the processor differs: {differs}" if differs else ""

@@ -13,12 +13,15 @@ CHAT_TEMPLATE = (
 """Chat template of the tokenizers that have one."""
 
 
-def make_tokenizer(size: int, *, chat: bool, added: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer with ``size`` tokens, ``w0 w1 ...`` beside the four special ones.
+def make_tokenizer(
+    size: int, *, chat: bool, added: Sequence[str] = (), own: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer with ``size`` tokens, ``w0 w1 ...`` beside the special ones.
 
-    The special tokens ``added`` come on top of them.
+    Those are the four that every tokenizer has, and the model's ``own``. The special tokens
+    ``added`` come on top of them.
     """
-    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    special = ["<pad>", "<s>", "</s>", "<unk>", *own]
     words = special + [f"w{index}" for index in range(size - len(special))]
     backend = Tokenizer(
         models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>")
@@ -31,8 +34,8 @@ def make_tokenizer(size: int, *, chat: bool, added: Sequence[str] = ()) -> PreTr
         eos_token="</s>",
         unk_token="<unk>",
     )
-    if added:
-        tokenizer.add_special_tokens({"additional_special_tokens": list(added)})
+    if more := [*own, *added]:
+        tokenizer.add_special_tokens({"additional_special_tokens": more})
     if chat:
         tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
-from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments, default_data_collator
 
 from saver_conformance.cases.case import Case
 from saver_conformance.errors import Unavailable
@@ -59,6 +59,7 @@ def make(
             model=model,
             args=TrainingArguments(**arguments),
             train_dataset=rows,
+            data_collator=default_data_collator if case.family.rows else None,
             processing_class=tokenizer,
         )
     if find_spec("trl") is None:
@@ -88,13 +89,14 @@ def make(
     )
 
 
-def make_batch(case: Case, trainer: Any, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-    """One batch of two rows, ``tokens``, as the trainer's own collator would make it."""
-    if case.trainer != "trl-dpo":
+def make_batch(case: Case, trainer: Any, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One batch of two rows, as the trainer's own collator would make it."""
+    if case.trainer == "trl-sft":
         # TRL insists on a mask; for the model, all ones is what none means.
-        mask = {"attention_mask": torch.ones_like(tokens)} if case.trainer == "trl-sft" else {}
-        return {"input_ids": tokens, "labels": tokens, **mask}
-    first, second = tokens.tolist()
+        return {**rows, "attention_mask": torch.ones_like(rows["input_ids"])}
+    if case.trainer == "transformers":
+        return rows
+    first, second = rows["input_ids"].tolist()
     prompt = first[:PROMPT_LENGTH]
     return dict(
         trainer.data_collator(

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 from accelerate.parallelism_config import ParallelismConfig
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import PeftConfig, get_peft_model, prepare_model_for_kbit_training
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast, Trainer
 
-from saver_conformance.cases.case import Adapter, Case, Engine
+from saver_conformance.cases.case import Case, Engine
 from saver_conformance.workload import trainers
-from saver_conformance.workload.models import DECODER_LAYERS, vocabulary_size
+from saver_conformance.workload.models import sizing
 
 STEPS = 2
 """Optimizer steps of a case."""
 
 
-class RandomTokens(Dataset[dict[str, torch.Tensor]]):
-    """Sequences of eight random tokens, the same on every rank."""
+class RandomRows(Dataset[dict[str, torch.Tensor]]):
+    """Rows made of eight random tokens each, the same on every rank."""
 
-    def __init__(self, size: int, seed: int, length: int = 16) -> None:
+    def __init__(self, case: Case, seed: int, length: int = 16) -> None:
+        self._family, self._sizing = case.family, sizing(case)
         generator = torch.Generator().manual_seed(seed)
-        self.tokens = torch.randint(4, size, (length, 8), generator=generator)
+        self._tokens = torch.randint(4, self._sizing.vocabulary, (length, 8), generator=generator)
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self._tokens)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": self.tokens[index], "labels": self.tokens[index]}
+        return self._family.batch(self._tokens[index], self._sizing)
 
 
 def fsdp_config(case: Case) -> dict[str, Any] | None:
@@ -41,7 +44,7 @@ def fsdp_config(case: Case) -> dict[str, Any] | None:
     shared: dict[str, Any] = {
         "version": 1 if case.mode.engine == "fsdp1" else 2,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "transformer_layer_cls_to_wrap": [DECODER_LAYERS[case.architecture]],
+        "transformer_layer_cls_to_wrap": list(case.family.layers),
         "state_dict_type": "FULL_STATE_DICT",
         "final_state_dict_type": "FULL_STATE_DICT",
         "cpu_ram_efficient_loading": False,
@@ -74,18 +77,15 @@ def deepspeed_config(case: Case) -> dict[str, Any] | None:
     }
 
 
-def lora_config(adapter: Adapter, index: int = 0) -> LoraConfig:
-    """The ``LoraConfig`` of the adapter with this number; each has another rank."""
-    return LoraConfig(
-        r=adapter.r + index,
-        lora_alpha=adapter.alpha,
-        target_modules=list(adapter.targets),
-        modules_to_save=list(adapter.modules_to_save) or None,
-        bias=adapter.bias,
-        use_dora=adapter.dora,
-        init_lora_weights=index == 0,  # what is not trained would be zero, and easily lost
-        task_type="CAUSAL_LM",
-    )
+def adapter_config(case: Case, index: int = 0) -> PeftConfig:
+    """The configuration of the adapter with this number; each has another rank."""
+    assert case.adapter is not None
+    kind = case.adapter.method
+    settings = dict(kind.settings(replace(case.adapter, r=case.adapter.r + index), case.family))
+    if index:
+        settings |= kind.untrained
+    made: PeftConfig = getattr(peft, kind.config)(**settings, task_type=case.family.task)
+    return made
 
 
 def adapt(model: Any, case: Case) -> Any:
@@ -96,21 +96,22 @@ def adapt(model: Any, case: Case) -> Any:
     if case.mode.method == "qlora" and replicated:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     # Flat parameters and DeepSpeed's bf16 engine want one dtype: no fp32 adapter on a bf16 base.
-    return add_adapters(model, case.adapter, upcast=replicated)
+    return add_adapters(model, case, upcast=replicated)
 
 
-def add_adapters(model: Any, adapter: Adapter, *, upcast: bool = True) -> Any:
-    """The model with all adapters that ``adapter`` names, the first of them active.
+def add_adapters(model: Any, case: Case, *, upcast: bool = True) -> Any:
+    """The model with all adapters that ``case`` names, the first of them active.
 
     Args:
         model: the base.
-        adapter: the adapters' names and shape.
+        case: has the adapters' names and shape.
         upcast: whether half-precision adapters are made float32.
     """
-    first, *others = adapter.names
-    model = get_peft_model(model, lora_config(adapter), first, autocast_adapter_dtype=upcast)
+    assert case.adapter is not None
+    first, *others = case.adapter.names
+    model = get_peft_model(model, adapter_config(case), first, autocast_adapter_dtype=upcast)
     for index, name in enumerate(others, start=1):
-        model.add_adapter(name, lora_config(adapter, index), autocast_adapter_dtype=upcast)
+        model.add_adapter(name, adapter_config(case, index), autocast_adapter_dtype=upcast)
     model.set_adapter(first)
     return model
 
@@ -155,8 +156,8 @@ def make_trainer(
         torch_compile_backend="eager" if compiled else None,
         parallelism_config=mesh,
     )
-    adapter = lora_config(case.adapter) if case.adapter and trainers.brings_adapter(case) else None
-    dataset = RandomTokens(vocabulary_size(case), case.seed)
+    adapter = adapter_config(case) if case.adapter and trainers.brings_adapter(case) else None
+    dataset = RandomRows(case, case.seed)
     return trainers.make(case, model, arguments, dataset, tokenizer, adapter)
 
 

@@ -1,5 +1,4 @@
-"""The digest of a model: a Merkle root over its tensors, as ``docs/reference/digest.md`` defines
-it.
+"""The digest of a model: a Merkle root over its tensors, see ``docs/reference/digest.md``.
 
 It depends on the names, dtypes, shapes and bytes of the tensors alone. Version 1:
 

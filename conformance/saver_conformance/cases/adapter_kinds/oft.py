@@ -1,0 +1,28 @@
+"""OFT: orthogonal blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from saver_conformance.cases.adapter_kind import NO_LORA, AdapterKind, layers
+
+if TYPE_CHECKING:
+    from saver_conformance.cases.case import Adapter
+    from saver_conformance.cases.family import Family
+
+
+def settings(adapter: Adapter, family: Family) -> dict[str, Any]:
+    """Two rows a block, which divide every even size."""
+    return {**layers(adapter, family), "r": 0, "oft_block_size": 2, "use_cayley_neumann": False}
+
+
+OFT = AdapterKind(
+    name="oft",
+    place=13,
+    text="OFT: orthogonal blocks that turn the input of a layer",
+    config="OFTConfig",
+    peft_type="OFT",
+    settings=settings,
+    marks=("oft_",),
+    limits=NO_LORA,
+)

@@ -1,0 +1,40 @@
+"""Models with state that no optimizer trains, in ``workload/stateful_model.py``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from saver_conformance.cases.families.llama import LLAMA
+from saver_conformance.cases.families.llama import settings as llama_settings
+from saver_conformance.cases.family import Sizing
+
+
+def settings(size: Sizing) -> dict[str, Any]:
+    """A Llama with BatchNorm before its head."""
+    return {**llama_settings(size), "counts_calls": False}
+
+
+def counting_settings(size: Sizing) -> dict[str, Any]:
+    """A Llama that counts calls before its head."""
+    return {**llama_settings(size), "counts_calls": True}
+
+
+BATCH_NORM = replace(
+    LLAMA,
+    name="batch-norm",
+    place=22,
+    text="it keeps statistics of batches in buffers, which differ among ranks, and counts batches",
+    model_type="stateful",
+    class_name="StatefulForCausalLM",
+    settings=settings,
+    module="saver_conformance.workload.stateful_model",
+    pairs=False,
+)
+EXTRA_STATE = replace(
+    BATCH_NORM,
+    name="extra-state",
+    place=23,
+    text="a module adds extra state to the state dict, which is no parameter and no buffer",
+    settings=counting_settings,
+)
