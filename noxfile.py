@@ -65,7 +65,7 @@ def tests(session: nox.Session) -> None:
     # In a folder of its own: other libraries import it wherever they find it, which takes seconds.
     apart = f"{session.virtualenv.location}/torchao"
     session.install(*CONSTRAINTS, "--no-deps", "--upgrade", "--target", apart, "torchao")
-    session.run("pytest", "tests/reference/test_qat.py", env=env | {"PYTHONPATH": apart})
+    session.run("pytest", "tests/reference/weights/test_qat.py", env=env | {"PYTHONPATH": apart})
 
 
 @nox.session(python=PYTHON)

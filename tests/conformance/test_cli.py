@@ -160,7 +160,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the backgrou
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from saver_conformance import cli
 from saver_conformance.execution import workload
-fake = "tests.conformance.fake_workload"
+fake = "tests.helpers.fake_workload"
 workload.Workload.__init__.__defaults__ = (fake, fake, fake, False, "")
 cli.main(sys.argv[1:])
 """
@@ -170,7 +170,7 @@ cli.main(sys.argv[1:])
 def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-c", DRIVER, "run", "--modes", "full-ddp", "--saver"]
     run = subprocess.Popen(
-        [*command, "tests.conformance.fake_savers:sleeps_on_rank_1"],
+        [*command, "tests.helpers.fake_savers:sleeps_on_rank_1"],
         env={**os.environ, "TMPDIR": str(tmp_path)},
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -192,7 +192,7 @@ def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Pat
 def test_several_interrupts_are_as_quiet_as_one(pause: float, tmp_path: Path) -> None:
     command = [sys.executable, "-c", DRIVER, "run", "--modes", "full-ddp", "--saver"]
     run = subprocess.Popen(
-        [*command, "tests.conformance.fake_savers:sleeps_on_rank_1"],
+        [*command, "tests.helpers.fake_savers:sleeps_on_rank_1"],
         env={**os.environ, "TMPDIR": str(tmp_path)},
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -216,7 +216,7 @@ def test_a_terminal_that_closes_ends_the_run_as_a_signal_does(tmp_path: Path) ->
     code = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + DRIVER
     command = [sys.executable, "-c", code, "run", "--modes", "full-ddp", "--saver"]
     run = subprocess.Popen(
-        [*command, "tests.conformance.fake_savers:sleeps_on_rank_1"],
+        [*command, "tests.helpers.fake_savers:sleeps_on_rank_1"],
         env={**os.environ, "TMPDIR": str(tmp_path), "TERM": "xterm"},
         cwd=ROOT,
         stdin=terminal,
@@ -237,7 +237,7 @@ def test_an_interrupted_run_keeps_what_was_found(tmp_path: Path) -> None:
     temporary.mkdir()
     command = [sys.executable, "-c", DRIVER, "run", "--modes", "full-ddp", "--save-limit", "600"]
     command += ["--report", str(report)]
-    command += ["--saver", "tests.conformance.fake_savers:sleeps_from_case_9_on"]
+    command += ["--saver", "tests.helpers.fake_savers:sleeps_from_case_9_on"]
     run = subprocess.Popen(
         command,
         env={**os.environ, "TMPDIR": str(temporary)},

@@ -14,9 +14,9 @@ from saver_conformance.spec import SPEC
 from saver_conformance.verdict.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
-FAKE = "tests.conformance.fake_workload"
+FAKE = "tests.helpers.fake_workload"
 WORKLOAD = Workload(prepare=FAKE, expectation=FAKE, reload=FAKE, process_group=False)
-SAVER = "tests.conformance.fake_savers:save"
+SAVER = "tests.helpers.fake_savers:save"
 SINGLE = Mode("full", "single")
 CONFTEST = f"""
 import functools
@@ -93,7 +93,7 @@ def test_all_front_ends_give_the_same_verdict(
             name = f"{clause}[full-single]"
             assert any(line.startswith(word) and name in line for line in shown), name
     text = result.stdout.str()
-    assert "| saver-conformance replay - --saver tests.conformance.fake_savers:save" in text
+    assert "| saver-conformance replay - --saver tests.helpers.fake_savers:save" in text
     assert "runtest" not in text  # no traceback of the suite's own code
 
 
@@ -167,7 +167,7 @@ def test_claims_leave_clauses_out(project: pytest.Pytester) -> None:
 
 
 def test_an_unchecked_clause_says_the_exception(project: pytest.Pytester) -> None:
-    saver = "tests.conformance.fake_savers:raises_everywhere"
+    saver = "tests.helpers.fake_savers:raises_everywhere"
     result = project.runpytest_subprocess(
         *("-p", "no:cacheprovider", "--saver", saver, "--saver-modes", "full-single"),
         *("--saver-profile", "smoke", "-k", "META-001"),

@@ -16,7 +16,7 @@ from saver_conformance.execution.workload import Workload
 from saver_conformance.processes.rank import SaverNotFoundError, find_saver
 from saver_conformance.run import run_conformance
 
-FAKE = "tests.conformance.fake_workload"
+FAKE = "tests.helpers.fake_workload"
 ROOT = Path(__file__).parents[2]
 SINGLE = Mode("full", "single")
 BROKEN = {

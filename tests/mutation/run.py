@@ -37,17 +37,25 @@ MODULES = (
     "processes/file_trace.py",
 )
 TESTS = {
-    "folder/untrusted_json.py": ("untrusted_json", "audit"),
-    "folder/": ("safetensors", "directory", "audit"),
-    "observation/file_operation.py": ("file_operation", "judgements"),
-    "observation/tensor_diff.py": ("checks",),
-    "processes/file_trace.py": ("file_operation",),
-    "checks/crash.py": ("judgements",),
-    "checks/purity.py": ("judgements", "second_save"),
-    "checks/ranks.py": ("judgements", "checks"),
-    "checks/": ("checks", "audit", "judgements", "second_save"),
+    "folder/untrusted_json.py": ("folder/test_untrusted_json", "folder_check/test_audit"),
+    "folder/": ("folder/test_safetensors", "folder/test_layout", "folder_check/test_audit"),
+    "observation/file_operation.py": (
+        "observation/test_file_operation",
+        "checks/test_crash_and_ranks",
+    ),
+    "observation/tensor_diff.py": ("checks/test_checks",),
+    "processes/file_trace.py": ("observation/test_file_operation",),
+    "checks/crash.py": ("checks/test_crash_and_ranks",),
+    "checks/purity.py": ("checks/test_crash_and_ranks", "checks/test_purity"),
+    "checks/ranks.py": ("checks/test_crash_and_ranks", "checks/test_checks"),
+    "checks/": (
+        "checks/test_checks",
+        "folder_check/test_audit",
+        "checks/test_crash_and_ranks",
+        "checks/test_purity",
+    ),
 }
-"""Names of test modules by the beginning of a module's path; the first that fits counts."""
+"""Test modules by the beginning of a module's path; the first that fits counts."""
 READERS = ("checks", "folder", "observation.tensor_diff", "observation.file_operation")
 """Modules that a check runs through; those of what it looks at stay as they are."""
 CPU_LIMIT, LIMIT = 120, 900
@@ -77,7 +85,7 @@ def tests_of(path: Path) -> tuple[str, ...]:
 
 def is_noticed(path: Path, tree: ast.Module | None, recorded: list[Recording]) -> bool:
     """Whether savers or tests tell when the module is changed to ``tree``, if to anything."""
-    tests = [f"tests/conformance/test_{name}.py" for name in tests_of(path)]
+    tests = [f"tests/conformance/{name}.py" for name in tests_of(path)]
     child = os.fork()
     if child == 0:
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.reference import models
+from tests.helpers import models
 
 from canonical_saver import save_model
 from canonical_saver.cli import main

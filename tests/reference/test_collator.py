@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.reference import models
+from tests.helpers import models
 from tests.reference.crash.scenarios import tokenizer
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, default_data_collator
 

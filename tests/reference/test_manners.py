@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
-from tests.reference import models, worlds
+from tests.helpers import models, worlds
 
 from canonical_saver import LostRankError, RequestError, SaveError, save_model, save_trained_model
 from canonical_saver import collectives as ranks_module

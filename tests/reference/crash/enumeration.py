@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from tests.helpers.engines import wrap
 from tests.reference.crash.reading import Reader, snapshot
 from tests.reference.crash.scenarios import Scenario
 from tests.reference.crash.syscalls import Call, Ended, Fault, Watch, run
-from tests.reference.engines_under_test import wrap
 
 from canonical_saver import recover
 from canonical_saver.publishing.staging import RECORD, STAGING

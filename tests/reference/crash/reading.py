@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from tests.reference import models
+from tests.helpers import models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from canonical_saver.publishing.staging import STAGING

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.reference import models
+from tests.helpers import models
+from tests.helpers.engines import wrap
 from tests.reference.crash import isolation
 from tests.reference.crash.enumeration import Stage, join
 from tests.reference.crash.reading import Reader, Snapshot, snapshot
 from tests.reference.crash.scenarios import SCENARIOS, Saving, Scenario
 from tests.reference.crash.syscalls import Fault, Watch, run, why_unavailable
-from tests.reference.engines_under_test import wrap
 
 from canonical_saver import SaveError, recover, save_model
 from canonical_saver.publishing import staging

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-from tests.reference import models
+from tests.helpers import models
 from tests.reference.crash.enumeration import GRACE, Stage
 from tests.reference.crash.reading import Reader, digest, snapshot
 from tests.reference.crash.scenarios import NEW_SINGLE, OLD_SHARDED, SCENARIOS, Scenario

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.reference import worlds
+from tests.helpers import worlds
 from tests.reference.crash.enumeration import join
 from tests.reference.crash.syscalls import Watch, run
 from torch import nn

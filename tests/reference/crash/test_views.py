@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.reference import models
+from tests.helpers import models
+from tests.helpers.engines import wrap
 from tests.reference.crash import isolation
 from tests.reference.crash.enumeration import GRACE, join
 from tests.reference.crash.reading import snapshot
 from tests.reference.crash.syscalls import Ended, Fault, Watch, run, why_unavailable
-from tests.reference.engines_under_test import wrap
 
 from canonical_saver import save_model
 
