@@ -12,7 +12,9 @@ from saver_conformance.cases.fitting import nearest_trainable, with_model
 from saver_conformance.cases.limits import why_untrainable
 from saver_conformance.cases.strategies import make_case
 from saver_conformance.cases.visits import visits
-from saver_conformance.claims import Claim, claimed_modes, list_savers
+from saver_conformance.claims import Claim
+from saver_conformance.claims.claim import claimed_modes
+from saver_conformance.claims.known_savers import list_savers
 
 ROOT = Path(__file__).parents[3]
 LORA = Mode("lora", "ddp")

@@ -12,7 +12,7 @@ from fixtures.mutants import Mutant, all_mutants
 from tests.helpers import models
 
 from canonical_saver import prove, save_model
-from saver_conformance.cases.case import CUSTOM_LAYERS
+from saver_conformance.cases.families.custom import LAYERS
 from saver_conformance.workload.custom_model import CustomConfig, CustomForCausalLM
 
 HARMED = ("TENSOR-", "ADAPTER-001", "FORMAT-001", "FORMAT-002", "FORMAT-004", "FORMAT-009")
@@ -71,7 +71,7 @@ def adapted(model: Any, axes: Any, folder: Path) -> Any:
     base: Any = type(model).from_pretrained(folder / "adapted")
     if axes.get("vocabulary") == "resized":
         base.resize_token_embeddings(70)
-    more = {"embeddings": ["embed_tokens"], "all": list(CUSTOM_LAYERS)}
+    more = {"embeddings": ["embed_tokens"], "all": list(LAYERS)}
     targets = ["q_proj", *more.get(axes.get("targets"), [])]
     config = LoraConfig(
         r=3,
