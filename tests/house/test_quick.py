@@ -19,7 +19,7 @@ from tests.house.quick import ROOT, quick_files, why_not
         "from saver_conformance.workload.models import build",
         "from canonical_saver.save import save_model",
         'pytest_plugins = ["pytester"]',
-        "from tests.conformance import saved_folders",
+        "from tests.helpers import saved_folders",
     ],
 )
 def test_why_not_names_what_a_slow_file_imports(tmp_path: Path, text: str) -> None:
@@ -51,4 +51,4 @@ def test_why_not_names_a_fixture_that_starts_ranks() -> None:
 
 def test_quick_files_have_the_spec_the_pages_and_the_rooms() -> None:
     names = {path.name for path in quick_files()}
-    assert {"test_spec.py", "test_page.py", "test_quick.py", "test_known_savers.py"} <= names
+    assert {"test_spec.py", "test_pages.py", "test_quick.py", "test_known_savers.py"} <= names

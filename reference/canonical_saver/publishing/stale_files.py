@@ -216,9 +216,12 @@ def _digests(arrival: Arrival) -> set[str]:
 
 def _is_of_digests(path: Path) -> bool:
     """Whether a file has digests, as a save writes them."""
+    version = _read_object(path).get("version")
+    if version is None:
+        return False
     from canonical_saver.writing.model_digest import VERSION
 
-    return _read_object(path).get("version") == VERSION
+    return version == VERSION
 
 
 def _marked(output_dir: Path) -> Iterator[str]:
