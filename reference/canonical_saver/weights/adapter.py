@@ -98,7 +98,12 @@ def weights(
     beside = _embeddings(model, adapter, config, state, engines)
     if peft_rules.KNOW_THEIR_NAMES:
         beside |= _beside_the_tuner(model, adapter, state)
-    saved_tensors = [saved for saved in saved_tensors if saved.name not in beside]
+    copied = _copies_of_whole_modules(model)
+    saved_tensors = [
+        saved
+        for saved in saved_tensors
+        if saved.name not in beside and not saved.name.startswith(copied)
+    ]
     saved_tensors += [direct(name, model_tensor) for name, model_tensor in beside.items()]
     if around := _layers_around(model, adapter):
         saved_tensors = [
@@ -193,6 +198,20 @@ def _beside_the_tuner(
             own = module.adapter_state_dict(adapter, inside)
         found |= {f"{name}.{key}": value for key, value in own.items()}
     return found
+
+
+def _copies_of_whole_modules(model: Any) -> tuple[str, ...]:
+    """Beginnings of names inside of modules that are trained whole, which have names of their own.
+
+    PEFT's rule for biases takes all of the model: also those of the frozen original, and those of
+    the trained copy a second time.
+    """
+    return tuple(
+        f"{name}.{part}."
+        for name, module in named_modules(model)
+        if isinstance(module, ModulesToSaveWrapper)
+        for part in ("original_module", "modules_to_save")
+    )
 
 
 def _computes_its_prompt(config: Any) -> bool:
