@@ -1,4 +1,4 @@
-"""Modules that are trained whole, in adapters whose rules take more of them than belongs in a save."""
+"""Modules that are trained whole, where an adapter's rules take more of them than belongs."""
 
 from __future__ import annotations
 
