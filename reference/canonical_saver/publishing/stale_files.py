@@ -221,7 +221,7 @@ def _is_of_digests(path: Path) -> bool:
         return False
     from canonical_saver.writing.model_digest import VERSION
 
-    return version == VERSION
+    return bool(version == VERSION)
 
 
 def _marked(output_dir: Path) -> Iterator[str]:
