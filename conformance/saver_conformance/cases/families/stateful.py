@@ -8,6 +8,7 @@ from typing import Any
 from saver_conformance.cases.families.llama import LLAMA
 from saver_conformance.cases.families.llama import settings as llama_settings
 from saver_conformance.cases.family import Sizing
+from saver_conformance.cases.limit import Limit
 
 
 def settings(size: Sizing) -> dict[str, Any]:
@@ -30,6 +31,14 @@ BATCH_NORM = replace(
     settings=settings,
     module="saver_conformance.workload.stateful_model",
     pairs=False,
+    limits=(
+        Limit(
+            "DeepSpeed casts the weight of BatchNorm and not its statistics, which torch refuses "
+            "(torch, functional.py, batch_norm)",
+            modes="qlora-zero*",
+            when={"dtype": ("mixed",)},
+        ),
+    ),
 )
 EXTRA_STATE = replace(
     BATCH_NORM,
