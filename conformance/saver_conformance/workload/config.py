@@ -12,7 +12,7 @@ from saver_conformance.cases.case import Case
 
 CFG_KEYS: dict[str, str] = {
     "base_model": "folder of the model that training started from",
-    "output_dir": "folder that the save goes to",
+    "output_dir": "folder that becomes the saved model",
     "adapter": "None, 'lora' or 'qlora'",
     "load_in_4bit": "whether the base is quantized to 4 bits",
     "load_in_8bit": "whether the base is quantized to 8 bits",

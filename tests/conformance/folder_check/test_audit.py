@@ -67,7 +67,7 @@ REMARKS = {"ADAPTER-001", "FILES-004", "FILES-006", "META-002"}
 
 
 def test_every_clause_that_folders_are_checked_for_is_broken_by_one():
-    source = Path(__file__).with_name("test_check_finds.py").read_text(encoding="utf-8")
+    source = Path(__file__).with_name("test_finds.py").read_text(encoding="utf-8")
     shown = {clause for _, clauses in HOSTILE.values() for clause in clauses}
     shown |= set(re.findall(r'"([A-Z]+-\d{3})"', source))
     assert shown | REMARKS >= {check.clause for check in folder_checks()}

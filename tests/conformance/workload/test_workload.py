@@ -202,9 +202,15 @@ def test_occupants_are_what_the_case_says(tmp_path, existing_save, foreign_files
     assert all(protected) == (foreign_files == "readonly" or not names)
 
 
-@pytest.mark.parametrize("architecture", families.names())
-def test_a_contrary_head_is_tied_where_the_configuration_is_not(tmp_path, architecture):
-    case = Case(Mode("full", "single"), architecture=architecture, tie="contrary")
+CONTRARY = [
+    case
+    for name in families.names()
+    if not why_untrainable(case := Case(Mode("full", "single"), architecture=name, tie="contrary"))
+]
+
+
+@pytest.mark.parametrize("case", CONTRARY, ids=lambda case: case.architecture)
+def test_a_contrary_head_is_tied_where_the_configuration_is_not(tmp_path, case):
     model = models.load_base(case, _base(tmp_path, case))
     assert model.config.tie_word_embeddings == case.declares_tie
     assert bool(oracle.read_names(model, case.family).tied) != case.declares_tie
