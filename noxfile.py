@@ -25,8 +25,6 @@ QUICK_TOOLS = (
     "rich",
     "ruff",
 )
-BY_FILES = ("-n", "2", "--dist", "loadfile")
-"""Two test files at a time: most of a test's time, one process imports libraries."""
 MUTANT_TESTS = ("tests/conformance/test_mutants.py", "tests/conformance/test_oddities.py")
 
 
@@ -61,7 +59,7 @@ def tests(session: nox.Session) -> None:
     """
     # hatchling: the wheel is built with what is installed; matplotlib: the plots of the bench; nox:
     # a test reads this file; the last two drive a browser.
-    tools = ("pytest-xdist", "coverage>=7.10", "hatchling", "matplotlib", "nox")
+    tools = ("coverage>=7.10", "hatchling", "matplotlib", "nox")
     install(session, LIBRARIES, *tools, "selenium", "axe-core-python")
     env = compile_operators(session)
     if session.posargs:
@@ -71,7 +69,7 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", "tests/reference", env=env)
     session.run("coverage", "combine", "--quiet")
     # The tests of the suite watch all that a process does, a measurement too.
-    session.run("pytest", "--ignore=tests/reference", *BY_FILES, env=env)
+    session.run("pytest", "--ignore=tests/reference", env=env)
     session.run("coverage", "report")
     # In a folder of its own: other libraries import it wherever they find it, which takes seconds.
     apart = f"{session.virtualenv.location}/torchao"
