@@ -29,7 +29,7 @@ CFG_KEYS: dict[str, str] = {
     "max_shard_size": "limit of a weight file in bytes; None: the library's default",
     "bf16": "whether training computes in bfloat16",
     "seed": "seed of training",
-    "rl": "'dpo' where the saver is handed the base model of preference tuning; else None",
+    "rl": "'dpo' where the saver gets the base model of preference tuning; else None",
     "relora": "None: no ReLoRA",
     "qat": "None: no quantization-aware training",
 }
