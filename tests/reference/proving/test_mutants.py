@@ -18,11 +18,15 @@ from saver_conformance.workload.custom_model import CustomConfig, CustomForCausa
 HARMED = ("TENSOR-", "ADAPTER-001", "FORMAT-001", "FORMAT-002", "FORMAT-004", "FORMAT-009")
 """Beginnings of the clauses about names, shapes and bits, and about where they lie."""
 
+MODELS = ("llama", "llama-tied", "mixtral", "phi3", "qwen2", "custom")
+"""Families on which mutants do harm that these models show too; others have parts of their own."""
+
 MUTANTS = [
     mutant
     for mutant in all_mutants()
     if any(clause.startswith(HARMED) for clause in mutant.breaks)
     and "world_size" not in mutant.axes  # needs ranks to do its harm
+    and mutant.axes.get("architecture", "llama") in MODELS
 ]
 
 
@@ -56,7 +60,7 @@ def base_for(axes: Any) -> Any:
         config = CustomConfig(**models.SIZES, odd_parameters=True, tie_word_embeddings=False)
         model: Any = CustomForCausalLM(config)
         if axes.get("views"):
-            model.model.ledger.share()
+            model.model.ledger.share_storage()
         return model
     model = models.llama(tied=axes.get("architecture") == "llama-tied")
     if axes.get("tie") == "contrary":  # the configuration says that they are tied
