@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from saver_conformance.cases.family import TOKENS, Family, Sizing, no_language_model
+from saver_conformance.cases.limit import Limit
 
 LABELS = 3
 """Classes that texts and tokens are put into."""
@@ -59,7 +60,15 @@ BERT = Family(
     embedding="word_embeddings",
     head="classifier",
     whole=("classifier", "score"),
-    limits=no_language_model("embed_tokens or lm_head"),
+    limits=(
+        *no_language_model("embed_tokens or lm_head"),
+        Limit(
+            "its norms have biases, and FSDP2 wants one dtype for all that a layer trains "
+            "(torch, _fsdp_param_group.py)",
+            modes="*lora-fsdp2",
+            when={"dtype": ("mixed",), "bias": ("all",)},
+        ),
+    ),
 )
 
 BERT_TOKENS = replace(
