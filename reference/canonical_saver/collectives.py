@@ -93,7 +93,7 @@ class Ranks:
         self,
         name: str,
         work: Callable[[], T],
-        on_progress: Callable[[T], Any] = lambda _: None,
+        to_first: Callable[[T], Any] = lambda _: None,
         on_first: Callable[[T, list[Any]], R] | None = None,
     ) -> tuple[T, R]:
         """Do a part of the save on every rank, then on rank 0 what depends on all; collective.
@@ -101,7 +101,7 @@ class Ranks:
         Args:
             name: what the step does, for the error.
             work: this rank's part.
-            on_progress: what rank 0 is to know of the part, a small picklable value.
+            to_first: what rank 0 is to know of the part, a small picklable value.
             on_first: called on rank 0 when no rank failed, with its own part and what every rank
                 told in rank order; returns a small picklable value.
 
@@ -111,7 +111,7 @@ class Ranks:
         Raises:
             SaveError: on every rank, when any of them failed; names the first such rank.
         """
-        value, message, cause = _attempt(work, on_progress)
+        value, message, cause = _attempt(work, to_first)
         everyone = self._to_first((message, cause and _failure(name, cause)))
         answer: tuple[Any, str, str] = (None, "", "")
         if self.rank == 0:
@@ -262,12 +262,12 @@ class Ranks:
 
 
 def _attempt(
-    work: Callable[[], T], on_progress: Callable[[T], Any] = lambda _: None
+    work: Callable[[], T], to_first: Callable[[T], Any] = lambda _: None
 ) -> tuple[Any, Any, Exception | None]:
     """Do something: its result, what to tell of it, and what went wrong."""
     try:
         value = work()
-        return value, on_progress(value), None
+        return value, to_first(value), None
     except LostRankError:
         raise  # a last word would wait for the lost until the timeout, again
     except Exception as error:

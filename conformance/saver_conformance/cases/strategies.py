@@ -210,7 +210,7 @@ def cases(
     nodes: int | None = None,
     *,
     earlier: int = 0,
-    trials: bool = False,
+    probes: bool = False,
 ) -> Case:
     """Draw a case that can be trained, of ``mode`` or of any.
 
@@ -220,7 +220,7 @@ def cases(
         world_size: number of ranks of the modes that have several; None for any.
         nodes: number of machines that they are spread over; None for any.
         earlier: how many saves into the same folder may come before it.
-        trials: whether more than one save may be made of it.
+        probes: whether more than one save may be made of it.
     """
     chosen = draw(st.sampled_from(MODES)) if mode is None else mode
     row: dict[str, Any] = {}
@@ -230,7 +230,7 @@ def cases(
         # The same draws whatever came out before, so that shrinking can change one value alone.
         value = draw(st.sampled_from(values))
         row[name] = value if is_valid({**row, name: value}, chosen) else values[0]
-    if trials:
+    if probes:
         row["probe"] = draw(st.sampled_from((*["none"] * ORDINARY, *_probes(chosen))))
     seed = draw(st.integers(0, LARGEST_SEED))
     size = draw(st.sampled_from(WORLD_SIZES)) if world_size is None else world_size

@@ -75,7 +75,7 @@ class Exploration:
 
     def _run_round(self, start: int, world: tuple[int, int], deadline: float) -> None:
         def drawn(mode: Mode) -> st.SearchStrategy[Case]:
-            return cases(mode, *world, earlier=EARLIER, trials=True)
+            return cases(mode, *world, earlier=EARLIER, probes=True)
 
         @seed(start)
         @settings(

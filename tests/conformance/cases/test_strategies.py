@@ -130,7 +130,7 @@ def test_drawn_cases_travel_as_json(case: Case) -> None:
         assert not case.adapter.modules_to_save
 
 
-@given(cases(earlier=2, trials=True))
+@given(cases(earlier=2, probes=True))
 def test_drawn_sequences_travel_as_json(case: Case) -> None:
     assert Case.from_json(case.to_json()) == case
     if case.after:
