@@ -13,6 +13,8 @@ PYTHON = "3.11"
 TORCH = "torch==2.13.0"
 CONSTRAINTS = ("-c", "constraints.txt")
 FUZZ_INPUTS = "-runs=1000000"
+AT_ONCE = ("-n", "2", "--dist", "loadfile")
+"""The tests of a file share ranks, and run on one of two workers."""
 LIBRARIES = "conformance,deepspeed,qlora"
 RESULTS = "results"
 QUICK_TOOLS = (
@@ -59,17 +61,17 @@ def tests(session: nox.Session) -> None:
     """
     # hatchling: the wheel is built with what is installed; matplotlib: the plots of the bench; nox:
     # a test reads this file; the last two drive a browser.
-    tools = ("coverage>=7.10", "hatchling", "matplotlib", "nox")
+    tools = ("coverage>=7.10", "hatchling", "matplotlib", "nox", "pytest-xdist")
     install(session, LIBRARIES, *tools, "selenium", "axe-core-python")
     env = compile_operators(session)
     if session.posargs:
         session.run("pytest", *session.posargs, env=env)
         return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "tests/reference", env=env)
+    session.run("coverage", "run", "-m", "pytest", *AT_ONCE, "tests/reference", env=env)
     session.run("coverage", "combine", "--quiet")
     # The tests of the suite watch all that a process does, a measurement too.
-    session.run("pytest", "--ignore=tests/reference", env=env)
+    session.run("pytest", *AT_ONCE, "--ignore=tests/reference", env=env)
     session.run("coverage", "report")
     # In a folder of its own: other libraries import it wherever they find it, which takes seconds.
     apart = f"{session.virtualenv.location}/torchao"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -17,6 +18,26 @@ hypothesis.settings.register_profile(
     "any-speed", hypothesis.settings(hypothesis.settings.default, deadline=None)
 )
 hypothesis.settings.load_profile("any-speed")
+
+
+def _separate_extensions() -> None:
+    """Give each worker its own folder of compiled operators, with what is compiled already.
+
+    Two processes that compile the same one wait for each other's lock, and forever for that of a
+    process which a test killed.
+    """
+    worker, shared = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("TORCH_EXTENSIONS_DIR")
+    if not (worker and shared):
+        return
+    own = Path(f"{shared}-{worker}")
+    own.mkdir(parents=True, exist_ok=True)
+    for compiled in Path(shared).glob("deepspeed_*"):
+        if not (own / compiled.name).exists():
+            (own / compiled.name).symlink_to(compiled, target_is_directory=True)
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(own)
+
+
+_separate_extensions()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

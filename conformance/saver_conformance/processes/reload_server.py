@@ -7,6 +7,7 @@ what loading costs, and still starts from memory that no training has touched.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import multiprocessing
 import os
@@ -182,6 +183,7 @@ def _call_in_child(
     module: str, function: str, case: Case, folder: Path, log: Path, sender: Connection
 ) -> None:
     die_with_parent(os.getppid())
+    gc.disable()  # the process ends before there is anything to collect
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the suite's, who kills this process
     with log.open("wb") as output:
         os.dup2(output.fileno(), 1)

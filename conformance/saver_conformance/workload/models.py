@@ -47,6 +47,13 @@ def auto_class(family: Family) -> Any:
     return getattr(transformers, family.auto)
 
 
+def import_model_code(family: Family) -> None:
+    """Import the classes of ``family`` that transformers leaves until somebody asks for them."""
+    auto = auto_class(family)
+    if family.model_type in transformers.CONFIG_MAPPING:
+        auto._model_mapping.get(transformers.CONFIG_MAPPING[family.model_type], None)
+
+
 def base_vocabulary_size(case: Case) -> int:
     """Rows of the base model's embedding."""
     return 64 if case.sizes == "even" else 67

@@ -18,6 +18,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoProcessor, AutoTokenizer
 
+from saver_conformance.cases import families
 from saver_conformance.cases.case import Adapter, Case
 from saver_conformance.observation.mapping_diff import describe_difference
 from saver_conformance.observation.observation import Difference, Expectation, Reload, Tensor
@@ -30,6 +31,10 @@ _VOLATILE = frozenset(
     {"_name_or_path", "transformers_version", "architectures", "dtype", "target_modules"}
 )
 """Settings that name the folder or the library, show in the tensors too, or have no order."""
+
+for _family in families.families().values():
+    # Here, where a server does it once for all the processes that it forks.
+    models.import_model_code(_family)
 
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 """Types of the workload, by safetensors' name."""
