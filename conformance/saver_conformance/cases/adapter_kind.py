@@ -27,8 +27,8 @@ class AdapterKind:
             ``adapter_config.json``.
         untrained: arguments of an adapter that is not trained, so that it is no zero, easily lost.
         marks: what the modules and dictionaries that hold its tensors are called; a beginning each.
-        keys: names on disk of tensors that PEFT puts under another name, by the name in memory, in
-            which ``{}`` stands for the adapter's name.
+        keys: names on disk of tensors that PEFT puts under another name, by a shell-style pattern
+            of the name in memory, in which ``{}`` stands for the adapter's name.
         needs: the attribute of a family that must not be empty; empty when it fits all.
         pairs: whether the gate tries it with every value of every other axis; the others are tried
             once or twice, and with all values by ``nightly``.

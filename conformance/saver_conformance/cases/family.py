@@ -7,7 +7,7 @@ function needs it imports when it is called.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from saver_conformance.cases.limit import Limit
@@ -163,6 +163,8 @@ class Family:
         rows: whether batches are stacked rows of ``batch``, instead of padded texts.
         conversions: how names and shapes in memory become those on disk.
         module: a module that has to be imported before the model can be loaded; empty for none.
+        code: what ``auto_map`` says, for a model whose code lies in its folder: a class by the
+            ``Auto*`` class that loads it, in a module of ``workload/remote_code``.
         ties: whether its configuration says that the head is the input embedding.
         generates: whether it brings settings of generation.
         embedding: name of the input embedding's module.
@@ -192,6 +194,7 @@ class Family:
     rows: bool = False
     conversions: tuple[Rename | SplitExperts, ...] = ()
     module: str = ""
+    code: Mapping[str, str] = field(default_factory=dict)
     ties: bool = False
     generates: bool = True
     embedding: str = "embed_tokens"

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from saver_conformance.cases.case import Case
 from saver_conformance.folder.layout import PROCESSORS
-from saver_conformance.workload.models import auto_class
+from saver_conformance.workload.models import auto_class, trust
 
 STRANGERS = {
     "checkpoint-1/model.safetensors": "weights of a checkpoint",
@@ -58,7 +58,7 @@ def occupy(case: Case, output: Path, base: Path) -> None:
 
 
 def _earlier_save(case: Case, output: Path, base: Path) -> None:
-    model = auto_class(case.family).from_pretrained(base)
+    model = auto_class(case.family).from_pretrained(base, **trust(case.family))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.is_floating_point():

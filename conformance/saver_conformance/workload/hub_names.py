@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 
 from saver_conformance.cases.adapter_kind import AdapterKind
 from saver_conformance.cases.adapter_kinds.lora import LORA
@@ -95,7 +96,7 @@ def adapter_key(name: str, adapter: str = "default", kind: AdapterKind = LORA) -
     also loses its ``weight``.
     """
     for memory, disk in kind.keys.items():
-        if name == memory.format(adapter):
+        if fnmatchcase(name, memory.format(adapter)):
             return disk
     parts = name.split(".")
     for index in range(len(parts) - 1, 0, -1):

@@ -13,12 +13,16 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, dynamic_module_utils
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from saver_conformance.cases.case import Case
 from saver_conformance.cases.family import Family, Sizing
 from saver_conformance.cases.limits import why_no_odd_parameters
 from saver_conformance.workload.tokenizer import make_tokenizer
+
+CODE = Path(__file__).with_name("remote_code")
+"""The code of models that bring theirs, as it lies in their folders."""
 
 ADDED_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
 """Special tokens that a resized vocabulary has beside those of the base."""
@@ -105,7 +109,24 @@ def make_config(case: Case) -> PretrainedConfig:
 
 def _config(family: Family, size: Sizing) -> PretrainedConfig:
     auto_class(family)
-    return AutoConfig.for_model(family.model_type, **family.settings(size))
+    if not family.code:
+        return AutoConfig.for_model(family.model_type, **family.settings(size))
+    kind = get_class_from_dynamic_module(family.code["AutoConfig"], CODE)
+    kind.register_for_auto_class()
+    return kind(**family.settings(size), auto_map=dict(family.code), name_or_path=str(CODE))
+
+
+def trust(family: Family) -> dict[str, bool]:
+    """What loading is told for ``family``, besides the folder."""
+    return {"trust_remote_code": True} if family.code else {}
+
+
+def keep_code_in(folder: Path) -> None:
+    """Have transformers copy the code of models into ``folder``, for this process alone.
+
+    Otherwise it goes into the user's home, where processes would overwrite it for each other.
+    """
+    dynamic_module_utils.HF_MODULES_CACHE = str(folder)
 
 
 def base_folder(case: Case, folder: Path) -> Path:
@@ -124,7 +145,7 @@ def save_base(case: Case, folder: Path) -> None:
     generator = torch.random.get_rng_state()
     torch.manual_seed(case.seed)
     config = _config(case.family, replace(sizing(case), vocabulary=base_vocabulary_size(case)))
-    model: PreTrainedModel = auto_class(case.family).from_config(config)
+    model: PreTrainedModel = auto_class(case.family).from_config(config, **trust(case.family))
     with torch.no_grad():
         for parameter in model.parameters():
             if (
@@ -182,6 +203,7 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
         quantization_config=quantization,
         # grouped_mm wants strides of 16 bytes, which odd sizes do not have.
         experts_implementation="eager",
+        **trust(case.family),
     )
     if case.dtype == "mixed":
         for module in model.modules():

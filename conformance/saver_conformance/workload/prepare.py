@@ -85,6 +85,7 @@ def prepare(case: Case, folder: Path) -> PreparedCase:
 
 def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> PreparedCase:
     rank = dist.get_rank() if dist.is_initialized() else 0
+    models.keep_code_in(folder.parent / f"code-{rank}")
     output = folder / "out"
     base = models.base_folder(case, folder)
     processing = models.make_processing(case)
@@ -115,7 +116,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     if case.adapter:
         wanted = names.trainable | frozenset(
             name
-            for name in names.parameters
+            for name in (*names.parameters, *names.buffers)
             for adapter in case.adapter.names
             if adapter_key(name, adapter, case.adapter.method) != name
         )

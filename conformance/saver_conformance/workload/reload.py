@@ -43,6 +43,7 @@ TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 def reload(case: Case, folder: Path) -> Reload:
     """Load what was saved for ``case`` into ``folder / "out"``; errors end in ``Reload.error``."""
     torch.set_num_threads(1)
+    models.keep_code_in(folder / "code")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     torch.manual_seed(case.seed + 7919)
@@ -59,6 +60,7 @@ def reload(case: Case, folder: Path) -> Reload:
 def identify(case: Case, folder: Path) -> dict[str, str | None]:
     """What a loader gets from each folder in ``folder / "states"``, or None where it refuses."""
     torch.set_num_threads(1)
+    models.keep_code_in(folder / "code")
     found: dict[str, str | None] = {}
     for state in sorted((folder / "states").iterdir()):
         try:
@@ -71,7 +73,7 @@ def identify(case: Case, folder: Path) -> dict[str, str | None]:
 def _identity(case: Case, folder: Path, saved: Path) -> str:
     if case.adapter is None:
         model = models.auto_class(case.family).from_pretrained(
-            saved, dtype="auto", experts_implementation="eager"
+            saved, dtype="auto", experts_implementation="eager", **models.trust(case.family)
         )
         settings = model.config.to_dict()
     else:
@@ -115,7 +117,11 @@ def _reload_full(
     case: Case, folder: Path, expected: Expectation, memory: Mapping[str, Tensor]
 ) -> Reload:
     model, info = models.auto_class(case.family).from_pretrained(
-        folder / "out", dtype="auto", output_loading_info=True, experts_implementation="eager"
+        folder / "out",
+        dtype="auto",
+        output_loading_info=True,
+        experts_implementation="eager",
+        **models.trust(case.family),
     )
     models.rename_class(model, case)
     state = model.state_dict()
@@ -133,6 +139,7 @@ def _reload_full(
             models.make_config(case),
             dtype=TORCH_DTYPES[types.pop()],
             experts_implementation="eager",
+            **models.trust(case.family),
         )
         models.set_head(control, case)
         control.load_state_dict({**_tensors(memory), **_aliases(expected, memory)})
@@ -251,9 +258,9 @@ def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:
     models.make_processing(case).save_pretrained(plain)
     if (output / "config.json").exists():  # decides which class AutoTokenizer takes
         shutil.copy(output / "config.json", plain)
-    reference = AutoTokenizer.from_pretrained(plain)
+    reference = AutoTokenizer.from_pretrained(plain, **models.trust(case.family))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(output)
+        tokenizer = AutoTokenizer.from_pretrained(output, **models.trust(case.family))
     except Exception as error:
         return f"AutoTokenizer.from_pretrained failed: {error}"
     if differs := describe_difference(expected.vocabulary, tokenizer.get_vocab(), "token"):
