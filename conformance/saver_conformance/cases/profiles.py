@@ -57,7 +57,6 @@ SMOKE_NODES = (1, 2, 1)
 
 _FOUR_RANKS: dict[str, Any] = {"sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
 _FOUR_RANKS |= {"special_values": True}
-_SHARDED = ("fsdp1", "fsdp2", "zero3")
 
 _SURVEY_FULL: tuple[dict[str, Any], ...] = (
     {
@@ -101,7 +100,7 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         draws = _draw(cases(mode, world_size=2, nodes=1), GATE_DRAWS)
         if mode.engine != "single":
             draws += _draw(cases(mode, world_size=3, nodes=2), GATE_SPREAD_DRAWS)
-        if mode.engine in _SHARDED:  # FSDP2 shards within two replicas
+        if mode.definition.shards:  # FSDP2 shards within two replicas
             draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
         # Trials first: a saver that fails in many cases may have spoilt its mode before the last.
         others = () if wide else visits(mode)

@@ -62,11 +62,11 @@ def make_config(
     base: Path,
     output_dir: Path,
     local_rank: int,
-    fsdp_config: dict[str, Any] | None,
-    deepspeed: dict[str, Any] | None,
 ) -> Config:
     """The ``cfg`` of ``case``; keys with the value None are left out."""
     adapter = case.adapter
+    arguments = case.mode.definition.arguments(case)
+    fsdp_config = arguments.get("fsdp_config")
     values: dict[str, Any] = {
         "base_model": str(base),
         "output_dir": str(output_dir),
@@ -79,7 +79,7 @@ def make_config(
         "peft_use_dora": adapter.dora if adapter else None,
         "fsdp_version": fsdp_config["version"] if fsdp_config else None,
         "fsdp_config": fsdp_config,
-        "deepspeed": deepspeed,
+        "deepspeed": arguments.get("deepspeed"),
         "local_rank": local_rank,
         "save_safetensors": True,
         "max_shard_size": case.max_shard_size,

@@ -17,7 +17,6 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from saver_conformance.cases.case import Case
 from saver_conformance.cases.family import Family, Sizing
-from saver_conformance.cases.limits import why_no_odd_parameters
 from saver_conformance.workload.tokenizer import make_tokenizer
 
 ADDED_TOKENS = ("<|user|>", "<|assistant|>", "<|end|>")
@@ -68,7 +67,7 @@ def sizing(case: Case) -> Sizing:
         vocabulary_size(case),
         odd=case.sizes == "odd",
         packed=case.mode.method == "qlora",
-        scalars=not why_no_odd_parameters(case.mode.engine),
+        scalars=not case.mode.definition.no_odd_parameters,
         full=not case.mode.is_adapter,
     )
 
@@ -175,6 +174,7 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
         quantization_config=quantization,
         # grouped_mm wants strides of 16 bytes, which odd sizes do not have.
         experts_implementation="eager",
+        **case.mode.definition.loading(case),
     )
     if case.dtype == "mixed":
         for module in model.modules():
