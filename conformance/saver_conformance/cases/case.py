@@ -12,13 +12,12 @@ from fnmatch import fnmatchcase
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from saver_conformance.cases import adapter_kinds, engines, families
+from saver_conformance.cases import adapter_kinds, engines, families, settings
 from saver_conformance.cases.adapter_kind import AdapterKind
 from saver_conformance.cases.engine import Engine, WorldFamily
 from saver_conformance.cases.family import Family
 from saver_conformance.cases.method import METHODS, Method
 from saver_conformance.safe_text import quoted
-
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,7 +55,9 @@ class Mode:
         """
         for method in METHODS:
             for engine in engines.engines().values():
-                if method in engine.methods and name == f"{method}-{engine.name}":
+                if name == f"{method}-{engine.name}":
+                    if why := engine.unavailable.get(method):
+                        raise ValueError(f"unavailable mode {name!r}: {why}")
                     return cls(method, engine.name)
         raise ValueError(f"unknown mode {name!r}; a mode is METHOD-ENGINE, e.g. lora-zero3")
 
@@ -85,6 +86,7 @@ class OneOf:
 
 Architecture = Annotated[str, OneOf(families.names)]
 Kind = Annotated[str, OneOf(adapter_kinds.names)]
+SettingName = Annotated[str, OneOf(settings.names)]
 Sizes = Literal["even", "odd"]
 Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
@@ -169,6 +171,7 @@ class Case:
         wrapper: what stands around the model or its layers besides the engine: activation
             checkpointing, ``torch.compile`` of the whole or of each layer.
         trainer: the class that trains, by the name of the library and its task.
+        setting: what of the training's settings is away from the usual ones.
         world_size: number of ranks; 1 for the engine ``single``.
         replicas: number of groups of ranks that each hold the whole model among them (hybrid
             sharding); 1 shards over all ranks.
@@ -197,6 +200,7 @@ class Case:
     class_name: str = ""
     wrapper: Wrapper = "none"
     trainer: TrainerName = "transformers"
+    setting: SettingName = "usual"
     world_size: int = 1
     replicas: int = 1
     nodes: int = 1
@@ -224,6 +228,8 @@ class Case:
             raise ValueError(f"{self.mode}: an adapter's save does not name the model's class")
         if self.after and (self.existing_save, self.foreign_files) != ("empty", "none"):
             raise ValueError(f"{self.mode}: what the folder holds is what the save before left")
+        if not settings.settings()[self.setting].applies(self.mode.name):
+            raise ValueError(f"{self.mode}: this mode has no setting {self.setting}")
         if self.persistence_threshold not in engine.axes.get("persistence_threshold", ("zero",)):
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
 
@@ -231,6 +237,11 @@ class Case:
     def family(self) -> Family:
         """The family of the tiny model."""
         return families.families()[self.architecture]
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What the engine and the setting give ``TrainingArguments``."""
+        return settings.settings()[self.setting].change(self.mode.definition.arguments(self), self)
 
     @property
     def declares_tie(self) -> bool:

@@ -44,7 +44,8 @@ class Engine:
         name: the second half of a mode's name.
         place: where it stands among the engines, the simplest first.
         text: what it does with the weights, in words for ``explain``.
-        methods: what can be trained with it.
+        unavailable: methods that cannot be trained with it, and why: seen failing, and where in whose
+            code.
         world: DeepSpeed changes its process for good, so its engines have worlds of their own.
         requires: what has to be installed, each as a requirement: ``deepspeed`` or ``torch>=2.6``.
         world_sizes: numbers of ranks, the simplest first.
@@ -73,7 +74,7 @@ class Engine:
     name: str
     place: int
     text: str
-    methods: tuple[Method, ...] = METHODS
+    unavailable: Mapping[Method, str] = field(default_factory=dict)
     world: WorldFamily = "torch"
     requires: tuple[str, ...] = ()
     world_sizes: tuple[int, ...] = WORLD_SIZES
@@ -88,6 +89,11 @@ class Engine:
     arguments: Callable[[Case], Mapping[str, Any]] = nothing
     trains: Callable[[Any, Any], bool]
     whole: Callable[[Any, bool], AbstractContextManager[list[Any]]] = as_held
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """What can be trained with it."""
+        return tuple(method for method in METHODS if method not in self.unavailable)
 
     def takes(self, world_size: int) -> bool:
         """Whether it trains on this number of ranks."""

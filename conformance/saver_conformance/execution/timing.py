@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-
 STEPS = ("start", "train", "crash", "save", "compare", "go on", "end", "read", "reload", "check")
 """In order: start of the ranks with all imports, training, saves with injected faults, the save
 that is judged, comparison of the process with what it was, an unsaved control, reset of the ranks,

@@ -65,7 +65,7 @@ def make_config(
 ) -> Config:
     """The ``cfg`` of ``case``; keys with the value None are left out."""
     adapter = case.adapter
-    arguments = case.mode.definition.arguments(case)
+    arguments = case.arguments
     fsdp_config = arguments.get("fsdp_config")
     values: dict[str, Any] = {
         "base_model": str(base),
@@ -83,7 +83,7 @@ def make_config(
         "local_rank": local_rank,
         "save_safetensors": True,
         "max_shard_size": case.max_shard_size,
-        "bf16": case.dtype != "float32",
+        "bf16": arguments.get("bf16", case.dtype != "float32"),
         "seed": case.seed,
         "rl": "dpo" if case.model_argument == "base" else None,
     }

@@ -82,7 +82,7 @@ def make_trainer(
 
     Its ``model`` is the one that is trained: a trainer may put the adapter on itself.
     """
-    own = case.mode.definition.arguments(case)
+    own = case.arguments
     compiled = case.wrapper in ("compile", "regional")
     if case.wrapper == "regional":  # TrainingArguments has no word for it
         os.environ["ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION"] = "true"
@@ -106,8 +106,8 @@ def make_trainer(
         gradient_checkpointing_kwargs={"use_reentrant": False},
         torch_compile=compiled,
         torch_compile_backend="eager" if compiled else None,
-        **own,
     )
+    arguments |= own
     adapter = adapter_config(case) if case.adapter and trainers.brings_adapter(case) else None
     dataset = RandomRows(case, case.seed)
     return trainers.make(case, model, arguments, dataset, tokenizer, adapter)

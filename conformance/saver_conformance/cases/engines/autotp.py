@@ -40,7 +40,7 @@ AUTOTP = Engine(
     name="autotp",
     place=72,
     text="DeepSpeed's AutoTP with ZeRO-1; each rank holds parts of matrices in plain tensors",
-    methods=("full",),
+    unavailable={"lora": "TODO", "qlora": "TODO"},
     world="deepspeed",
     requires=("deepspeed>=0.19",),
     world_sizes=(2,),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 REQUIRES = ("transformers>=5.23", "peft>=0.21")
 """Older ones have other arguments, or none; the suite has not been tried with them."""
 
+NO_QLORA = "TODO"
+
 Shape = Callable[[int], dict[str, int]]
 """From a number of ranks to the sizes in ``DistributedConfig``."""
 
@@ -49,6 +51,6 @@ FSDP_TRANSFORMERS = Engine(
     name="fsdp-transformers",
     place=63,
     text="FSDP2 applied by transformers as the model is loaded; adapters are whole on every rank",
-    methods=("full", "lora"),
+    unavailable={"qlora": NO_QLORA},
     **spread(lambda ranks: {"fsdp_size": ranks}),
 )
