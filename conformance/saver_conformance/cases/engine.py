@@ -44,8 +44,8 @@ class Engine:
         name: the second half of a mode's name.
         place: where it stands among the engines, the simplest first.
         text: what it does with the weights, in words for ``explain``.
-        unavailable: methods that cannot be trained with it, and why: seen failing, and where in whose
-            code.
+        unavailable: methods that cannot be trained with it, and why: seen failing, and where in
+            whose code.
         world: DeepSpeed changes its process for good, so its engines have worlds of their own.
         requires: what has to be installed, each as a requirement: ``deepspeed`` or ``torch>=2.6``.
         world_sizes: numbers of ranks, the simplest first.

@@ -1,4 +1,4 @@
-"""A setting of training: what users turn that changes how a model is held or how it may be saved."""
+"""A setting of training: what users choose that changes how weights are held or gathered."""
 
 from __future__ import annotations
 

@@ -108,8 +108,16 @@ def test_engine_has_limits_of_axes_that_exist(engine: Engine) -> None:
 
 @pytest.mark.parametrize(
     ("engine", "size", "fits"),
-    [("single", 1, True), ("single", 2, False), ("ddp", 1, False), ("ddp", 8, True)]
-    + [("tp", 2, True), ("tp", 4, False), ("hsdp", 2, False), ("fsdp2-tp", 4, True)],
+    [
+        ("single", 1, True),
+        ("single", 2, False),
+        ("ddp", 1, False),
+        ("ddp", 8, True),
+        ("tp", 2, True),
+        ("tp", 4, False),
+        ("hsdp", 2, False),
+        ("fsdp2-tp", 4, True),
+    ],
 )
 def test_takes_the_numbers_of_ranks_that_it_can_train(engine: str, size: int, fits: bool) -> None:
     assert engines.engines()[engine].takes(size) is fits
