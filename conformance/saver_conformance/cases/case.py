@@ -85,6 +85,7 @@ class OneOf:
 
 
 Architecture = Annotated[str, OneOf(families.names)]
+SIMPLEST_FAMILY: Architecture = families.names()[0]
 Kind = Annotated[str, OneOf(adapter_kinds.names)]
 SettingName = Annotated[str, OneOf(settings.names)]
 Sizes = Literal["even", "odd"]
@@ -181,7 +182,7 @@ class Case:
     """
 
     mode: Mode
-    architecture: Architecture = "llama"
+    architecture: Architecture = SIMPLEST_FAMILY
     sizes: Sizes = "even"
     dtype: Dtype = "float32"
     adapter: Adapter | None = None
@@ -316,7 +317,7 @@ def _plainest(mode: Mode) -> Case:
     engine = mode.definition
     return Case(
         mode,
-        architecture=engine.simplest("architecture", Case.architecture),
+        architecture=engine.simplest("architecture", SIMPLEST_FAMILY),
         adapter=Adapter() if mode.is_adapter else None,
         world_size=engine.world_sizes[0],
         replicas=engine.replicas[0],

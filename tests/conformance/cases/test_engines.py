@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fixtures.engine_page import PAGE, make_page
 
 from saver_conformance.cases import engines
 from saver_conformance.cases.case import METHODS, MODES, Case, Mode
@@ -133,3 +134,7 @@ def test_engine_without_a_table_has_few_cases_before_nightly(mode: Mode) -> None
     assert cases_of(mode, "smoke")[0] in planned
     assert FEW_DRAWS < len(planned) <= FEW_DRAWS + 2
     assert not [case for case in planned if why_untrainable(case)]
+
+
+def test_page_of_engines_is_current() -> None:
+    assert PAGE.read_text() == make_page(), "run: python -m fixtures.engine_page"
