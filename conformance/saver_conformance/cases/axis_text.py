@@ -16,6 +16,7 @@ from typing import Any
 from saver_conformance.cases.adapter_kinds import adapter_kinds
 from saver_conformance.cases.case import Adapter, Case
 from saver_conformance.cases.families import families
+from saver_conformance.cases.settings import settings
 from saver_conformance.safe_text import quoted
 
 
@@ -202,9 +203,13 @@ _AXES: Mapping[str, Axis] = {
             "trl-dpo": "TRL's DPOTrainer",
         },
     ),
+    "setting": Axis(
+        "which setting of training is away from the usual ones",
+        {name: setting.text for name, setting in settings().items()},
+    ),
     "world_size": Axis("the number of ranks", other="{} ranks"),
     "replicas": Axis(
-        "the number of groups of ranks that each hold the whole model (FSDP2 only)",
+        "the number of groups of ranks that each hold the whole model",
         {"1": "one: the model is sharded over all ranks"},
         other="{} groups of ranks each hold the whole model (hybrid sharding)",
     ),

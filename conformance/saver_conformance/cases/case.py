@@ -12,16 +12,12 @@ from fnmatch import fnmatchcase
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from saver_conformance.cases import adapter_kinds, families
+from saver_conformance.cases import adapter_kinds, engines, families, settings
 from saver_conformance.cases.adapter_kind import AdapterKind
+from saver_conformance.cases.engine import Engine, WorldFamily
 from saver_conformance.cases.family import Family
+from saver_conformance.cases.method import METHODS, Method
 from saver_conformance.safe_text import quoted
-
-Method = Literal["full", "lora", "qlora"]
-Engine = Literal["single", "ddp", "fsdp1", "fsdp2", "zero1", "zero2", "zero3"]
-
-METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
-ENGINES: tuple[Engine, ...] = ("single", "ddp", "fsdp1", "fsdp2", "zero1", "zero2", "zero3")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,7 +25,12 @@ class Mode:
     """How a model was trained: a method on an engine, named like ``lora-zero3``."""
 
     method: Method
-    engine: Engine
+    engine: str
+
+    @property
+    def definition(self) -> Engine:
+        """The engine as it is registered."""
+        return engines.engines()[self.engine]
 
     @property
     def name(self) -> str:
@@ -53,16 +54,23 @@ class Mode:
             ValueError: there is no such mode.
         """
         for method in METHODS:
-            for engine in ENGINES:
-                if name == f"{method}-{engine}":
-                    return cls(method, engine)
+            for engine in engines.engines().values():
+                if name == f"{method}-{engine.name}":
+                    if why := engine.unavailable.get(method):
+                        raise ValueError(f"unavailable mode {name!r}: {why}")
+                    return cls(method, engine.name)
         raise ValueError(f"unknown mode {name!r}; a mode is METHOD-ENGINE, e.g. lora-zero3")
 
     def __str__(self) -> str:
         return self.name
 
 
-MODES: tuple[Mode, ...] = tuple(Mode(method, engine) for method in METHODS for engine in ENGINES)
+MODES: tuple[Mode, ...] = tuple(
+    Mode(method, engine.name)
+    for method in METHODS
+    for engine in engines.engines().values()
+    if method in engine.methods
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,9 @@ class OneOf:
 
 
 Architecture = Annotated[str, OneOf(families.names)]
+SIMPLEST_FAMILY: Architecture = families.names()[0]
 Kind = Annotated[str, OneOf(adapter_kinds.names)]
+SettingName = Annotated[str, OneOf(settings.names)]
 Sizes = Literal["even", "odd"]
 Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
@@ -162,16 +172,17 @@ class Case:
         wrapper: what stands around the model or its layers besides the engine: activation
             checkpointing, ``torch.compile`` of the whole or of each layer.
         trainer: the class that trains, by the name of the library and its task.
+        setting: what of the training's settings is away from the usual ones.
         world_size: number of ranks; 1 for the engine ``single``.
-        replicas: FSDP2 only: number of groups of ranks that each hold the whole model among them
-            (hybrid sharding); 1 shards over all ranks.
+        replicas: number of groups of ranks that each hold the whole model among them (hybrid
+            sharding); 1 shards over all ranks.
         nodes: number of machines that the ranks pretend to run on, with one file system.
         seed: seed of weights, data and training.
         after: what was trained and saved into the same folder before; None for the first save.
     """
 
     mode: Mode
-    architecture: Architecture = "llama"
+    architecture: Architecture = SIMPLEST_FAMILY
     sizes: Sizes = "even"
     dtype: Dtype = "float32"
     adapter: Adapter | None = None
@@ -190,6 +201,7 @@ class Case:
     class_name: str = ""
     wrapper: Wrapper = "none"
     trainer: TrainerName = "transformers"
+    setting: SettingName = "usual"
     world_size: int = 1
     replicas: int = 1
     nodes: int = 1
@@ -199,14 +211,13 @@ class Case:
     def __post_init__(self) -> None:
         if self.mode.is_adapter != (self.adapter is not None):
             raise ValueError(f"{self.mode}: an adapter is given for adapter methods and only there")
-        if (self.mode.engine == "single") != (self.world_size == 1):
-            raise ValueError(f"{self.mode}: world size {self.world_size}; only single has 1 rank")
+        engine = self.mode.definition
+        if not engine.takes(self.world_size):
+            sizes = ", ".join(map(str, engine.world_sizes))
+            raise ValueError(f"{self.mode}: expected {sizes} ranks, found {self.world_size}")
         if not 1 <= self.nodes <= self.world_size:
             raise ValueError(f"{self.mode}: {self.world_size} ranks on {self.nodes} nodes")
-        if self.replicas > 1 and self.mode.engine != "fsdp2":
-            raise ValueError(f"{self.mode}: only FSDP2 shards within replicas here")
-        shards, rest = divmod(self.world_size, self.replicas)
-        if rest or (self.replicas > 1 and shards < 2):
+        if self.replicas not in engine.replicas_on(self.world_size):
             raise ValueError(f"{self.mode}: {self.replicas} replicas of {self.world_size} ranks")
         if self.model_argument == "base" and self.adapter is None:
             raise ValueError(f"{self.mode}: only a model with an adapter has a base inside of it")
@@ -218,13 +229,20 @@ class Case:
             raise ValueError(f"{self.mode}: an adapter's save does not name the model's class")
         if self.after and (self.existing_save, self.foreign_files) != ("empty", "none"):
             raise ValueError(f"{self.mode}: what the folder holds is what the save before left")
-        if self.persistence_threshold != "zero" and self.mode.engine != "zero3":
+        if not settings.settings()[self.setting].applies(self.mode.name):
+            raise ValueError(f"{self.mode}: this mode has no setting {self.setting}")
+        if self.persistence_threshold not in engine.axes.get("persistence_threshold", ("zero",)):
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
 
     @property
     def family(self) -> Family:
         """The family of the tiny model."""
         return families.families()[self.architecture]
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What the engine and the setting give ``TrainingArguments``."""
+        return settings.settings()[self.setting].change(self.mode.definition.arguments(self), self)
 
     @property
     def declares_tie(self) -> bool:
@@ -281,7 +299,7 @@ class Case:
         adapter, after = plain.get("adapter", usual.adapter), plain.get("after")
         return cls(
             **{
-                "world_size": usual.world_size,
+                **{name: getattr(usual, name) for name in _OF_THE_ENGINE},
                 **plain,
                 "mode": mode,
                 "adapter": _adapter(adapter) if isinstance(adapter, Mapping) else adapter,
@@ -290,10 +308,20 @@ class Case:
         )
 
 
+_OF_THE_ENGINE = ("architecture", "world_size", "replicas")
+"""Fields whose defaults an engine decides."""
+
+
 def _plainest(mode: Mode) -> Case:
-    """The case of ``mode`` in which every field has its default."""
-    adapter = Adapter() if mode.is_adapter else None
-    return Case(mode, adapter=adapter, world_size=1 if mode.engine == "single" else 2)
+    """The case of ``mode`` in which every field has its default, or its engine's own."""
+    engine = mode.definition
+    return Case(
+        mode,
+        architecture=engine.simplest("architecture", SIMPLEST_FAMILY),
+        adapter=Adapter() if mode.is_adapter else None,
+        world_size=engine.world_sizes[0],
+        replicas=engine.replicas[0],
+    )
 
 
 def _differences(plain: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -387,9 +415,6 @@ def select_modes(patterns: str) -> tuple[Mode, ...]:
     return tuple(mode for mode in MODES if mode.matches(parts))
 
 
-EngineFamily = Literal["torch", "deepspeed"]
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class WorldKey:
     """Which world a case needs; cases with equal keys share one.
@@ -400,14 +425,14 @@ class WorldKey:
         nodes: number of machines that it pretends to be, in which ranks have their local numbers.
     """
 
-    family: EngineFamily
+    family: WorldFamily
     size: int
     nodes: int = 1
 
     @classmethod
     def of(cls, mode: Mode, size: int, nodes: int = 1) -> Self:
         """The key for training ``mode`` on ``size`` ranks, spread over ``nodes`` machines."""
-        return cls("deepspeed" if mode.engine.startswith("zero") else "torch", size, nodes)
+        return cls(mode.definition.world, size, nodes)
 
     def node_of(self, rank: int) -> range:
         """All ranks on the machine of ``rank``; the last machine may hold fewer."""

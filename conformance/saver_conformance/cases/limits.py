@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from saver_conformance.cases.adapter_kind import AdapterKind
-from saver_conformance.cases.case import Case, Engine, Mode
+from saver_conformance.cases.case import Case, Mode
 from saver_conformance.cases.family import Family
 
 
@@ -16,18 +16,9 @@ def why_untrainable(case: Case) -> str:
     kind = case.adapter.method if case.adapter else None
     if why := limited(_values(case), case.mode, case.family, kind):
         return why
-    if case.mode.engine == "fsdp1" and case.dtype == "mixed":
-        return "a flat parameter holds one dtype (torch/distributed/fsdp/_flat_param.py)"
-    if case.mode.engine == "fsdp1" and case.wrapper == "regional":
-        return "accelerate's regional compilation recurses without end into FSDP1 modules"
-    checkpointing = case.wrapper == "checkpointing"
-    if case.mode.engine == "fsdp1" and case.adapter and checkpointing and case.dtype != "float32":
-        return "recomputing, FSDP1 does not cast the inputs of the adapters' own units again"
-    dora = case.adapter is not None and case.adapter.dora
-    if case.mode.engine == "fsdp1" and dora:
-        return "DoRA reads base weights outside of the wrapped forward, where they are flat shards"
-    if case.mode.name == "qlora-zero3" and dora:
-        return "DeepSpeed gathers 4-bit weights for DoRA as if it had partitioned them"
+    for limit in case.mode.definition.limits:
+        if limit.holds(_values(case), case.mode.name):
+            return limit.why
     return ""
 
 
@@ -59,15 +50,3 @@ def _values(case: Case) -> dict[str, Any]:
         return own
     own |= {item.name: getattr(adapter, item.name) for item in fields(adapter)}
     return own | {"targets": case.family.selection_of(adapter.targets)}
-
-
-def why_no_odd_parameters(engine: Engine) -> str:
-    """Why ``engine`` takes no parameters of 0 dimensions or elements; empty when it does.
-
-    All engines take buffers of these shapes.
-    """
-    if engine in ("fsdp1", "fsdp2"):
-        return "FSDP refuses scalar parameters; FSDP2 fails to gather empty ones (_chunk_cat)"
-    if engine.startswith("zero"):
-        return "DeepSpeed broadcasts views that scalar parameters do not have (engine.py)"
-    return ""

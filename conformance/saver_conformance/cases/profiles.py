@@ -5,7 +5,8 @@
 ``gate`` tries a table of all pairs of the axes for every mode, and derandomized draws on top.
 Families of models and kinds of adapters that its table has no room for have a few cases each, see
 ``visits.py``.
-``nightly`` tries the same with every family and every kind of adapter in the table.
+Engines without a table of their own there have a few cases instead, see ``_FEW``.
+``nightly`` tries every engine with a table that has every family and every kind of adapter.
 ``explore`` draws on and on; see ``explore.py``.
 """
 
@@ -21,7 +22,8 @@ from hypothesis.strategies import SearchStrategy
 
 from saver_conformance.cases.case import Case, Mode, WorldKey
 from saver_conformance.cases.pairwise import Table, cover_pairs
-from saver_conformance.cases.strategies import axes_of, cases, is_valid, make_case
+from saver_conformance.cases.settings import settings as settings_of_training
+from saver_conformance.cases.strategies import axes_of, cases, fitting, is_valid, make_case
 from saver_conformance.cases.visits import visits
 
 Profile = Literal["smoke", "survey", "gate", "nightly", "explore"]
@@ -57,7 +59,16 @@ SMOKE_NODES = (1, 2, 1)
 
 _FOUR_RANKS: dict[str, Any] = {"sizes": "odd", "dtype": "bfloat16", "max_shard_size": 4_000}
 _FOUR_RANKS |= {"special_values": True}
-_SHARDED = ("fsdp1", "fsdp2", "zero3")
+
+_FEW: tuple[dict[str, Any], ...] = (
+    {"special_values": True, "dtype": "bfloat16", "max_shard_size": 4_000, "tokenizer": "chat"}
+    | {"existing_save": "sharded", "targets": "all", "probe": "control_run"},
+    {"special_values": True, "sizes": "odd", "wrapper": "checkpointing", "dtype": "mixed"}
+    | {"foreign_files": "strangers", "modules_to_save": ("lm_head",)},
+)
+"""Cases of an engine that the gate has no table for; values that do not fit are left out."""
+FEW_DRAWS = 3
+"""Derandomized draws for each of its modes on top of them."""
 
 _SURVEY_FULL: tuple[dict[str, Any], ...] = (
     {
@@ -77,12 +88,15 @@ _SURVEY_ADAPTER: tuple[dict[str, Any], ...] = (
     {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "special_values": True}
     | {"modules_to_save": ("lm_head",), "foreign_files": "strangers"},
     {"targets": "embeddings", "vocabulary": "resized"},
+    {"targets": "all", "wrapper": "checkpointing"},
 )
 _SURVEY_SINGLE_ADAPTER: tuple[dict[str, Any], ...] = ({"model_argument": "base"},)
 
 
 def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
     """The cases of ``mode`` that ``profile`` plans; none for ``explore``, which plans nothing."""
+    if not mode.definition.pairs and profile in ("smoke", "survey", "gate"):
+        return _few(mode, profile)
     if profile == "smoke":
         rows = _SMOKE_ADAPTER if mode.is_adapter else _SMOKE_FULL
         return tuple(
@@ -93,7 +107,8 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         rows = _SURVEY_ADAPTER if mode.is_adapter else _SURVEY_FULL
         if mode.is_adapter and mode.engine == "single":
             rows += _SURVEY_SINGLE_ADAPTER
-        return tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
+        planned = tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
+        return planned + _settings(mode)
     if profile in ("gate", "nightly"):
         wide = profile == "nightly"
         rows_of_pairs = enumerate(pairs_of(mode, wide=wide).rows)
@@ -101,12 +116,32 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         draws = _draw(cases(mode, world_size=2, nodes=1), GATE_DRAWS)
         if mode.engine != "single":
             draws += _draw(cases(mode, world_size=3, nodes=2), GATE_SPREAD_DRAWS)
-        if mode.engine in _SHARDED:  # FSDP2 shards within two replicas
+        if mode.definition.shards:  # FSDP2 shards within two replicas
             draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
         # Trials first: a saver that fails in many cases may have spoilt its mode before the last.
-        others = () if wide else visits(mode)
-        return tuple(dict.fromkeys((*_trials(mode), _sequence(mode), *table, *draws, *others)))
+        others = (*_settings(mode), *(() if wide else visits(mode)))
+        return tuple(dict.fromkeys((*_trials(mode), *_sequence(mode), *table, *draws, *others)))
     return ()
+
+
+def _few(mode: Mode, profile: Profile) -> tuple[Case, ...]:
+    """The cases of a mode whose engine the gate has no table for."""
+    rows = tuple(make_case(mode, fitting(row, mode), seed=n) for n, row in enumerate(_FEW))
+    if profile == "smoke":
+        return rows[:1]
+    if profile == "survey":
+        return rows + _settings(mode)
+    size = mode.definition.world_sizes[0]
+    return tuple(dict.fromkeys((*rows, *_draw(cases(mode, world_size=size, nodes=1), FEW_DRAWS))))
+
+
+def _settings(mode: Mode) -> tuple[Case, ...]:
+    """A case of ``mode`` for each setting that it has."""
+    return tuple(
+        make_case(mode, {"setting": setting.name, "tokenizer": "chat"}, seed=place)
+        for place, setting in enumerate(settings_of_training().values())
+        if place and setting.applies(mode.name)
+    )
 
 
 def _trials(mode: Mode) -> tuple[Case, ...]:
@@ -119,8 +154,10 @@ def _trials(mode: Mode) -> tuple[Case, ...]:
     return (control, crash, make_case(mode, {"probe": "file_trace", "existing_save": "sharded"}))
 
 
-def _sequence(mode: Mode) -> Case:
+def _sequence(mode: Mode) -> tuple[Case, ...]:
     """The last of three saves into one folder: the first by another method, then other shapes."""
+    if not {"full", "lora"} <= set(mode.definition.methods):
+        return ()
     if mode.is_adapter:
         first = make_case(Mode("full", mode.engine), {"tokenizer": "chat", "max_shard_size": 4_000})
         second = make_case(mode, {"names": ("default", "style")})
@@ -129,7 +166,7 @@ def _sequence(mode: Mode) -> Case:
         first = make_case(Mode("lora", mode.engine), {"tokenizer": "chat"})
         second = make_case(mode, {"max_shard_size": 4_000})
         third = make_case(mode, {"tokenizer": "chat"})
-    return replace(third, after=replace(second, after=first))
+    return (replace(third, after=replace(second, after=first)),)
 
 
 @cache

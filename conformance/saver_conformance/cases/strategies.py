@@ -13,8 +13,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from saver_conformance.cases.adapter_kinds import adapter_kinds
-from saver_conformance.cases.case import METHODS, MODES, Adapter, Architecture, Case, Mode, Probe
+from saver_conformance.cases.case import MODES, Adapter, Architecture, Case, Mode, Probe
 from saver_conformance.cases.class_names import causal_lm_class_names, one_for_each_letter
+from saver_conformance.cases.engine import WORLD_SIZES
 from saver_conformance.cases.families import families
 from saver_conformance.cases.limits import limited, why_untrainable
 
@@ -50,14 +51,8 @@ WIDE: Mapping[str, Sequence[Any]] = {
 }
 """Axes with more values than a table of all pairs has room for in ``gate``: all their values."""
 
-WORLD_SIZES = (2, 3, 4)
-"""Numbers of ranks of the modes that have several, the simplest first."""
-
 NODES = (1, 2)
 """Numbers of machines that the ranks are spread over, the simplest first."""
-
-REPLICAS = (1, 2)
-"""Numbers of replicas that four ranks shard within, under FSDP2; the simplest first."""
 
 ORDINARY = 9
 """Draws without a probe for one with each: a probe makes many saves."""
@@ -96,12 +91,13 @@ def make_case(
 ) -> Case:
     """The case with ``values`` on the axes; an axis that is not named takes its simplest value.
 
-    ``world_size`` and ``nodes`` are those of the modes that have several ranks, ``replicas`` those
-    of the modes that shard within replicas. ``values`` may name them too, and ``probe`` and
-    ``after``: they are no axes, because the profiles plan them apart.
+    ``world_size``, ``nodes`` and ``replicas`` are those of the engines that take them; another one
+    has its simplest. ``values`` may name them too, and ``probe``, ``after`` and ``setting``: they
+    are no axes, because the profiles plan them apart.
     """
     row = {name: values.get(name, options[0]) for name, options in all_axes(mode).items()}
     row |= {"probe": values.get("probe", "none"), "after": values.get("after")}
+    row["setting"] = values.get("setting", "usual")
     size, spread = values.get("world_size", world_size), values.get("nodes", nodes)
     return _case(mode, row, size, spread, values.get("replicas", replicas), seed)
 
@@ -116,9 +112,9 @@ def all_axes(mode: Mode, *, wide: bool = False) -> dict[str, Sequence[Any]]:
         axes["class_name"] = ("", *one_for_each_letter("FSDP"))
     if mode.is_adapter:
         axes["model_argument"] = ("trained", "base")
-    if mode.engine == "zero3":
-        axes["persistence_threshold"] = ("zero", "default")
-    return axes | {name: WIDE[name] for name in axes if wide and name in WIDE}
+    if wide:
+        axes |= {name: WIDE[name] for name in axes if name in WIDE}
+    return axes | dict(mode.definition.axes)
 
 
 def _case(
@@ -132,10 +128,12 @@ def _case(
     shape = {name: value for name, value in row.items() if name in ADAPTER_AXES}
     plain = {name: value for name, value in row.items() if name not in ADAPTER_AXES}
     adapter = _adapter(row["architecture"], shape) if mode.is_adapter else None
-    if mode.engine == "single":
-        world_size, nodes = 1, 1
-    if mode.engine != "fsdp2":
-        replicas = 1
+    engine = mode.definition
+    if not engine.takes(world_size):
+        world_size = engine.world_sizes[0]
+    nodes = min(nodes, world_size)
+    if replicas not in (fitting := engine.replicas_on(world_size)):
+        replicas = fitting[0]
     plain |= {"world_size": world_size, "nodes": nodes, "replicas": replicas, "seed": seed}
     return Case(mode, adapter=adapter, **plain)
 
@@ -183,6 +181,16 @@ def with_family(values: Mapping[str, Any]) -> Mapping[str, Any]:
         return values
     able = (name for name, family in families().items() if getattr(family, kind.needs))
     return {**values, "architecture": next(able)}
+
+
+def fitting(row: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
+    """The values of ``row`` that ``mode`` can have and train together, the first ones first."""
+    axes = {*all_axes(mode), "probe"}
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in axes and is_valid({**found, name: value}, mode):
+            found[name] = value
+    return found
 
 
 def is_valid(values: Mapping[str, Any], mode: Mode | None = None) -> bool:
@@ -233,16 +241,18 @@ def cases(
     if probes:
         row["probe"] = draw(st.sampled_from((*["none"] * ORDINARY, *_probes(chosen))))
     seed = draw(st.integers(0, LARGEST_SEED))
-    size = draw(st.sampled_from(WORLD_SIZES)) if world_size is None else world_size
+    engine = chosen.definition
+    sizes = WORLD_SIZES if engine.world_sizes == (1,) else engine.world_sizes
+    size = draw(st.sampled_from(sizes)) if world_size is None else world_size
     spread = draw(st.sampled_from(NODES)) if nodes is None else nodes
-    hybrid = chosen.engine == "fsdp2" and size == 4
-    replicas = draw(st.sampled_from(REPLICAS if hybrid else REPLICAS[:1]))
+    fitting = engine.replicas_on(size) or engine.replicas
+    replicas = draw(st.sampled_from(fitting))
     case = make_case(chosen, row, world_size=size, nodes=spread, replicas=replicas, seed=seed)
     # Last, and drawn in any case, so that shrinking leaves it out without a change to the rest.
     first = not draw(st.integers(0, earlier))
     if first or (case.existing_save, case.foreign_files) != ("empty", "none"):
         return case
-    before = Mode(draw(st.sampled_from(METHODS)), chosen.engine)
+    before = Mode(draw(st.sampled_from(engine.methods)), chosen.engine)
     return replace(case, after=draw(cases(before, size, spread, earlier=earlier - 1)))
 
 

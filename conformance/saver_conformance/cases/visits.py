@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from saver_conformance.cases.case import ENGINES, METHODS, Case, Engine, Method, Mode
+from saver_conformance.cases.case import METHODS, Case, Method, Mode
+from saver_conformance.cases.engines import engines
 from saver_conformance.cases.strategies import WIDE, all_axes, is_valid, make_case, with_family
 
 ENGINES_OF: Mapping[Method, int] = {"full": 2, "lora": 2, "qlora": 1}
@@ -42,12 +43,13 @@ def visitors(method: Method) -> Iterator[tuple[str, str]]:
 
 
 @cache
-def _visitors(method: Method) -> tuple[tuple[str, str, Engine], ...]:
+def _visitors(method: Method) -> tuple[tuple[str, str, str], ...]:
     """Each value with the engines that it meets."""
     found = []
+    tables = [name for name, engine in engines().items() if engine.pairs]
     for turn, (axis, value) in enumerate(visitors(method)):
         start = 2 * turn + METHODS.index(method)
-        around = [ENGINES[(start + 3 * step) % len(ENGINES)] for step in range(len(ENGINES))]
+        around = [tables[(start + 3 * step) % len(tables)] for step in range(len(tables))]
         able = [engine for engine in around if is_valid({axis: value}, Mode(method, engine))]
         found += [(axis, value, engine) for engine in able[: ENGINES_OF[method]]]
     return tuple(found)

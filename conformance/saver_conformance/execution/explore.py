@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from saver_conformance.cases.case import Case, Mode
-from saver_conformance.cases.strategies import NODES, WORLD_SIZES, cases, make_case
+from saver_conformance.cases.engine import WORLD_SIZES
+from saver_conformance.cases.strategies import NODES, cases, make_case
 from saver_conformance.spec import SPEC
 from saver_conformance.verdict.verdict import CaseRecord
 

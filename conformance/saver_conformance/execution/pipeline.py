@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 from saver_conformance import checks
-from saver_conformance.cases.case import Case, Engine, Mode
+from saver_conformance.cases.case import Case, Mode
 from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.execution.progress import Progress
 from saver_conformance.execution.saved_case import SavedCase
@@ -42,8 +42,8 @@ class Pipeline:
         self._records: dict[Case, CaseRecord] = {}
         self._ruined: defaultdict[Mode, list[FailedSave]] = defaultdict(list)
         self._saved: defaultdict[Mode, list[Case]] = defaultdict(list)
-        self._seconds: defaultdict[Engine, float] = defaultdict(float)
-        self._checked: Counter[Engine] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._checked: Counter[str] = Counter()
         self.interrupted = False
         """Whether a signal ended the run before the last case."""
 
@@ -121,7 +121,7 @@ class Pipeline:
         waiting.append((saved, pool.submit(self._runner.inspect, saved)))
 
     @contextmanager
-    def _clock(self, engine: Engine) -> Iterator[None]:
+    def _clock(self, engine: str) -> Iterator[None]:
         """Count the wall-clock time of the block as ``engine``'s."""
         began = time.monotonic()
         try:

@@ -8,8 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from saver_conformance.cases.case import Engine
-
 STEPS = ("start", "train", "crash", "save", "compare", "go on", "end", "read", "reload", "check")
 """In order: start of the ranks with all imports, training, saves with injected faults, the save
 that is judged, comparison of the process with what it was, an unsaved control, reset of the ranks,
@@ -21,10 +19,10 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seconds: defaultdict[tuple[Engine, str], float] = defaultdict(float)
+        self._seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
 
     @contextmanager
-    def time(self, engine: Engine, step: str) -> Iterator[None]:
+    def time(self, engine: str, step: str) -> Iterator[None]:
         """Count the wall-clock time of the block as ``step``'s."""
         began = time.monotonic()
         try:
@@ -33,7 +31,7 @@ class Stopwatch:
             with self._lock:
                 self._seconds[engine, step] += time.monotonic() - began
 
-    def seconds(self, engine: Engine) -> Mapping[str, float]:
+    def seconds(self, engine: str) -> Mapping[str, float]:
         """Seconds of each step that an engine's cases took any, in the order of ``STEPS``."""
         return {
             step: self._seconds[engine, step] for step in STEPS if (engine, step) in self._seconds

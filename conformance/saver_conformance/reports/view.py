@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
 
-from saver_conformance.cases.case import ENGINES, METHODS
+from saver_conformance.cases import engines
+from saver_conformance.cases.case import METHODS
 from saver_conformance.reports.plain_text import (
     failure_heading,
     failure_lines,
@@ -258,18 +259,25 @@ def savers_by_areas(subjects: Iterable[Subject]) -> Matrix:
 def savers_by_modes(subjects: Iterable[Subject]) -> Matrix:
     """The comparison of savers by modes: a line for each method that a saver claims."""
     lines = []
+    subjects = tuple(subjects)
+    claimed = {mode for item in subjects for mode in item.result.modes}
+    columns = tuple(
+        engine
+        for engine in engines.names()
+        if claimed.intersection(f"{method}-{engine}" for method in METHODS)
+    )
     for item in subjects:
         for method in METHODS:
-            modes = [f"{method}-{engine}" for engine in ENGINES]
+            modes = [f"{method}-{engine}" for engine in columns]
             if not set(modes) & set(item.result.modes):
                 continue
             cells = []
-            for engine, mode in zip(ENGINES, modes, strict=True):
+            for engine, mode in zip(columns, modes, strict=True):
                 target = f"{item.key}-{mode}" if mode in item.result.modes else ""
                 head = f"{item.name}, {method}"
                 cells.append(Cell(in_mode(item.result, mode), engine, head, target))
             lines.append(Line(item.name, method, item.key, tuple(cells)))
-    return Matrix("Savers by modes", ("saver", "method"), ENGINES, tuple(lines))
+    return Matrix("Savers by modes", ("saver", "method"), columns, tuple(lines))
 
 
 def _name(result: Result, same: Sequence[Result]) -> str:

@@ -287,7 +287,7 @@ def _shared_unusual(rows: Sequence[Row]) -> Values:
 def _usual_values() -> Mapping[str, Any]:
     """The simplest value of each axis."""
     apart = {"world_size": 2, "nodes": 1, "replicas": 1, "probe": "none", "after": None}
-    axes = {axis: values[0] for mode in MODES for axis, values in all_axes(mode).items()}
+    axes = {axis: values[0] for mode in reversed(MODES) for axis, values in all_axes(mode).items()}
     return apart | axes
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from importlib.util import find_spec
+
+from packaging.requirements import Requirement
 
 from saver_conformance.cases.case import Mode
 from saver_conformance.errors import Unavailable
@@ -14,10 +17,11 @@ def require(mode: Mode) -> None:
     Raises:
         Unavailable: one is missing; the message names it.
     """
-    needed = (
-        {"qlora": "bitsandbytes"}.get(mode.method),
-        ("deepspeed" if mode.engine.startswith("zero") else None),
-    )
-    for library in filter(None, needed):
-        if find_spec(library) is None:
-            raise Unavailable(f"{mode} needs {library}, which is not installed")
+    needed = (*(("bitsandbytes",) if mode.method == "qlora" else ()), *mode.definition.requires)
+    for requirement in map(Requirement, needed):
+        if find_spec(requirement.name) is None:
+            raise Unavailable(f"{mode} needs {requirement.name}, which is not installed")
+        if requirement.specifier and not requirement.specifier.contains(
+            found := version(requirement.name), prereleases=True
+        ):
+            raise Unavailable(f"{mode} needs {requirement}, found {found}")

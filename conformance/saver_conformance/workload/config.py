@@ -62,11 +62,11 @@ def make_config(
     base: Path,
     output_dir: Path,
     local_rank: int,
-    fsdp_config: dict[str, Any] | None,
-    deepspeed: dict[str, Any] | None,
 ) -> Config:
     """The ``cfg`` of ``case``; keys with the value None are left out."""
     adapter = case.adapter
+    arguments = case.arguments
+    fsdp_config = arguments.get("fsdp_config")
     values: dict[str, Any] = {
         "base_model": str(base),
         "output_dir": str(output_dir),
@@ -79,11 +79,11 @@ def make_config(
         "peft_use_dora": adapter.dora if adapter else None,
         "fsdp_version": fsdp_config["version"] if fsdp_config else None,
         "fsdp_config": fsdp_config,
-        "deepspeed": deepspeed,
+        "deepspeed": arguments.get("deepspeed"),
         "local_rank": local_rank,
         "save_safetensors": True,
         "max_shard_size": case.max_shard_size,
-        "bf16": case.dtype != "float32",
+        "bf16": arguments.get("bf16", case.dtype != "float32"),
         "seed": case.seed,
         "rl": "dpo" if case.model_argument == "base" else None,
     }

@@ -1,6 +1,6 @@
 """Lets engines that expect an accelerator train on a CPU; off when one is there.
 
-Three pieces of upstream behaviour stand in the way, and nothing else is changed. None of them takes
+Some pieces of upstream behaviour stand in the way, and nothing else is changed. None of them takes
 part in what a saver does, except where the comment says so.
 """
 
@@ -21,6 +21,8 @@ def enable() -> None:
     os.environ["DS_ACCELERATOR"] = "cpu"
     _fsdp_state()
     _flat_parameter_offload()
+    _unpinned_offload()
+    _mesh_without_accelerator()
     enable.applied = True  # type: ignore[attr-defined]
 
 
@@ -64,3 +66,53 @@ def _flat_parameter_offload() -> None:
         yield
 
     FlatParamHandle.to_cpu = stay  # type: ignore[method-assign]
+
+
+def _unpinned_offload() -> None:
+    """Let FSDP keep shards in host memory that is not pinned: only an accelerator pins memory.
+
+    FSDP1 pins when it makes its shards (``init_flat_param_attributes``,
+    torch/distributed/fsdp/_flat_param.py), FSDP2 unless its policy says otherwise.
+    """
+    from torch.distributed.fsdp import CPUOffloadPolicy
+    from torch.distributed.fsdp._flat_param import FlatParamHandle
+
+    original = FlatParamHandle.init_flat_param_attributes
+
+    def init(self: FlatParamHandle) -> None:
+        pin = torch.Tensor.pin_memory
+        torch.Tensor.pin_memory = lambda tensor: tensor  # type: ignore[method-assign, assignment]
+        try:
+            original(self)
+        finally:
+            torch.Tensor.pin_memory = pin  # type: ignore[method-assign]
+
+    FlatParamHandle.init_flat_param_attributes = init  # type: ignore[method-assign]
+    CPUOffloadPolicy.__init__.__defaults__ = (False,)  # type: ignore[misc]
+
+
+def _mesh_without_accelerator() -> None:
+    """Let accelerate take a mesh, which a tensor-parallel model brings, for processes on a CPU.
+
+    ``ParallelismConfig._validate_accelerator`` (accelerate/parallelism_config.py) knows several
+    devices of every kind but this one; nothing that it guards depends on the kind.
+    """
+    from accelerate.parallelism_config import ParallelismConfig
+    from accelerate.utils import DistributedType
+
+    original = ParallelismConfig._validate_accelerator
+
+    class SeveralDevices:
+        multi_device = True
+
+        def __init__(self, accelerator: Any) -> None:
+            self._accelerator = accelerator
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._accelerator, name)
+
+    def validate(self: ParallelismConfig, accelerator: Any) -> None:
+        cpus = accelerator.distributed_type == DistributedType.MULTI_CPU
+        original(self, SeveralDevices(accelerator) if cpus else accelerator)
+
+    ParallelismConfig._validate_accelerator = validate

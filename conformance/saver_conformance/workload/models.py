@@ -18,7 +18,6 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from saver_conformance.cases.case import Case
 from saver_conformance.cases.family import Family, Sizing
-from saver_conformance.cases.limits import why_no_odd_parameters
 from saver_conformance.workload.tokenizer import make_tokenizer
 
 CODE = Path(__file__).with_name("remote_code")
@@ -79,7 +78,7 @@ def sizing(case: Case) -> Sizing:
         vocabulary_size(case),
         odd=case.sizes == "odd",
         packed=case.mode.method == "qlora",
-        scalars=not why_no_odd_parameters(case.mode.engine),
+        scalars=not case.mode.definition.no_odd_parameters,
         full=not case.mode.is_adapter,
     )
 
@@ -204,6 +203,7 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
         # grouped_mm wants strides of 16 bytes, which odd sizes do not have.
         experts_implementation="eager",
         **trust(case.family),
+        **case.mode.definition.loading(case),
     )
     if case.dtype == "mixed":
         for module in model.modules():

@@ -6,15 +6,15 @@ no rule about wrapper prefixes is shared with any saver.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from saver_conformance.cases.case import Engine
+from saver_conformance.cases.engines import engines
 from saver_conformance.cases.family import Family
 from saver_conformance.observation.observation import Tensor
 
@@ -97,32 +97,21 @@ def read_names(model: nn.Module, family: Family) -> Names:
     )
 
 
-@contextmanager
-def whole(engine: Engine, root: nn.Module, *, modify: bool = False) -> Iterator[list[nn.Parameter]]:
+def whole(
+    engine: str, root: nn.Module, *, modify: bool = False
+) -> AbstractContextManager[list[nn.Parameter]]:
     """Every parameter of ``root`` in module order; whole inside the context where that needs one.
 
     DTensors stay sharded; :func:`bits` makes them whole one by one. With ``modify`` the changes
     made inside reach the shards.
     """
-    if engine == "fsdp1":
-        from torch.distributed.fsdp import FullyShardedDataParallel
-
-        with FullyShardedDataParallel.summon_full_params(root, writeback=modify):
-            yield list(root.parameters())
-    elif engine == "zero3":
-        import deepspeed
-
-        parameters = list(root.parameters())
-        with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0 if modify else None):
-            yield parameters
-    else:
-        yield list(root.parameters())
+    return engines()[engine].whole(root, modify)
 
 
-def plant(engine: Engine, root: nn.Module) -> None:
+def plant(engine: str, root: nn.Module) -> None:
     """Write special bit patterns into every trainable floating-point parameter.
 
-    The start, the middle and the end of each parameter (of each shard, under FSDP2) get them, in
+    The start, the middle and the end of each parameter (of each shard, of a DTensor) get them, in
     different rotations, so that a shard that takes another's place is seen.
     """
     with torch.no_grad(), whole(engine, root, modify=True) as parameters:
@@ -135,8 +124,8 @@ def plant(engine: Engine, root: nn.Module) -> None:
 def _shard_index(parameter: Any) -> int:
     if not hasattr(parameter, "to_local"):
         return 0
-    index: int = parameter.device_mesh.get_coordinate()[-1]  # the last dimension is the shards'
-    return index
+    placed = zip(parameter.device_mesh.get_coordinate(), parameter.placements, strict=True)
+    return sum(index for index, placement in placed if not placement.is_replicate())
 
 
 def _plant(local: torch.Tensor, shift: int) -> None:
@@ -158,7 +147,7 @@ def bits(value: torch.Tensor) -> Tensor:
 
 
 def snapshot(
-    engine: Engine, root: nn.Module, names: Names, wanted: frozenset[str]
+    engine: str, root: nn.Module, names: Names, wanted: frozenset[str]
 ) -> dict[str, Tensor]:
     """The bits of the ``wanted`` parameters, persistent buffers and extra state; collective.
 

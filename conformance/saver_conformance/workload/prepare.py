@@ -105,8 +105,9 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     names = oracle.read_names(model, case.family)
     untrained = oracle.snapshot("single", model, names, frozenset(names.buffers))
     trainer.train()
-    if (engine := training.running_engine(trainer)) != case.mode.engine:
-        raise RuntimeError(f"{case.mode} was trained by the engine {engine}")
+    if not training.is_trained_by_its_engine(case, trainer):
+        found = type(trainer.model_wrapped).__name__
+        raise RuntimeError(f"{case.mode} was trained by another engine; it left a {found}")
     root = training.uncompiled(trainer.model_wrapped)
     if (replicas := training.running_replicas(root)) != case.replicas:
         raise RuntimeError(f"{case.mode} was trained in {replicas} replicas")
@@ -130,14 +131,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     if rank == 0:
         expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab(), changed)
         expectation.write(folder, expected, memory)
-    cfg = make_config(
-        case,
-        base,
-        output,
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-        fsdp_config=training.fsdp_config(case),
-        deepspeed=training.deepspeed_config(case),
-    )
+    cfg = make_config(case, base, output, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     _barrier()
     return PreparedCase(
         cfg,

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 
 from saver_conformance.cases import families
-from saver_conformance.cases.case import ENGINES, MODES, Adapter, Case, Mode
+from saver_conformance.cases.case import MODES, Adapter, Case, Mode
 from saver_conformance.cases.families import custom
-from saver_conformance.cases.limits import why_no_odd_parameters, why_untrainable
+from saver_conformance.cases.limits import why_untrainable
 from saver_conformance.cases.profiles import cases_of
-from saver_conformance.cases.strategies import cases
+from saver_conformance.cases.strategies import cases, make_case
 from saver_conformance.folder.layout import scan
 from saver_conformance.folder.safetensors import read_header
 from saver_conformance.workload import existing_files, models, oracle, prepare, training
@@ -137,8 +137,7 @@ def test_a_snapshot_leaves_the_storage_resizable():
 
 def test_cfg_answers_none_for_what_is_missing(tmp_path):
     case = Case(Mode("full", "fsdp2"), world_size=2)
-    fsdp = training.fsdp_config(case)
-    cfg = make_config(case, tmp_path, tmp_path / "out", 1, fsdp, None)
+    cfg = make_config(case, tmp_path, tmp_path / "out", 1)
     assert isinstance(cfg, Config)
     assert cfg.adapter is None
     assert cfg["no_such_key"] is None
@@ -149,11 +148,7 @@ def test_cfg_answers_none_for_what_is_missing(tmp_path):
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_every_key_of_cfg_is_documented(tmp_path, mode):
-    adapter = Adapter() if mode.is_adapter else None
-    case = Case(mode, adapter=adapter, world_size=1 if mode.engine == "single" else 2)
-    cfg = make_config(
-        case, tmp_path, tmp_path, 0, training.fsdp_config(case), training.deepspeed_config(case)
-    )
+    cfg = make_config(make_case(mode, {}), tmp_path, tmp_path, 0)
     assert set(cfg) <= set(CFG_KEYS)
 
 
@@ -227,10 +222,9 @@ def test_what_a_trainer_set_is_the_trained_configuration(tmp_path):
     assert expected.config["num_local_experts"] == 4
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["single", "ddp", "fsdp1", "fsdp2", "zero3"])
 def test_the_custom_model_has_tensors_of_every_kind(tmp_path, engine):
-    world_size = 1 if engine == "single" else 2
-    case = Case(Mode("full", engine), architecture="custom", views=True, world_size=world_size)
+    case = make_case(Mode("full", engine), {"architecture": "custom", "views": True})
     model = models.load_base(case, _base(tmp_path, case))
     names = oracle.read_names(model, case.family)
     found = oracle.snapshot("single", model, names, names.of_whole_model)
@@ -241,7 +235,7 @@ def test_the_custom_model_has_tensors_of_every_kind(tmp_path, engine):
     whole, window = model.model.ledger.whole, model.model.ledger.window
     assert window.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
     odd = {(), (0, 4)} <= {t.shape for n, t in ledger.items() if n not in names.buffers}
-    assert odd == (not why_no_odd_parameters(engine))
+    assert odd == (not case.mode.definition.no_odd_parameters)
     for layer in custom.LAYERS:
         assert f"model.residuals.{layer}.weight" in names.parameters
 

@@ -1,0 +1,52 @@
+"""DeepSpeed's AutoTP: tensor parallelism in plain tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from saver_conformance.cases.engine import Engine
+from saver_conformance.cases.engines.zero import NO_ODD_PARAMETERS, config, stage
+
+if TYPE_CHECKING:
+    from saver_conformance.cases.case import Case
+
+
+def _arguments(case: Case) -> dict[str, Any]:
+    parallel = {"tensor_parallel": {"autotp_size": case.world_size}}
+    return {"deepspeed": {**config(case, stage(1, case)), **parallel}}
+
+
+def _trains(trainer: Any, wrapped: Any) -> bool:
+    return bool(trainer.is_deepspeed_enabled) and wrapped.autotp_size() > 1
+
+
+@contextmanager
+def _whole(root: Any, modify: bool) -> Iterator[list[Any]]:
+    """The parameters, gathered by DeepSpeed layer by layer; on leaving it cuts them again."""
+    from deepspeed.module_inject.layers import GatherReplacedLayerParams
+
+    del modify
+    with ExitStack() as stack:
+        for module in root.modules():
+            own = list(module.parameters(recurse=False))
+            if own:
+                stack.enter_context(GatherReplacedLayerParams(own, module))
+        yield list(root.parameters())
+
+
+AUTOTP = Engine(
+    name="autotp",
+    place=72,
+    text="DeepSpeed's AutoTP with ZeRO-1; each rank holds parts of matrices in plain tensors",
+    unavailable={"lora": "TODO", "qlora": "TODO"},
+    world="deepspeed",
+    requires=("deepspeed>=0.19",),
+    world_sizes=(2,),
+    shards=True,
+    no_odd_parameters=NO_ODD_PARAMETERS,
+    arguments=_arguments,
+    trains=_trains,
+    whole=_whole,
+)

@@ -1,0 +1,16 @@
+"""Expert parallelism of transformers."""
+
+from __future__ import annotations
+
+from saver_conformance.cases.engine import Engine
+from saver_conformance.cases.engines.fsdp_transformers import NO_QLORA, spread
+
+EP = Engine(
+    name="ep",
+    place=73,
+    text="expert parallelism of transformers; each rank holds some of the experts whole",
+    unavailable={"qlora": NO_QLORA},
+    world_sizes=(2, 4),
+    axes={"architecture": ("mixtral", "qwen3_moe")},
+    **spread(lambda ranks: {"fsdp_size": ranks, "ep_size": 2}),
+)

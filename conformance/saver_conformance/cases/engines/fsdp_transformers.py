@@ -1,0 +1,56 @@
+"""FSDP2 as transformers applies it while it loads a model, by ``DistributedConfig``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from saver_conformance.cases.engine import Engine
+
+if TYPE_CHECKING:
+    from saver_conformance.cases.case import Case
+
+REQUIRES = ("transformers>=5.23", "peft>=0.21")
+"""Older ones have other arguments, or none; the suite has not been tried with them."""
+
+NO_QLORA = "TODO"
+
+Shape = Callable[[int], dict[str, int]]
+"""From a number of ranks to the sizes in ``DistributedConfig``."""
+
+
+def _loading(shape: Shape, case: Case) -> dict[str, Any]:
+    from transformers.distributed import DistributedConfig
+
+    return {"distributed_config": DistributedConfig(**shape(case.world_size))}
+
+
+def _trains(shape: Shape, trainer: Any, wrapped: Any) -> bool:
+    if not getattr(trainer, "is_distributed_loading_by_transformers", False):
+        return False
+    used = trainer.model.config.distributed_config
+    wanted = shape(trainer.args.world_size)
+    sizes = ("tp_size", "fsdp_size", "dp_replicate_size", "ep_size")
+    return {name: getattr(used, name) for name in sizes} == {
+        name: wanted.get(name, 1) for name in sizes
+    }
+
+
+def spread(shape: Shape) -> dict[str, Any]:
+    """The fields of an engine that spreads a model as it is loaded."""
+    return {
+        "requires": REQUIRES,
+        "shards": True,
+        "loading": partial(_loading, shape),
+        "trains": partial(_trains, shape),
+    }
+
+
+FSDP_TRANSFORMERS = Engine(
+    name="fsdp-transformers",
+    place=63,
+    text="FSDP2 applied by transformers as the model is loaded; adapters are whole on every rank",
+    unavailable={"qlora": NO_QLORA},
+    **spread(lambda ranks: {"fsdp_size": ranks}),
+)

@@ -1,0 +1,37 @@
+"""A setting of training: what users choose that changes how weights are held or gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saver_conformance.cases.case import Case
+
+Arguments = Mapping[str, Any]
+"""Those of ``TrainingArguments``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A setting away from what the suite usually trains with.
+
+    Attributes:
+        name: the value of the axis ``setting``.
+        place: where it stands on the axis, the simplest first.
+        text: what it changes, in words for ``explain`` and under findings.
+        modes: patterns of the modes that have it.
+        change: the arguments of ``TrainingArguments`` with the setting, from those without.
+    """
+
+    name: str
+    place: int
+    text: str
+    modes: tuple[str, ...] = ("*",)
+    change: Callable[[Arguments, Case], Arguments]
+
+    def applies(self, mode: str) -> bool:
+        """Whether the mode of this name has the setting."""
+        return any(fnmatchcase(mode, pattern) for pattern in self.modes)
