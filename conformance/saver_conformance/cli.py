@@ -35,6 +35,7 @@ from saver_conformance.folder_commands import add_commands, find_folder
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.world import SAVE_LIMIT
+from saver_conformance.reader_commands import add_reader_commands
 from saver_conformance.reports import site
 from saver_conformance.reports.environment import SUITE
 from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
@@ -232,6 +233,7 @@ def _make_parser() -> argparse.ArgumentParser:
     again.set_defaults(command=_replay)
 
     add_commands(commands)
+    add_reader_commands(commands)
 
     listing = commands.add_parser("list", parents=[named], help="list what there is")
     listing.add_argument("subject", choices=("clauses", "modes", "savers", "axes"))
