@@ -6,6 +6,7 @@
 Families of models and kinds of adapters that its table has no room for have a few cases each, see
 ``visits.py``.
 ``nightly`` tries the same with every family and every kind of adapter in the table.
+``readers`` tries every family once, for what other programs make of its folder.
 ``explore`` draws on and on; see ``explore.py``.
 """
 
@@ -20,11 +21,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from saver_conformance.cases.case import Case, Mode, WorldKey
+from saver_conformance.cases.families import names
 from saver_conformance.cases.pairwise import Table, cover_pairs
-from saver_conformance.cases.strategies import axes_of, cases, is_valid, make_case
+from saver_conformance.cases.strategies import axes_of, cases, is_valid, make_case, with_family
 from saver_conformance.cases.visits import visits
 
-Profile = Literal["smoke", "survey", "gate", "nightly", "explore"]
+Profile = Literal["smoke", "survey", "gate", "nightly", "readers", "explore"]
 
 GATE_DRAWS = 5
 """Derandomized draws for each mode on top of the table of pairs."""
@@ -94,6 +96,9 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         if mode.is_adapter and mode.engine == "single":
             rows += _SURVEY_SINGLE_ADAPTER
         return tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
+    if profile == "readers":
+        rows = (with_family({"architecture": name, "tokenizer": "chat"}) for name in names())
+        return tuple(make_case(mode, row) for row in rows if is_valid(row, mode))
     if profile in ("gate", "nightly"):
         wide = profile == "nightly"
         rows_of_pairs = enumerate(pairs_of(mode, wide=wide).rows)

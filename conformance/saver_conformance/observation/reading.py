@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+PLAIN = "plain"
+"""The folder, in a case's own, of a plain save of what the case trained."""
+BASE = "plain-base"
+"""The folder of the base model that its adapter is for, with the tokenizer beside it."""
+ASKED = "asked.json"
+"""The file that says what readers are asked."""
+RIGHT = "right.json"
+"""The file that says what is right, by the training's own objects."""
+
 Outcome = Literal["right", "wrong", "refused", "not read", "not compared", "unavailable"]
 """``right``: as the standard; ``wrong``: it answers, and differs without a word; ``refused``: it
 fails; ``not read``: it is not made for such folders; ``not compared``: there is no standard;

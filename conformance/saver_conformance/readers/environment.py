@@ -67,7 +67,10 @@ def command_of(reader: Reader) -> tuple[str, ...]:
         EnvironmentUnavailableError: its environment is not made.
     """
     if not reader.has_environment:
-        return (*((sys.executable, SAFE_PATH) if reader.is_python else (_node(),)), str(reader.program))
+        return (
+            *((sys.executable, SAFE_PATH) if reader.is_python else (_node(),)),
+            str(reader.program),
+        )
     place = place_of(reader)
     if not is_made(reader):
         raise EnvironmentUnavailableError(

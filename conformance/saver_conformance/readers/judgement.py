@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from saver_conformance.folder.layout import read_weights
+from saver_conformance.folder.safetensors import read_tensor
 from saver_conformance.observation.reading import Outcome, Part, Reading
 from saver_conformance.readers.question import Answer, Scores
 from saver_conformance.readers.reader import PARTS, Reader
@@ -44,6 +48,18 @@ def judge(
     return Reading(
         reader.name, tuple(parts), versions=tuple(versions.items()), seconds=answer.seconds
     )
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of each tensor's bytes, by name, in the layout that loaders take first."""
+    saved = read_weights(folder)
+    files = saved.layouts.get("single") or saved.layouts.get("sharded", ())
+    return {
+        name: hashlib.sha256(read_tensor(folder / file, header, name).data).hexdigest()
+        for file, header in saved.headers.items()
+        if file in files
+        for name in header.tensors
+    }
 
 
 def _compare(name: str, answer: Answer, standard: Standard, tolerance: float) -> Part:

@@ -16,7 +16,7 @@ from saver_conformance.folder.layout import (
     UnreadableJsonError,
     read_json_object,
 )
-from saver_conformance.readers.reader import PARTS, Part
+from saver_conformance.readers.reader import Part
 
 TEXTS = (
     "w5 w6  w7w8,w9",
@@ -31,8 +31,11 @@ MESSAGES = (
     {"role": "user", "content": "w9 w10"},
 )
 """A chat, in words of the suite's own tokenizers."""
-PROMPT_LENGTHS = (1, 7, 40)
-"""Numbers of tokens; errors of positions show in long prompts."""
+NUMBERS = tuple(
+    tuple(7 * place * place + 11 * place + 5 for place in range(length)) for length in (1, 7, 40)
+)
+"""Prompts, as numbers whose remainders by the size of the vocabulary are token ids; errors of
+positions show in the long one."""
 _OWN_CODE = ("auto_map", "model_file")
 """Settings that name code in the folder, which ``transformers`` and ``mlx-lm`` would run."""
 _MAX_VOCABULARY = 10_000_000
@@ -171,18 +174,13 @@ def ask_about(folder: Path, base: Path | None = None) -> Question:
 
 
 def _prompts(config: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
-    """Token ids of the model's vocabulary, the same for each folder of the same sizes."""
+    """``NUMBERS`` as token ids of the model's vocabulary."""
     parts = (config, config.get("text_config"))
     sizes = [part.get("vocab_size") for part in parts if isinstance(part, dict)]
     size = next((n for n in sizes if type(n) is int and 0 < n < _MAX_VOCABULARY), None)
     if size is None:
         return ()
-    longest = config.get("max_position_embeddings")
-    limit = longest if type(longest) is int else max(PROMPT_LENGTHS)
-    return tuple(
-        tuple((7 * place * place + 11 * place + 5) % size for place in range(min(length, limit)))
-        for length in PROMPT_LENGTHS
-    )
+    return tuple(tuple(number % size for number in numbers) for numbers in NUMBERS)
 
 
 def _kinds(adapter: Mapping[str, Any]) -> tuple[str, ...]:
@@ -205,6 +203,3 @@ def _read(path: Path) -> Mapping[str, Any]:
         return read_json_object(path)
     except UnreadableJsonError as error:
         raise NoQuestionError(str(error)) from error
-
-
-__all__ = ["MESSAGES", "PARTS", "TEXTS", "Answer", "NoQuestionError", "Question", "ask_about"]

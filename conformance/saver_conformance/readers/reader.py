@@ -125,7 +125,9 @@ def read_reader(program: Path) -> Reader:
 
 
 def _frozen(own: dict[str, Any]) -> dict[str, Any]:
-    frozen = {key: _strings(value) if isinstance(value, list) else value for key, value in own.items()}
+    frozen = {
+        key: _strings(value) if isinstance(value, list) else value for key, value in own.items()
+    }
     if "variables" in own:
         frozen["variables"] = tuple(sorted(own["variables"].items()))
     return frozen

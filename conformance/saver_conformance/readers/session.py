@@ -5,16 +5,14 @@ A reader that cannot run here is unavailable for every folder, with its reason.
 
 from __future__ import annotations
 
-import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
-from saver_conformance.folder.layout import read_weights
-from saver_conformance.folder.safetensors import read_tensor
 from saver_conformance.observation.reading import Reading
 from saver_conformance.readers.environment import EnvironmentUnavailableError
-from saver_conformance.readers.judgement import Standard, judge
+from saver_conformance.readers.judgement import Standard, digests_of, judge
 from saver_conformance.readers.question import Answer, Question
 from saver_conformance.readers.reader import Reader
 from saver_conformance.readers.registry import find_readers
@@ -35,19 +33,27 @@ class Session:
         self.readers = tuple(readers)
         self._workers: dict[str, Worker] = {}
         self._unavailable: dict[str, str] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self._workers.values():
+        self.stop()
+
+    def stop(self) -> None:
+        """End the readers' processes."""
+        with self._lock:
+            workers = tuple(self._workers.values())
+        for worker in workers:
             worker.__exit__()
 
     def ask(self, reader: Reader, question: Question) -> Answer | str:
         """The reader's answer, or why it cannot run here."""
         if why := self._unavailable.get(reader.name):
             return why
-        worker = self._workers.setdefault(reader.name, Worker(reader))
+        with self._lock:
+            worker = self._workers.setdefault(reader.name, Worker(reader))
         try:
             return worker.ask(question)
         except EnvironmentUnavailableError as error:
@@ -83,18 +89,6 @@ class Session:
         if isinstance(answer, Answer):
             right, origin["tokens"] = replace(right, tokens=answer.tokens), ITS_FILE
         if question.adapter is None:
-            right = replace(right, digests=_digests(question))
+            right = replace(right, digests=digests_of(question.folder))
             origin["digests"] = "the files' own headers"
         return Standard(right, origin)
-
-
-def _digests(question: Question) -> dict[str, str]:
-    """SHA-256 of each tensor's bytes in the layout that loaders take."""
-    saved = read_weights(question.folder)
-    files = saved.layouts.get("single") or saved.layouts.get("sharded", ())
-    return {
-        name: hashlib.sha256(read_tensor(saved.folder / file, header, name).data).hexdigest()
-        for file, header in saved.headers.items()
-        if file in files
-        for name in header.tensors
-    }

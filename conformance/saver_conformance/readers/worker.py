@@ -79,7 +79,8 @@ class Worker:
         with self._lock:
             if self._process is None:
                 self._start()
-            assert self._process is not None and self._process.stdin is not None
+            assert self._process is not None
+            assert self._process.stdin is not None
             with contextlib.suppress(OSError):  # it has ended; the missing answer tells
                 self._process.stdin.write(json.dumps(question.as_plain()) + "\n")
                 self._process.stdin.flush()

@@ -46,8 +46,10 @@ class Reading(Folder):
     def _convert(self, name, *arguments):
         out = Path(self._scratch.name, f"{name}.gguf")
         done = subprocess.run(
-            [sys.executable, str(converter(name)), *arguments, "--outtype", "f32"]
-            + ["--outfile", str(out)],
+            [
+                *(sys.executable, str(converter(name)), *arguments),
+                *("--outtype", "f32", "--outfile", str(out)),
+            ],
             capture_output=True,
             text=True,
             check=False,

@@ -18,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mistralrs import ChatCompletionRequest, ModelDType, Runner, Which
-
 from reader_worker import Folder, Unsupported, serve
 
 TOP = 20

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 
 import tokenizers
-
 from reader_worker import Folder, Unsupported, serve
 
 

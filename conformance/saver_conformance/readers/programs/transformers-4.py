@@ -13,9 +13,8 @@
 # ///
 """Reads with the last transformers of version 4, in float32."""
 
-from transformers_reading import Reading, versions
-
 from reader_worker import serve
+from transformers_reading import Reading, versions
 
 if __name__ == "__main__":
     serve(Reading, versions())

@@ -13,9 +13,8 @@
 # ///
 """Reads with the newest transformers, in float32; what it computes is the standard for others."""
 
-from transformers_reading import Reading, versions
-
 from reader_worker import serve
+from transformers_reading import Reading, versions
 
 if __name__ == "__main__":
     serve(Reading, versions())

@@ -11,9 +11,10 @@ A program runs in the reader's own environment, with this module on its path::
 
     serve(Reading, {"tokenizers": tokenizers.__version__})
 
-``serve`` makes one ``Reading`` for each folder. It answers with what the methods return whose names
-are in ``PARTS``; a method that is not there is a part that the reader does not give. An exception is
-the reader's refusal of that part; ``Unsupported`` says that it is not made for such a folder.
+``serve`` makes one ``Reading`` for each folder. It answers with what the methods return whose
+names are in ``PARTS``; a method that is not there is a part that the reader does not give. An
+exception is the reader's refusal of that part; ``Unsupported`` says that it is not made for such a
+folder.
 """
 
 from __future__ import annotations
