@@ -35,6 +35,9 @@ from saver_conformance.folder_commands import add_commands, find_folder
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.world import SAVE_LIMIT
+from saver_conformance.reader_commands import add_reader_commands
+from saver_conformance.readers.reader import ReaderError
+from saver_conformance.readers.registry import choose
 from saver_conformance.reports import site
 from saver_conformance.reports.environment import SUITE
 from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
@@ -170,15 +173,22 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--profile",
-        choices=("smoke", "survey", "gate", "nightly", "explore"),
+        choices=("smoke", "survey", "gate", "nightly", "readers", "explore"),
         default="gate",
         help="smoke: every mode at a glance; survey: and what savers are known to lose things by; "
         "gate: all pairs of the axes; nightly: and with every family of models and kind of "
-        "adapter; explore: random cases "
+        "adapter; readers: each family once, for --readers; explore: random cases "
         "without end, the first failing one is shrunk (default: %(default)s)",
     )
     run.add_argument(
         "--report", type=Path, metavar="DIR", help="folder for a page, report.json and more"
+    )
+    run.add_argument(
+        "--readers",
+        type=_name_readers,
+        metavar="NAMES",
+        help="have some folders read by the programs that serve models, and judge PORTABLE: names "
+        "in 'readers list', separated by commas; fast; all; or files, which judges the files alone",
     )
     run.add_argument(
         "--seconds", type=_positive, help="how long explore draws (default: until Ctrl-C)"
@@ -232,6 +242,7 @@ def _make_parser() -> argparse.ArgumentParser:
     again.set_defaults(command=_replay)
 
     add_commands(commands)
+    add_reader_commands(commands)
 
     listing = commands.add_parser("list", parents=[named], help="list what there is")
     listing.add_argument("subject", choices=("clauses", "modes", "savers", "axes"))
@@ -251,6 +262,16 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _name_readers(text: str) -> tuple[str, ...]:
+    """Names of readers for argparse; ``files`` is none of them."""
+    names = tuple(name for name in text.split(",") if name not in ("", "files"))
+    try:
+        choose(names)
+    except ReaderError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return names
+
+
 def _run(given: argparse.Namespace) -> int:
     console = make_console()
     if given.report is not None:
@@ -268,6 +289,7 @@ def _run(given: argparse.Namespace) -> int:
                 waivers=given.waivers,
                 claims=given.claims,
                 savers_dir=given.savers_dir,
+                readers=given.readers,
             )
     except RunInterruptedError as interrupted:
         return _end_early(console, interrupted.verdict, given)

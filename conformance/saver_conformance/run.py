@@ -13,6 +13,7 @@ from saver_conformance.cases.coverage import measure
 from saver_conformance.cases.profiles import Profile, cases_of, in_order
 from saver_conformance.claims.claim import Claim, claimed_modes
 from saver_conformance.claims.known_savers import check_address, find_claim
+from saver_conformance.execution.case_readers import CaseReaders
 from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.execution.explore import Exploration
 from saver_conformance.execution.kept_output import KeptOutput
@@ -22,6 +23,7 @@ from saver_conformance.execution.workload import Workload
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.output_lines import Listener
 from saver_conformance.processes.world import SAVE_LIMIT
+from saver_conformance.readers.registry import choose
 from saver_conformance.reports.report_folder import prepare
 from saver_conformance.reports.report_json import write_report
 from saver_conformance.spec import SPEC
@@ -60,6 +62,7 @@ def run_conformance(
     waivers: Sequence[Waiver] = (),
     claims: Claim | None = None,
     savers_dir: Path | None = None,
+    readers: Sequence[str] | None = None,
 ) -> Verdict:
     """Judge a saver.
 
@@ -77,9 +80,13 @@ def run_conformance(
         waivers: clauses that are known to be broken.
         claims: what the saver claims, in place of what it says itself; see ``claims_file``.
         savers_dir: folder of the savers that have names; see ``known_savers``.
+        readers: names of readers that read some of the folders, see ``readers.registry``, or groups
+            of them; with none of them the area ``PORTABLE`` is judged by the files alone. None
+            leaves the area out.
 
     Raises:
         UnknownSaverError: there is no such saver.
+        ReaderError: there is no such reader.
         WaiverFileError: a waiver is about a clause or a mode that does not exist.
         ReportFolderError: the report could not be written.
         HarnessFailedError: nothing can be judged here.
@@ -93,20 +100,21 @@ def run_conformance(
         prepare(report)
     claimed = claimed_modes(claim, tuple(modes))
     progress = progress or Silent()
+    fitting = [claim.fit(case) for mode in claimed for case in cases_of(mode, profile)]
+    planned = in_order(dict.fromkeys(fitting))
     with CaseRunner(
         claim.address,
         workload=workload,
         save_limit=save_limit,
         crash_points=crash_points,
         progress=progress,
+        readers=None if readers is None else CaseReaders(choose(readers), planned),
     ) as runner:
         smallest, interrupted = None, False
         if profile == "explore":
             records, smallest = _explore(runner, claim, claimed, seconds, progress, waivers)
             paces: tuple[Pace, ...] = ()
         else:
-            fitting = [claim.fit(case) for mode in claimed for case in cases_of(mode, profile)]
-            planned = in_order(dict.fromkeys(fitting))
             records, paces, interrupted = _run_planned(runner, planned, progress)
     verdict = _conclude(
         *(saver, claim, profile, claimed, records, paces, started, smallest, waivers),

@@ -13,7 +13,18 @@ from saver_conformance.cases.case import Mode
 
 Level = Literal["MUST", "SHOULD", "MAY"]
 
-AREAS = ("FILES", "FORMAT", "TENSOR", "ADAPTER", "META", "RELOAD", "RANKS", "PURITY", "CRASH")
+AREAS = (
+    "FILES",
+    "FORMAT",
+    "TENSOR",
+    "ADAPTER",
+    "META",
+    "RELOAD",
+    "RANKS",
+    "PURITY",
+    "CRASH",
+    "PORTABLE",
+)
 
 
 @dataclass(frozen=True, slots=True)

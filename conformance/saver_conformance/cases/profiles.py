@@ -7,6 +7,7 @@ Families of models and kinds of adapters that its table has no room for have a f
 ``visits.py``.
 Engines without a table of their own there have a few cases instead, see ``_FEW``.
 ``nightly`` tries every engine with a table that has every family and every kind of adapter.
+``readers`` tries every family once, for what other programs make of its folder.
 ``explore`` draws on and on; see ``explore.py``.
 """
 
@@ -21,12 +22,20 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from saver_conformance.cases.case import Case, Mode, WorldKey
+from saver_conformance.cases.families import names
 from saver_conformance.cases.pairwise import Table, cover_pairs
 from saver_conformance.cases.settings import settings as settings_of_training
-from saver_conformance.cases.strategies import axes_of, cases, fitting, is_valid, make_case
+from saver_conformance.cases.strategies import (
+    axes_of,
+    cases,
+    fitting,
+    is_valid,
+    make_case,
+    with_family,
+)
 from saver_conformance.cases.visits import visits
 
-Profile = Literal["smoke", "survey", "gate", "nightly", "explore"]
+Profile = Literal["smoke", "survey", "gate", "nightly", "readers", "explore"]
 
 GATE_DRAWS = 5
 """Derandomized draws for each mode on top of the table of pairs."""
@@ -109,6 +118,9 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
             rows += _SURVEY_SINGLE_ADAPTER
         planned = tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
         return planned + _settings(mode)
+    if profile == "readers":
+        rows = (with_family({"architecture": name, "tokenizer": "chat"}) for name in names())
+        return tuple(make_case(mode, row) for row in rows if is_valid(row, mode))
     if profile in ("gate", "nightly"):
         wide = profile == "nightly"
         rows_of_pairs = enumerate(pairs_of(mode, wide=wide).rows)

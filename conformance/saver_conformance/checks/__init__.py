@@ -6,15 +6,17 @@ from saver_conformance.checks import (
     files,
     format,
     meta,
+    portable,
     purity,
     ranks,
     reload,
     tensor,
 )
-from saver_conformance.checks.registry import Check, Results, applicable, checks, run
+from saver_conformance.checks.registry import Check, ReadersAsked, Results, applicable, checks, run
 
 __all__ = [
     "Check",
+    "ReadersAsked",
     "Results",
     "adapter",
     "applicable",
@@ -23,6 +25,7 @@ __all__ = [
     "files",
     "format",
     "meta",
+    "portable",
     "purity",
     "ranks",
     "reload",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
@@ -26,6 +27,7 @@ class Check:
         structural: whether the folder alone tells, without the training that it comes from.
         in_each_folder: whether the clause is about each folder of weights, not about the whole
             output folder.
+        of_readers: whether it looks at what readers made of the folder.
     """
 
     clause: str
@@ -33,9 +35,14 @@ class Check:
     when: Condition
     structural: bool = False
     in_each_folder: bool = False
+    of_readers: bool = False
 
-    def applies_to(self, case: Case) -> bool:
+    def applies_to(self, case: Case, asked: ReadersAsked = "no") -> bool:
         """Whether the clause demands something in ``case``."""
+        if SPEC[self.clause].area == PORTABLE and asked == "no":
+            return False
+        if self.of_readers and asked != "in this case":
+            return False
         return case.mode.matches(SPEC[self.clause].modes) and self.when(case)
 
     def find(self, evidence: Evidence) -> Iterator[Finding]:
@@ -72,6 +79,9 @@ class Results:
         return frozenset(clause for clause, findings in self.ran.items() if findings)
 
 
+ReadersAsked = Literal["no", "in other cases", "in this case"]
+"""Whether a run has folders read by the programs that serve models; ``PORTABLE`` is about them."""
+PORTABLE = "PORTABLE"
 _ABOUT_WEIGHTS = ("FORMAT", "TENSOR", "ADAPTER")
 _CHECKS: dict[str, Check] = {}
 
@@ -86,6 +96,7 @@ def check(
     when: Condition = _always,
     structural: bool = False,
     in_each_folder: bool | None = None,
+    of_readers: bool = False,
 ) -> Callable[[CheckFunction], CheckFunction]:
     """Register the decorated function as the check of ``clause``.
 
@@ -96,6 +107,7 @@ def check(
         when: see ``Check``.
         structural: see ``Check``.
         in_each_folder: see ``Check``; None: so for the areas that are about weights.
+        of_readers: see ``Check``.
 
     Raises:
         ValueError: there is no such clause, or it has a check already.
@@ -107,7 +119,7 @@ def check(
         if clause in _CHECKS:
             raise ValueError(f"{clause} has two checks")
         each = SPEC[clause].area in _ABOUT_WEIGHTS if in_each_folder is None else in_each_folder
-        _CHECKS[clause] = Check(clause, function, when, structural, each)
+        _CHECKS[clause] = Check(clause, function, when, structural, each, of_readers)
         return function
 
     return register
@@ -118,12 +130,12 @@ def checks() -> tuple[Check, ...]:
     return tuple(_CHECKS[clause] for clause in SPEC if clause in _CHECKS)
 
 
-def applicable(case: Case) -> tuple[str, ...]:
+def applicable(case: Case, asked: ReadersAsked = "no") -> tuple[str, ...]:
     """Ids of the clauses that demand something in ``case``, in the order of the spec."""
-    return tuple(item.clause for item in checks() if item.applies_to(case))
+    return tuple(item.clause for item in checks() if item.applies_to(case, asked))
 
 
-def run(observation: Observation) -> Results:
+def run(observation: Observation, asked: ReadersAsked = "no") -> Results:
     """Make every check that applies to the observation's case.
 
     When a rank did not return, only the clauses about ranks are checked: a folder that was left
@@ -134,7 +146,7 @@ def run(observation: Observation) -> Results:
     blocked: dict[str, str] = {}
     failed = [outcome for outcome in observation.outcomes if outcome.status != "returned"]
     for item in checks():
-        if not item.applies_to(observation.case):
+        if not item.applies_to(observation.case, asked):
             continue
         if failed and SPEC[item.clause].area != "RANKS":
             blocked[item.clause] = str(failed[0])

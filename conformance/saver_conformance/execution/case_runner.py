@@ -14,6 +14,7 @@ from typing import Self
 from saver_conformance import checks
 from saver_conformance.cases.case import Case, Mode
 from saver_conformance.errors import HarnessFailedError
+from saver_conformance.execution.case_readers import CaseReaders
 from saver_conformance.execution.disk_space import why_no_room, why_no_space
 from saver_conformance.execution.inspection import Inspector
 from saver_conformance.execution.kept_output import AFTER, BEFORE, KeptOutput
@@ -53,6 +54,7 @@ class CaseRunner:
         progress: Progress | None = None,
         listen: Listener | None = None,
         keep: KeptOutput | None = None,
+        readers: CaseReaders | None = None,
     ) -> None:
         """Run cases of the saver at the address ``saver``; nothing is started yet."""
         workload = workload or Workload()
@@ -79,7 +81,8 @@ class CaseRunner:
             save_limit=save_limit,
             progress=progress or Silent(),
         )
-        self._inspector = Inspector(workload.expectation, self._reloader, self.stopwatch)
+        self._readers = readers
+        self._inspector = Inspector(workload.expectation, self._reloader, self.stopwatch, readers)
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +94,8 @@ class CaseRunner:
         """End every process and remove every file."""
         with interrupts.held():
             self._reloader.stop()
+            if self._readers is not None:
+                self._readers.stop()
             self._worlds.stop()
             shutil.rmtree(self._scratch, ignore_errors=True)
 

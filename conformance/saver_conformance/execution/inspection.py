@@ -12,11 +12,13 @@ from importlib import import_module
 from pathlib import Path
 
 from saver_conformance import checks
-from saver_conformance.checks import Results
+from saver_conformance.checks import ReadersAsked, Results
+from saver_conformance.execution.case_readers import CaseReaders
 from saver_conformance.execution.disk_space import why_no_room
 from saver_conformance.execution.saved_case import SavedCase
 from saver_conformance.execution.timing import Stopwatch
 from saver_conformance.observation.observation import Crashes, Observation, failed
+from saver_conformance.observation.reading import Comparison
 from saver_conformance.processes.fault_injection import STATES, files_of
 from saver_conformance.processes.reload_server import Reloader
 from saver_conformance.verdict.verdict import CaseRecord
@@ -25,14 +27,22 @@ from saver_conformance.verdict.verdict import CaseRecord
 class Inspector:
     """Reloads and checks saved cases; may be called from several threads at once."""
 
-    def __init__(self, expectation: str, reloader: Reloader, stopwatch: Stopwatch) -> None:
+    def __init__(
+        self,
+        expectation: str,
+        reloader: Reloader,
+        stopwatch: Stopwatch,
+        readers: CaseReaders | None = None,
+    ) -> None:
         """Inspect with a module that reads what is expected, and a process that reloads.
 
         Args:
             expectation: see ``Workload``.
             reloader: reloads what was saved.
             stopwatch: takes the time of each step.
+            readers: read what was saved, too; None asks none.
         """
+        self._readers = readers
         self._expectation = expectation
         self._reloader = reloader
         self._stopwatch = stopwatch
@@ -49,9 +59,9 @@ class Inspector:
 
     def _inspect_last(self, saved: SavedCase) -> CaseRecord:
         case = saved.case
-        clauses = checks.applicable(case)
+        clauses = checks.applicable(case, self._asked(saved))
         try:
-            results = self._check(saved)
+            results, comparisons = self._check(saved)
             if results.findings and (lack := why_no_room(saved.folder)):
                 return CaseRecord(case, clauses, "error", lack)
         except Exception:
@@ -69,9 +79,10 @@ class Inspector:
             failure=saved.failure,
             stopped_by=saved.failure.clauses if saved.failure else (),
             unchanged=saved.before == saved.after and not failed(saved.outcomes),
+            comparisons=comparisons,
         )
 
-    def _check(self, saved: SavedCase) -> Results:
+    def _check(self, saved: SavedCase) -> tuple[Results, tuple[Comparison, ...]]:
         time_of = partial(self._stopwatch.time, saved.case.mode.engine)
         with time_of("read"):
             expected = import_module(self._expectation).read(saved.folder)
@@ -79,6 +90,10 @@ class Inspector:
             is_whole = not failed(saved.outcomes)
             reload = self._reloader.reload(saved.case, saved.folder) if is_whole else None
             crashes = self._identify(saved)
+        comparisons = None
+        if self._readers and self._asked(saved) == "in this case":
+            with time_of("serve"):
+                comparisons = self._readers.compare(saved, self._reloader)
         observation = Observation(
             case=saved.case,
             expected=expected,
@@ -93,9 +108,17 @@ class Inspector:
             crashes=crashes,
             untraced=saved.untraced,
             operations=saved.operations,
+            comparisons=comparisons,
         )
         with time_of("check"):
-            return checks.run(observation)
+            return checks.run(observation, self._asked(saved)), comparisons or ()
+
+    def _asked(self, saved: SavedCase) -> ReadersAsked:
+        """Whether readers are asked about the saved folder."""
+        if self._readers is None:
+            return "no"
+        is_read = saved.case in self._readers.cases and not failed(saved.outcomes)
+        return "in this case" if is_read else "in other cases"
 
     def _identify(self, saved: SavedCase) -> Crashes | None:
         """The saves with injected faults, and what a loader gets from each folder they left."""

@@ -8,10 +8,22 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-STEPS = ("start", "train", "crash", "save", "compare", "go on", "end", "read", "reload", "check")
+STEPS = (
+    "start",
+    "train",
+    "crash",
+    "save",
+    "compare",
+    "go on",
+    "end",
+    "read",
+    "reload",
+    "serve",
+    "check",
+)
 """In order: start of the ranks with all imports, training, saves with injected faults, the save
 that is judged, comparison of the process with what it was, an unsaved control, reset of the ranks,
-reading what the saver was given, reload in another process, checks."""
+reading what the saver was given, reload in another process, what readers make of it, checks."""
 
 
 class Stopwatch:

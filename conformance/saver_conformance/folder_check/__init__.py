@@ -4,6 +4,7 @@ from saver_conformance.folder_check import (
     adapters,
     companions,
     files,
+    portable,
     tensors,
     weight_files,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "files",
     "folder_checks",
     "parts_of",
+    "portable",
     "tensors",
     "weight_files",
 ]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from saver_conformance.cases.case import Case
 from saver_conformance.observation.file_operation import FileOperation
 from saver_conformance.observation.process_diff import Change
+from saver_conformance.observation.reading import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +256,7 @@ class Observation:
         crashes: None when the case asks for none.
         untraced: why the ranks were not traced; empty when they were.
         operations: for each rank what it did to files in the output folder, if it was traced.
+        comparisons: what readers made of the folder and of a plain save; None where none was asked.
     """
 
     case: Case
@@ -270,6 +272,7 @@ class Observation:
     crashes: Crashes | None = None
     untraced: str = "the case asks for no trace"
     operations: tuple[tuple[FileOperation, ...], ...] = ()
+    comparisons: tuple[Comparison, ...] | None = None
 
 
 def failed(outcomes: tuple[RankOutcome, ...]) -> bool:

@@ -82,6 +82,16 @@ class Reloader:
             raise HarnessFailedError(f"folders of saves with faults could not be loaded: {result}")
         return result
 
+    def save_plainly(self, case: Case, folder: Path) -> None:
+        """Write a plain save of what ``case`` trained into ``folder``.
+
+        Raises:
+            HarnessFailedError: the process did not come up, or did not come to the end.
+        """
+        result = self._call("save_plainly", case, folder)
+        if result is not True:
+            raise HarnessFailedError(f"no plain save could be made: {result}")
+
     def _call(self, function: str, case: Case, folder: Path) -> Any:
         receiver, sender = self._context.Pipe(duplex=False)
         log = folder / "reload.log"

@@ -13,6 +13,7 @@ from typing import Literal
 from saver_conformance.cases.case import MODES, Case, Mode
 from saver_conformance.cases.coverage import Coverage
 from saver_conformance.observation.finding import Finding
+from saver_conformance.observation.reading import Comparison
 from saver_conformance.spec import Level
 from saver_conformance.verdict.causes import FailureCause
 from saver_conformance.verdict.failures import FailedSave
@@ -44,6 +45,7 @@ class CaseRecord:
         stopped_by: ids of the clauses that are broken by what kept the case from being checked
             whole, or from being run; empty when something else did.
         unchanged: whether the save returned and left the output folder as it was.
+        comparisons: what readers made of the folder and of a plain save, where they were asked.
     """
 
     case: Case
@@ -56,6 +58,7 @@ class CaseRecord:
     failure: FailedSave | None = None
     stopped_by: tuple[str, ...] = ()
     unchanged: bool = False
+    comparisons: tuple[Comparison, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -23,7 +23,7 @@ from saver_conformance.cases.case import Adapter, Case
 from saver_conformance.observation.mapping_diff import describe_difference
 from saver_conformance.observation.observation import Difference, Expectation, Reload, Tensor
 from saver_conformance.observation.tensor_diff import compare
-from saver_conformance.workload import expectation, models, training
+from saver_conformance.workload import expectation, models, plain_save, training
 from saver_conformance.workload.hub_names import adapter_folder
 from saver_conformance.workload.oracle import DTYPE_NAMES, bits
 
@@ -68,6 +68,13 @@ def identify(case: Case, folder: Path) -> dict[str, str | None]:
         except Exception:
             found[state.name] = None
     return found
+
+
+def save_plainly(case: Case, folder: Path) -> bool:
+    """Write a plain save of what was trained, for readers to be compared with."""
+    torch.set_num_threads(1)
+    plain_save.write(case, folder)
+    return True
 
 
 def _identity(case: Case, folder: Path, saved: Path) -> str:

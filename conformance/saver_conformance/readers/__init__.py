@@ -1,0 +1,1 @@
+"""Readers: programs that load saved folders with the libraries that serve models."""

@@ -1,0 +1,75 @@
+# /// script
+# dependencies = ["mlx[cpu]==0.32.4", "mlx-lm==0.32.2"]
+#
+# [tool.saver-conformance]
+# name = "mlx-lm"
+# place = 10
+# text = "mlx-lm, which serves on Apple machines, on the CPU"
+# gives = ["tokens", "chat", "scores", "chat_scores"]
+# tolerance_reason = "float32 arithmetic of another library"
+# fast = true
+# ///
+"""Reads with mlx-lm in float32. Its adapters have a format of their own."""
+
+from functools import cached_property
+
+import mlx.core as mx
+import mlx_lm
+from mlx.utils import tree_map
+from reader_worker import Folder, Unsupported, serve
+
+mx.set_default_device(mx.cpu)
+
+
+class Reading(Folder):
+    """A folder as ``mlx_lm.load`` reads it."""
+
+    def tokens(self, texts):
+        """Token ids by the tokenizer that ``load`` gives."""
+        return [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+    def chat(self, messages):
+        """The prompt of the tokenizer's chat template."""
+        if not self._tokenizer.chat_template:
+            raise Unsupported("the tokenizer has no chat template")
+        return self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+
+    def scores(self, prompts):
+        """Logits after each prompt."""
+        return [self._next(prompt) for prompt in prompts]
+
+    def chat_scores(self, messages):
+        """Logits after the prompt of a chat."""
+        return self._next(self._tokenizer.encode(self.chat(messages), add_special_tokens=False))
+
+    @cached_property
+    def _tokenizer(self):
+        from pathlib import Path
+
+        return mlx_lm.utils.load_tokenizer(Path(self.tokenizer))
+
+    @cached_property
+    def _model(self):
+        if self.adapter:
+            raise Unsupported("mlx-lm has a format of adapters of its own; merge the adapter first")
+        from pathlib import Path
+
+        try:
+            model, _ = mlx_lm.utils.load_model(Path(self.folder))
+        except ValueError as error:
+            if "not supported" in str(error):
+                raise Unsupported(str(error)) from error
+            raise
+        model.update(tree_map(lambda value: value.astype(mx.float32), model.parameters()))
+        return model
+
+    def _next(self, ids):
+        return self._model(mx.array([ids]))[0, -1].astype(mx.float32).tolist()
+
+
+if __name__ == "__main__":
+    from importlib.metadata import version
+
+    serve(Reading, {"mlx-lm": version("mlx-lm"), "mlx": version("mlx")})
