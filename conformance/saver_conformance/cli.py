@@ -15,8 +15,10 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from saver_conformance import folder_commands, report_commands
 from saver_conformance.cases.axis_text import AXES, explain
 from saver_conformance.cases.case import MODES, Case, Mode, select_modes
+from saver_conformance.cases.shards import Shard
 from saver_conformance.claims import Claim
 from saver_conformance.claims.claims_file import read_claims
 from saver_conformance.claims.known_savers import list_savers
@@ -27,19 +29,18 @@ from saver_conformance.errors import (
     KeepError,
     ReportFolderError,
     ResultError,
+    ShardError,
     UnknownSaverError,
     WaiverFileError,
 )
 from saver_conformance.execution.kept_output import AFTER, BEFORE
-from saver_conformance.folder_commands import add_commands, find_folder
+from saver_conformance.folder_commands import find_folder
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.world import SAVE_LIMIT
-from saver_conformance.reports import site
 from saver_conformance.reports.environment import SUITE
 from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
 from saver_conformance.reports.report_json import write_report
-from saver_conformance.reports.result import read_results
 from saver_conformance.reports.terminal import LiveProgress, make_console, print_verdict
 from saver_conformance.run import REFERENCE, RunInterruptedError, replay, run_conformance
 from saver_conformance.safe_text import printable
@@ -65,6 +66,7 @@ _CALLED_WRONGLY = (
     UnknownSaverError,
     HarnessFailedError,
     ResultError,
+    ShardError,
     WaiverFileError,
     ReportFolderError,
     KeepError,
@@ -184,35 +186,18 @@ def _make_parser() -> argparse.ArgumentParser:
         "--seconds", type=_positive, help="how long explore draws (default: until Ctrl-C)"
     )
     run.add_argument(
+        "--shard",
+        type=_read_shard,
+        metavar="N/OF",
+        help="run one part of the plan, such as 2/8; 'merge' makes the verdict of all",
+    )
+    run.add_argument(
         "-v",
         "--verbose",
         action="store_true",
         help="also tell how fast the suite was, and which pairs of values it covered",
     )
     run.set_defaults(command=_run)
-
-    compare = commands.add_parser(
-        "site",
-        help="compare the savers of many reports on one page",
-        epilog="Exit codes: 0 written, whatever the verdicts are; 3 a report cannot be read.",
-    )
-    compare.add_argument(
-        "results",
-        nargs="+",
-        type=Path,
-        metavar="RESULTS",
-        help="a report.json, the folder of one, or a folder of such folders",
-    )
-    shape = compare.add_mutually_exclusive_group(required=True)
-    shape.add_argument("--out", type=Path, metavar="DIR", help="folder for the page")
-    shape.add_argument(
-        "--text",
-        choices=tuple(site.TABLES),
-        nargs="?",
-        const="areas",
-        help="print the matrix in Markdown instead, by areas or by modes",
-    )
-    compare.set_defaults(command=_compare)
 
     again = commands.add_parser("replay", parents=[saver], help="judge a saver by one case")
     again.add_argument("case", type=_read_case, metavar="CASE.json", help="a file; - reads stdin")
@@ -231,7 +216,8 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     again.set_defaults(command=_replay)
 
-    add_commands(commands)
+    report_commands.add_commands(commands)
+    folder_commands.add_commands(commands)
 
     listing = commands.add_parser("list", parents=[named], help="list what there is")
     listing.add_argument("subject", choices=("clauses", "modes", "savers", "axes"))
@@ -268,6 +254,7 @@ def _run(given: argparse.Namespace) -> int:
                 waivers=given.waivers,
                 claims=given.claims,
                 savers_dir=given.savers_dir,
+                shard=given.shard,
             )
     except RunInterruptedError as interrupted:
         return _end_early(console, interrupted.verdict, given)
@@ -313,15 +300,6 @@ def _report_of(given: argparse.Namespace) -> Path | None:
     """The folder for the report; a replay has none."""
     report: Path | None = getattr(given, "report", None)
     return report
-
-
-def _compare(given: argparse.Namespace) -> int:
-    results = read_results(given.results)
-    if given.text:
-        print(site.TABLES[given.text](results))
-    else:
-        print(f"the page is {site.write(results, given.out)}")
-    return 0
 
 
 def _replay(given: argparse.Namespace) -> int:
@@ -398,6 +376,13 @@ def _read_case(source: str) -> Case:
         return Case.from_json(sys.stdin.read() if source == "-" else Path(source).read_text())
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise argparse.ArgumentTypeError(f"no case in {source!r}: {error}") from error
+
+
+def _read_shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _read_waivers(name: str) -> tuple[Waiver, ...]:

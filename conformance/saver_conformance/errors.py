@@ -27,6 +27,10 @@ class ResultError(ValueError):
     """A file is no report."""
 
 
+class ShardError(Exception):
+    """A plan cannot be split as asked, or parts of different runs cannot be put together."""
+
+
 class ClaimsFileError(Exception):
     """A file of claims does not have the form that ``claims_file.py`` describes."""
 
