@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
@@ -22,9 +23,14 @@ from saver_conformance.cases.shards import Shard
 from saver_conformance.claims import Claim
 from saver_conformance.claims.claims_file import read_claims
 from saver_conformance.claims.known_savers import list_savers
+from saver_conformance.environments import bisect_command
+from saver_conformance.environments.inside import run_inside
+from saver_conformance.environments.recipe import DEFAULT_FILE, Recipe, find_recipe
 from saver_conformance.errors import (
+    BisectError,
     ClaimsFileError,
     ComparisonError,
+    EnvironmentFailedError,
     HarnessFailedError,
     KeepError,
     ReportFolderError,
@@ -65,8 +71,10 @@ _EXIT_CODES = (
 _CALLED_WRONGLY = (
     UnknownSaverError,
     HarnessFailedError,
+    EnvironmentFailedError,
     ResultError,
     ShardError,
+    BisectError,
     WaiverFileError,
     ReportFolderError,
     KeepError,
@@ -79,8 +87,9 @@ _CALLED_WRONGLY = (
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit as documented; nothing a user does ends in a traceback."""
     interrupts.listen()
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        given = _make_parser().parse_args(arguments)
+        given = _make_parser().parse_args(words, argparse.Namespace(words=words))
         code: int = given.command(given)
     except _CALLED_WRONGLY as error:
         # A terminal that is gone sends SIGHUP, and no word can be written to it any more.
@@ -127,8 +136,18 @@ def _make_parser() -> argparse.ArgumentParser:
         default=REFERENCE,
         metavar="PKG.MOD:FUNC",
         help="the saver, called on every rank as function(cfg, trainer, model), or its name in "
-        "'list savers'; the current folder is importable (default: %(default)s)",
+        "'list savers'; the current folder is importable. uv:REQUIREMENT judges it in an "
+        "environment that is made and kept, venv:PATH#PKG.MOD:FUNC in one that is there "
+        "(default: %(default)s)",
     )
+    saver.add_argument(
+        "--environments",
+        type=Path,
+        metavar="FILE.toml",
+        help="savers with environments of their own: tables [savers.NAME] with requirements and "
+        f"call (default: {DEFAULT_FILE}, if it is there)",
+    )
+    saver.add_argument("--known-as", default="", help=argparse.SUPPRESS)
     saver.add_argument(
         "--save-limit",
         type=_positive,
@@ -214,8 +233,12 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a new folder for copies of the output folder: DIR/before and DIR/after the save",
     )
+    again.add_argument(
+        "--report", type=Path, metavar="DIR", help="folder for a page, report.json and more"
+    )
     again.set_defaults(command=_replay)
 
+    bisect_command.add_command(commands, _read_case)
     report_commands.add_commands(commands)
     folder_commands.add_commands(commands)
 
@@ -237,12 +260,23 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _elsewhere(given: argparse.Namespace) -> Recipe | None:
+    """The environment that the saver asks for; None if it is judged in this one."""
+    return find_recipe(given.saver, given.environments, Path.cwd())
+
+
+def _run_elsewhere(given: argparse.Namespace, recipe: Recipe, stdin: str = "") -> int:
+    return run_inside(recipe, given.words, given.saver, given.report, _complain, stdin)
+
+
 def _run(given: argparse.Namespace) -> int:
+    if recipe := _elsewhere(given):
+        return _run_elsewhere(given, recipe)
     console = make_console()
     if given.report is not None:
         prepare(given.report)
     try:
-        with LiveProgress(console, given.profile, _name(given.saver)) as progress:
+        with LiveProgress(console, given.profile, _name(given)) as progress:
             verdict = run_conformance(
                 given.saver,
                 modes=given.modes,
@@ -264,12 +298,14 @@ def _run(given: argparse.Namespace) -> int:
 
 def _finish(console: Console, verdict: Verdict, given: argparse.Namespace) -> None:
     """Print the verdict, and write the report if one is asked for."""
+    verdict = replace(verdict, known_as=given.known_as)
     _print(console, verdict, given)
     _write(console, verdict, given)
 
 
 def _end_early(console: Console, verdict: Verdict, given: argparse.Namespace) -> int:
     """Print and write what an interrupted run has found; its terminal may be gone."""
+    verdict = replace(verdict, known_as=given.known_as)
     with contextlib.suppress(OSError):
         if verdict.executed:
             _print(console, verdict, given)
@@ -297,19 +333,24 @@ def _write(console: Console, verdict: Verdict, given: argparse.Namespace) -> Non
 
 
 def _report_of(given: argparse.Namespace) -> Path | None:
-    """The folder for the report; a replay has none."""
-    report: Path | None = getattr(given, "report", None)
+    """The folder for the report; None where none is asked for."""
+    report: Path | None = given.report
     return report
 
 
 def _replay(given: argparse.Namespace) -> int:
+    if given.report is not None:
+        prepare(given.report)
+    if recipe := _elsewhere(given):
+        # A case on stdin has been read by now.
+        return _run_elsewhere(given, recipe, given.case.to_json())
     console = make_console()
 
     def listen(rank: int, line: str) -> None:
         console.print(f"rank {rank}: {printable(line)}", markup=False, soft_wrap=True)
 
     try:
-        with LiveProgress(console, "replay", _name(given.saver)) as progress:
+        with LiveProgress(console, "replay", _name(given)) as progress:
             verdict = replay(
                 given.case,
                 given.saver,
@@ -417,7 +458,8 @@ def _find_subject(name: str) -> Clause | str:
     return SPEC[name.upper()]
 
 
-def _name(saver: str) -> str:
+def _name(given: argparse.Namespace) -> str:
+    saver: str = given.known_as or given.saver
     return f"{saver}, the reference (--saver names another)" if saver == REFERENCE else saver
 
 

@@ -87,7 +87,7 @@ def replay_command(case: Case, saver: str) -> str:
 
 def _address_of(verdict: Verdict) -> str:
     """What a replay calls the saver: a name may be known only where this run was made."""
-    return verdict.address or verdict.saver
+    return verdict.known_as or verdict.address or verdict.saver
 
 
 def write_report(verdict: Verdict, folder: Path, environment: RunEnvironment | None = None) -> Path:
@@ -129,7 +129,7 @@ def to_plain(verdict: Verdict, environment: RunEnvironment | None = None) -> dic
     seeds = [record.case.seed for record in verdict.records]
     return {
         "version": VERSION,
-        "saver": verdict.saver,
+        "saver": verdict.known_as or verdict.saver,
         "spec_version": spec_version(),
         "profile": verdict.profile,
         "case_set": verdict.case_set or None,
@@ -142,7 +142,7 @@ def to_plain(verdict: Verdict, environment: RunEnvironment | None = None) -> dic
             "findings": len(verdict.findings),
             "seconds": round(verdict.seconds, 1),
         },
-        "environment": asdict(environment or read_environment(_address_of(verdict))),
+        "environment": asdict(environment or read_environment(verdict.address or verdict.saver)),
         "seeds": {"smallest": min(seeds), "largest": max(seeds)} if seeds else None,
         "pairs": asdict(verdict.pairs) if verdict.pairs else None,
         "cases_a_minute": {pace.engine: round(pace.per_minute, 1) for pace in verdict.paces},

@@ -143,6 +143,7 @@ class Verdict:
         address: from where a saver that is called by a name is imported; a replay needs no more.
         case_set: the name of the set of planned cases; empty where nothing is planned.
         part: which part of a run it is about; None for a whole run.
+        known_as: what the saver is called where the run was started; empty where it was made there.
     """
 
     saver: str
@@ -161,6 +162,7 @@ class Verdict:
     address: str = ""
     case_set: str = ""
     part: Part | None = None
+    known_as: str = ""
 
     @property
     def executed(self) -> int:
