@@ -9,40 +9,47 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
 
+from saver_conformance import folder_commands, report_commands
 from saver_conformance.cases.axis_text import AXES, explain
 from saver_conformance.cases.case import MODES, Case, Mode, select_modes
+from saver_conformance.cases.shards import Shard
 from saver_conformance.claims import Claim
 from saver_conformance.claims.claims_file import read_claims
 from saver_conformance.claims.known_savers import list_savers
+from saver_conformance.environments import bisect_command
+from saver_conformance.environments.inside import run_inside
+from saver_conformance.environments.recipe import DEFAULT_FILE, Recipe, find_recipe
 from saver_conformance.errors import (
+    BisectError,
     ClaimsFileError,
     ComparisonError,
+    EnvironmentFailedError,
     HarnessFailedError,
     KeepError,
     ReportFolderError,
     ResultError,
+    ShardError,
     UnknownSaverError,
     WaiverFileError,
 )
 from saver_conformance.execution.kept_output import AFTER, BEFORE
-from saver_conformance.folder_commands import add_commands, find_folder
+from saver_conformance.folder_commands import find_folder
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.world import SAVE_LIMIT
 from saver_conformance.reader_commands import add_reader_commands
 from saver_conformance.readers.reader import ReaderError
 from saver_conformance.readers.registry import choose
-from saver_conformance.reports import site
 from saver_conformance.reports.environment import SUITE
 from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
 from saver_conformance.reports.report_json import write_report
-from saver_conformance.reports.result import read_results
 from saver_conformance.reports.terminal import LiveProgress, make_console, print_verdict
 from saver_conformance.run import REFERENCE, RunInterruptedError, replay, run_conformance
 from saver_conformance.safe_text import printable
@@ -67,7 +74,10 @@ _EXIT_CODES = (
 _CALLED_WRONGLY = (
     UnknownSaverError,
     HarnessFailedError,
+    EnvironmentFailedError,
     ResultError,
+    ShardError,
+    BisectError,
     WaiverFileError,
     ReportFolderError,
     KeepError,
@@ -80,8 +90,9 @@ _CALLED_WRONGLY = (
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit as documented; nothing a user does ends in a traceback."""
     interrupts.listen()
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        given = _make_parser().parse_args(arguments)
+        given = _make_parser().parse_args(words, argparse.Namespace(words=words))
         code: int = given.command(given)
     except _CALLED_WRONGLY as error:
         # A terminal that is gone sends SIGHUP, and no word can be written to it any more.
@@ -128,8 +139,18 @@ def _make_parser() -> argparse.ArgumentParser:
         default=REFERENCE,
         metavar="PKG.MOD:FUNC",
         help="the saver, called on every rank as function(cfg, trainer, model), or its name in "
-        "'list savers'; the current folder is importable (default: %(default)s)",
+        "'list savers'; the current folder is importable. uv:REQUIREMENT judges it in an "
+        "environment that is made and kept, venv:PATH#PKG.MOD:FUNC in one that is there "
+        "(default: %(default)s)",
     )
+    saver.add_argument(
+        "--environments",
+        type=Path,
+        metavar="FILE.toml",
+        help="savers with environments of their own: tables [savers.NAME] with requirements and "
+        f"call (default: {DEFAULT_FILE}, if it is there)",
+    )
+    saver.add_argument("--known-as", default="", help=argparse.SUPPRESS)
     saver.add_argument(
         "--save-limit",
         type=_positive,
@@ -194,35 +215,18 @@ def _make_parser() -> argparse.ArgumentParser:
         "--seconds", type=_positive, help="how long explore draws (default: until Ctrl-C)"
     )
     run.add_argument(
+        "--shard",
+        type=_read_shard,
+        metavar="N/OF",
+        help="run one part of the plan, such as 2/8; 'merge' makes the verdict of all",
+    )
+    run.add_argument(
         "-v",
         "--verbose",
         action="store_true",
         help="also tell how fast the suite was, and which pairs of values it covered",
     )
     run.set_defaults(command=_run)
-
-    compare = commands.add_parser(
-        "site",
-        help="compare the savers of many reports on one page",
-        epilog="Exit codes: 0 written, whatever the verdicts are; 3 a report cannot be read.",
-    )
-    compare.add_argument(
-        "results",
-        nargs="+",
-        type=Path,
-        metavar="RESULTS",
-        help="a report.json, the folder of one, or a folder of such folders",
-    )
-    shape = compare.add_mutually_exclusive_group(required=True)
-    shape.add_argument("--out", type=Path, metavar="DIR", help="folder for the page")
-    shape.add_argument(
-        "--text",
-        choices=tuple(site.TABLES),
-        nargs="?",
-        const="areas",
-        help="print the matrix in Markdown instead, by areas or by modes",
-    )
-    compare.set_defaults(command=_compare)
 
     again = commands.add_parser("replay", parents=[saver], help="judge a saver by one case")
     again.add_argument("case", type=_read_case, metavar="CASE.json", help="a file; - reads stdin")
@@ -239,9 +243,14 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a new folder for copies of the output folder: DIR/before and DIR/after the save",
     )
+    again.add_argument(
+        "--report", type=Path, metavar="DIR", help="folder for a page, report.json and more"
+    )
     again.set_defaults(command=_replay)
 
-    add_commands(commands)
+    bisect_command.add_command(commands, _read_case)
+    report_commands.add_commands(commands)
+    folder_commands.add_commands(commands)
     add_reader_commands(commands)
 
     listing = commands.add_parser("list", parents=[named], help="list what there is")
@@ -272,12 +281,23 @@ def _name_readers(text: str) -> tuple[str, ...]:
     return names
 
 
+def _elsewhere(given: argparse.Namespace) -> Recipe | None:
+    """The environment that the saver asks for; None if it is judged in this one."""
+    return find_recipe(given.saver, given.environments, Path.cwd())
+
+
+def _run_elsewhere(given: argparse.Namespace, recipe: Recipe, stdin: str = "") -> int:
+    return run_inside(recipe, given.words, given.saver, given.report, _complain, stdin)
+
+
 def _run(given: argparse.Namespace) -> int:
+    if recipe := _elsewhere(given):
+        return _run_elsewhere(given, recipe)
     console = make_console()
     if given.report is not None:
         prepare(given.report)
     try:
-        with LiveProgress(console, given.profile, _name(given.saver)) as progress:
+        with LiveProgress(console, given.profile, _name(given)) as progress:
             verdict = run_conformance(
                 given.saver,
                 modes=given.modes,
@@ -290,6 +310,7 @@ def _run(given: argparse.Namespace) -> int:
                 claims=given.claims,
                 savers_dir=given.savers_dir,
                 readers=given.readers,
+                shard=given.shard,
             )
     except RunInterruptedError as interrupted:
         return _end_early(console, interrupted.verdict, given)
@@ -299,12 +320,14 @@ def _run(given: argparse.Namespace) -> int:
 
 def _finish(console: Console, verdict: Verdict, given: argparse.Namespace) -> None:
     """Print the verdict, and write the report if one is asked for."""
+    verdict = replace(verdict, known_as=given.known_as)
     _print(console, verdict, given)
     _write(console, verdict, given)
 
 
 def _end_early(console: Console, verdict: Verdict, given: argparse.Namespace) -> int:
     """Print and write what an interrupted run has found; its terminal may be gone."""
+    verdict = replace(verdict, known_as=given.known_as)
     with contextlib.suppress(OSError):
         if verdict.executed:
             _print(console, verdict, given)
@@ -332,28 +355,24 @@ def _write(console: Console, verdict: Verdict, given: argparse.Namespace) -> Non
 
 
 def _report_of(given: argparse.Namespace) -> Path | None:
-    """The folder for the report; a replay has none."""
-    report: Path | None = getattr(given, "report", None)
+    """The folder for the report; None where none is asked for."""
+    report: Path | None = given.report
     return report
 
 
-def _compare(given: argparse.Namespace) -> int:
-    results = read_results(given.results)
-    if given.text:
-        print(site.TABLES[given.text](results))
-    else:
-        print(f"the page is {site.write(results, given.out)}")
-    return 0
-
-
 def _replay(given: argparse.Namespace) -> int:
+    if given.report is not None:
+        prepare(given.report)
+    if recipe := _elsewhere(given):
+        # A case on stdin has been read by now.
+        return _run_elsewhere(given, recipe, given.case.to_json())
     console = make_console()
 
     def listen(rank: int, line: str) -> None:
         console.print(f"rank {rank}: {printable(line)}", markup=False, soft_wrap=True)
 
     try:
-        with LiveProgress(console, "replay", _name(given.saver)) as progress:
+        with LiveProgress(console, "replay", _name(given)) as progress:
             verdict = replay(
                 given.case,
                 given.saver,
@@ -422,6 +441,13 @@ def _read_case(source: str) -> Case:
         raise argparse.ArgumentTypeError(f"no case in {source!r}: {error}") from error
 
 
+def _read_shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _read_waivers(name: str) -> tuple[Waiver, ...]:
     try:
         return read_waivers(Path(name))
@@ -454,7 +480,8 @@ def _find_subject(name: str) -> Clause | str:
     return SPEC[name.upper()]
 
 
-def _name(saver: str) -> str:
+def _name(given: argparse.Namespace) -> str:
+    saver: str = given.known_as or given.saver
     return f"{saver}, the reference (--saver names another)" if saver == REFERENCE else saver
 
 

@@ -27,6 +27,18 @@ class ResultError(ValueError):
     """A file is no report."""
 
 
+class ShardError(Exception):
+    """A plan cannot be split as asked, or parts of different runs cannot be put together."""
+
+
+class EnvironmentFailedError(Exception):
+    """An environment cannot be made, or nothing can be judged in it; nobody is accused."""
+
+
+class BisectError(Exception):
+    """There is no release to find between the versions that are given."""
+
+
 class ClaimsFileError(Exception):
     """A file of claims does not have the form that ``claims_file.py`` describes."""
 

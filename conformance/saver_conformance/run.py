@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from saver_conformance import checks
 from saver_conformance.cases.case import MODES, Case, Mode
-from saver_conformance.cases.coverage import measure
 from saver_conformance.cases.profiles import Profile, cases_of, in_order
+from saver_conformance.cases.shards import Shard, case_set, split
 from saver_conformance.claims.claim import Claim, claimed_modes
 from saver_conformance.claims.known_savers import check_address, find_claim
+from saver_conformance.errors import ShardError
 from saver_conformance.execution.case_readers import CaseReaders
 from saver_conformance.execution.case_runner import CaseRunner
+from saver_conformance.execution.conclude import Terms, conclude
 from saver_conformance.execution.explore import Exploration
 from saver_conformance.execution.kept_output import KeptOutput
 from saver_conformance.execution.pipeline import Pipeline
@@ -27,9 +28,8 @@ from saver_conformance.readers.registry import choose
 from saver_conformance.reports.report_folder import prepare
 from saver_conformance.reports.report_json import write_report
 from saver_conformance.spec import SPEC
-from saver_conformance.verdict.causes import FailureCause, learn
-from saver_conformance.verdict.verdict import CaseRecord, Pace, Row, Verdict, aggregate
-from saver_conformance.verdict.waivers import Waiver, apply, check_waivers, pairs_of
+from saver_conformance.verdict.verdict import CaseRecord, Pace, Verdict
+from saver_conformance.verdict.waivers import Waiver, check_waivers, pairs_of
 
 
 class RunInterruptedError(KeyboardInterrupt):
@@ -63,6 +63,7 @@ def run_conformance(
     claims: Claim | None = None,
     savers_dir: Path | None = None,
     readers: Sequence[str] | None = None,
+    shard: Shard | None = None,
 ) -> Verdict:
     """Judge a saver.
 
@@ -83,10 +84,12 @@ def run_conformance(
         readers: names of readers that read some of the folders, see ``readers.registry``, or groups
             of them; with none of them the area ``PORTABLE`` is judged by the files alone. None
             leaves the area out.
+        shard: the part of the plan to run; None runs all of it.
 
     Raises:
         UnknownSaverError: there is no such saver.
         ReaderError: there is no such reader.
+        ShardError: the plan has fewer cases than shards, or the profile has no plan.
         WaiverFileError: a waiver is about a clause or a mode that does not exist.
         ReportFolderError: the report could not be written.
         HarnessFailedError: nothing can be judged here.
@@ -100,8 +103,8 @@ def run_conformance(
         prepare(report)
     claimed = claimed_modes(claim, tuple(modes))
     progress = progress or Silent()
-    fitting = [claim.fit(case) for mode in claimed for case in cases_of(mode, profile)]
-    planned = in_order(dict.fromkeys(fitting))
+    planned = plan(claim, claimed, profile)
+    own = planned if shard is None else part_of(planned, shard, profile)
     with CaseRunner(
         claim.address,
         workload=workload,
@@ -115,9 +118,15 @@ def run_conformance(
             records, smallest = _explore(runner, claim, claimed, seconds, progress, waivers)
             paces: tuple[Pace, ...] = ()
         else:
-            records, paces, interrupted = _run_planned(runner, planned, progress)
-    verdict = _conclude(
-        *(saver, claim, profile, claimed, records, paces, started, smallest, waivers),
+            records, paces, interrupted = _run_planned(runner, own, progress)
+    terms = Terms(
+        *(saver, claim.address, profile, claimed, claim.without, tuple(waivers)),
+        case_set=case_set(planned) if planned else "",
+        shard=shard,
+    )
+    verdict = conclude(
+        *(terms, records, paces, time.monotonic() - started),
+        smallest=smallest,
         interrupted=interrupted,
     )
     if report is not None:
@@ -173,13 +182,36 @@ def replay(
         keep=KeptOutput(keep) if keep else None,
     ) as runner:
         records, paces, interrupted = _run_planned(runner, (case,), progress)
-    verdict = _conclude(
-        *(saver, claim, "replay", (case.mode,), records, paces, started, None, waivers),
-        interrupted=interrupted,
+    terms = Terms(
+        *(saver, claim.address, "replay", (case.mode,), claim.without, tuple(waivers)),
+        case_set=case_set([case]),
+    )
+    verdict = conclude(
+        *(terms, records, paces, time.monotonic() - started), interrupted=interrupted
     )
     if interrupted:
         raise RunInterruptedError(verdict)
     return verdict
+
+
+def plan(claim: Claim, modes: Sequence[Mode], profile: Profile) -> tuple[Case, ...]:
+    """The cases of a run in their order; none for ``explore``, which plans nothing."""
+    fitting = [claim.fit(case) for mode in modes for case in cases_of(mode, profile)]
+    return in_order(dict.fromkeys(fitting))
+
+
+def part_of(planned: Sequence[Case], shard: Shard, profile: Profile) -> tuple[Case, ...]:
+    """The cases of one part of a plan.
+
+    Raises:
+        ShardError: the plan has fewer cases than parts, or the profile has no plan.
+    """
+    if profile == "explore":
+        raise ShardError("the profile explore has no plan that could be split into shards")
+    try:
+        return split(planned, shard.of)[shard.number - 1]
+    except ValueError as error:
+        raise ShardError(str(error)) from error
 
 
 def _find(saver: str, claims: Claim | None, savers_dir: Path | None) -> Claim:
@@ -219,54 +251,3 @@ def _explore(
         exploration.run(seconds)
     smallest = exploration.smallest
     return tuple(exploration.records.values()), claim.fit(smallest) if smallest else None
-
-
-def _conclude(
-    saver: str,
-    claim: Claim,
-    profile: str,
-    modes: tuple[Mode, ...],
-    records: tuple[CaseRecord, ...],
-    paces: tuple[Pace, ...],
-    started: float,
-    smallest: Case | None,
-    waivers: Sequence[Waiver],
-    *,
-    interrupted: bool,
-) -> Verdict:
-    levels = {check.clause: SPEC[check.clause].level for check in checks.checks()}
-    applies = {
-        clause: tuple(mode for mode in MODES if mode.matches(SPEC[clause].modes))
-        for clause in levels
-    }
-    # A few cases do not tell whether a waiver is needed no more.
-    every = profile not in ("explore", "replay") and not interrupted
-    run = [record.case for record in records if record.status == "run"]
-    rows = tuple(
-        Row(row.clause, row.mode, "not claimed") if claim.leaves_out(row.clause) else row
-        for row in aggregate(records, modes, levels, applies)
-    )
-    rows, faults = apply(rows, waivers, modes, every=every)
-    return Verdict(
-        saver=saver,
-        profile=profile,
-        modes=modes,
-        rows=rows,
-        records=records,
-        levels=levels,
-        seconds=time.monotonic() - started,
-        paces=paces,
-        smallest=smallest,
-        waiver_faults=faults,
-        pairs=None if profile == "replay" else measure(modes, run, wide=profile == "nightly"),
-        failures=_learn(records),
-        interrupted=interrupted,
-        address=claim.address,
-    )
-
-
-def _learn(records: Sequence[CaseRecord]) -> tuple[FailureCause, ...]:
-    """The causes for which saves failed."""
-    failures = [record.failure for record in records if record.failure is not None]
-    run = [record for record in records if record.status == "run" and record.failure is None]
-    return learn(failures, [case for record in run for case in record.case.saves()])

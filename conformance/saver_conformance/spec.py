@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -122,3 +123,13 @@ def _load() -> Mapping[str, Clause]:
 
 
 SPEC: Mapping[str, Clause] = _load()
+
+
+def spec_version() -> str:
+    """What the spec is called: the newest version that brought a clause, and a digest of all.
+
+    Two specs have one name if they demand the same, in the same words and at the same levels.
+    """
+    newest = max(SPEC.values(), key=lambda clause: tuple(map(int, clause.since.split(".")))).since
+    lines = (f"{c.id} {c.level} {','.join(c.modes)} {c.text}" for c in SPEC.values())
+    return f"{newest}+{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:8]}"

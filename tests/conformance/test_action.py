@@ -114,7 +114,7 @@ def test_a_wrong_input_ends_with_3(machine: Machine, tmp_path: Path) -> None:  #
     assert output == "exit-code=3\n"
 
 
-@pytest.mark.parametrize("name", ["saver", "modes", "waivers", "claims", "report"])
+@pytest.mark.parametrize("name", ["saver", "modes", "waivers", "claims", "shard", "report"])
 def test_an_input_is_one_word_of_the_command(name: str) -> None:
     (judge,) = [step for step in STEPS if step.get("id") == "judge"]
     assert f'"${name.upper()}"' in judge["run"]

@@ -24,6 +24,7 @@ from saver_conformance.reports.status import (
 from saver_conformance.reports.view import (
     savers_by_areas,
     savers_by_modes,
+    savers_over_time,
     view_subject,
     view_subjects,
 )
@@ -45,6 +46,7 @@ def render_site(results: Sequence[Result]) -> str:
         days=sorted({result.time[:10] for result in ordered}),
         profiles=sorted({result.profile for result in ordered}),
         matrices=(savers_by_areas(subjects), savers_by_modes(subjects)),
+        history=savers_over_time(subjects),
     )
 
 

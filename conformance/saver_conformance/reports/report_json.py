@@ -20,7 +20,7 @@ from saver_conformance.cases.complexity import complexity
 from saver_conformance.observation.finding import Finding
 from saver_conformance.observation.observation import RankOutcome
 from saver_conformance.reports import VERSION, write_pages
-from saver_conformance.reports.environment import read_environment
+from saver_conformance.reports.environment import RunEnvironment, read_environment
 from saver_conformance.reports.report_folder import (
     CASES_FOLDER,
     SMALLEST_CASE_FILE,
@@ -28,7 +28,8 @@ from saver_conformance.reports.report_folder import (
     remove_earlier,
 )
 from saver_conformance.reports.result import Result, parse
-from saver_conformance.spec import SPEC
+from saver_conformance.reports.shard_records import plain_part
+from saver_conformance.spec import SPEC, spec_version
 from saver_conformance.verdict.causes import FailureCause
 from saver_conformance.verdict.failures import CLAUSES
 from saver_conformance.verdict.verdict import CaseRecord, Row, Verdict
@@ -86,13 +87,18 @@ def replay_command(case: Case, saver: str) -> str:
 
 def _address_of(verdict: Verdict) -> str:
     """What a replay calls the saver: a name may be known only where this run was made."""
-    return verdict.address or verdict.saver
+    return verdict.known_as or verdict.address or verdict.saver
 
 
-def write_report(verdict: Verdict, folder: Path) -> Path:
+def write_report(verdict: Verdict, folder: Path, environment: RunEnvironment | None = None) -> Path:
     """Write ``report.json``, a file for each case with findings, and the pages into ``folder``.
 
     Case files of an earlier report in the same folder are removed.
+
+    Args:
+        verdict: the verdict.
+        folder: the folder.
+        environment: where the run was made; None: here.
 
     Returns:
         The path of the page for people.
@@ -108,7 +114,7 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
     remove_earlier(folder, folder / REPORT_FILE, files)
     for name, text in files.items():
         (folder / name).write_text(f"{text}\n")
-    plain = to_plain(verdict)
+    plain = to_plain(verdict, environment)
     (folder / REPORT_FILE).write_text(json.dumps(plain, indent=2) + "\n")
     return write_pages(plain, folder)
 
@@ -118,13 +124,16 @@ def to_result(verdict: Verdict) -> Result:
     return parse(to_plain(verdict))
 
 
-def to_plain(verdict: Verdict) -> dict[str, Any]:
-    """The content of ``report.json``."""
+def to_plain(verdict: Verdict, environment: RunEnvironment | None = None) -> dict[str, Any]:
+    """The content of ``report.json``; ``environment`` is where the run was made, or else here."""
     seeds = [record.case.seed for record in verdict.records]
     return {
         "version": VERSION,
-        "saver": verdict.saver,
+        "saver": verdict.known_as or verdict.saver,
+        "spec_version": spec_version(),
         "profile": verdict.profile,
+        "case_set": verdict.case_set or None,
+        "shard": plain_part(verdict),
         "modes": [mode.name for mode in verdict.modes],
         "exit_code": verdict.exit_code,
         "totals": {
@@ -133,7 +142,7 @@ def to_plain(verdict: Verdict) -> dict[str, Any]:
             "findings": len(verdict.findings),
             "seconds": round(verdict.seconds, 1),
         },
-        "environment": asdict(read_environment(_address_of(verdict))),
+        "environment": asdict(environment or read_environment(verdict.address or verdict.saver)),
         "seeds": {"smallest": min(seeds), "largest": max(seeds)} if seeds else None,
         "pairs": asdict(verdict.pairs) if verdict.pairs else None,
         "cases_a_minute": {pace.engine: round(pace.per_minute, 1) for pace in verdict.paces},

@@ -232,6 +232,9 @@ class Result:
         causes: by clause, the simplest first.
         waiver_faults: what is wrong with the waivers.
         not_run: the cases that were not run.
+        spec_version: which spec it is judged by; empty in reports of the first days.
+        case_set: the name of the set of planned cases; empty where nothing was planned.
+        shard: the part of the plan that was run, such as ``2/8``; empty for the whole.
     """
 
     saver: str
@@ -254,6 +257,9 @@ class Result:
     causes: Mapping[str, Cause]
     waiver_faults: tuple[str, ...]
     not_run: tuple[NotRun, ...]
+    spec_version: str = ""
+    case_set: str = ""
+    shard: str = ""
 
     @property
     def areas(self) -> tuple[str, ...]:
@@ -279,7 +285,7 @@ def read_results(places: Iterable[Path]) -> tuple[Result, ...]:
 
 
 def find_reports(places: Iterable[Path]) -> Iterator[Path]:
-    """The reports at ``places``: files, folders that hold one, and folders of such folders.
+    """The reports at ``places``: files, folders that hold one, and all below other folders.
 
     Raises:
         ResultError: there is none at one of them.
@@ -289,14 +295,19 @@ def find_reports(places: Iterable[Path]) -> Iterator[Path]:
             yield place
         elif (place / REPORT_FILE).is_file():
             yield place / REPORT_FILE
-        elif below := sorted(place.glob(f"*/{REPORT_FILE}")):
+        elif below := sorted(place.rglob(REPORT_FILE)):
             yield from below
         else:
             raise ResultError(f"there is no {REPORT_FILE} in {place}")
 
 
 def read_result(path: Path) -> Result:
-    """The report at ``path``.
+    """The report at ``path``; raises as ``read_report`` does."""
+    return parse(read_report(path))
+
+
+def read_report(path: Path) -> Mapping[str, Any]:
+    """The plain content of the report at ``path``, which keeps to the schema.
 
     Raises:
         ResultError: it is none, or one of another version.
@@ -312,7 +323,7 @@ def read_result(path: Path) -> Result:
         )
     if fault := _first_fault(report):
         raise ResultError(f"{path} is no report: {fault}")
-    return parse(report)
+    return report
 
 
 def schema() -> dict[str, Any]:
@@ -350,6 +361,9 @@ def parse(report: Mapping[str, Any]) -> Result:
         causes={item["clause"]: _parse_cause(item) for item in report["causes"]},
         waiver_faults=tuple(printable(fault) for fault in report["waiver_faults"]),
         not_run=tuple(_parse_not_run(report["not_run"])),
+        spec_version=printable(report.get("spec_version", "")),
+        case_set=printable(report.get("case_set") or ""),
+        shard=f"{part['number']}/{part['of']}" if (part := report.get("shard")) else "",
     )
 
 

@@ -91,7 +91,8 @@ def sentence(result: Result) -> str:
 
 def why(result: Result) -> str:
     """The reason of the verdict, and what it does not rest on."""
-    return f"{_why(result)}{_tell_waived(result)}{_tell_unclaimed(result)}"
+    shard = f"in shard {result.shard} alone, " if result.shard else ""
+    return f"{shard}{_why(result)}{_tell_waived(result)}{_tell_unclaimed(result)}"
 
 
 def _why(result: Result) -> str:

@@ -54,9 +54,11 @@ def _parts(result: Result) -> Iterator[str]:
         yield f"{count(item.cases, 'case')} of {', '.join(item.modes)} not run ({item.status}):"
         yield block(item.reason)
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    shard = f", shard {result.shard}" if result.shard else ""
     yield (
-        f"Profile {code(result.profile)}, {result.executed} of {count(result.expected, 'case')} in "
-        f"{result.seconds:.0f} s, {result.time}. {code(versions)}"
+        f"Profile {code(result.profile)}{shard}, "
+        f"{result.executed} of {count(result.expected, 'case')} in {result.seconds:.0f} s, "
+        f"{result.time}. {code(versions)}"
     )
 
 

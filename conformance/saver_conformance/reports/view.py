@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import TypeVar
 
 from saver_conformance.cases import engines
 from saver_conformance.cases.case import METHODS
+from saver_conformance.reports.changes import compare
+from saver_conformance.reports.changes_text import tally
 from saver_conformance.reports.plain_text import (
     failure_heading,
     failure_lines,
@@ -247,12 +249,8 @@ def savers_by_areas(subjects: Iterable[Subject]) -> Matrix:
     areas = tuple(dict.fromkeys(area for item in subjects for area in item.result.areas))
     lines = []
     for item in subjects:
-        cells = []
-        for area in areas:
-            target = f"{item.key}-{area}" if area in item.result.areas else ""
-            cells.append(Cell(in_area(item.result, area), area, item.name, target))
         note = f"{item.verdict}, {count(len(item.result.modes), 'mode')}"
-        lines.append(Line(item.name, note, item.key, tuple(cells)))
+        lines.append(Line(item.name, note, item.key, _cells_by_areas(item, areas)))
     return Matrix("Savers by areas of the spec", ("saver", "verdict"), areas, tuple(lines))
 
 
@@ -278,6 +276,43 @@ def savers_by_modes(subjects: Iterable[Subject]) -> Matrix:
                 cells.append(Cell(in_mode(item.result, mode), engine, head, target))
             lines.append(Line(item.name, method, item.key, tuple(cells)))
     return Matrix("Savers by modes", ("saver", "method"), columns, tuple(lines))
+
+
+def savers_over_time(subjects: Iterable[Subject]) -> Matrix | None:
+    """The savers with several reports, each with its runs from the newest to the oldest.
+
+    A line says what changed since the run below it. None when no saver has several.
+    """
+    by_saver: dict[str, list[Subject]] = {}
+    for item in subjects:
+        by_saver.setdefault(item.result.saver, []).append(item)
+    several = [items for items in by_saver.values() if len(items) > 1]
+    areas = tuple(
+        dict.fromkeys(area for items in several for item in items for area in item.result.areas)
+    )
+    lines = []
+    for items in several:
+        ordered = sorted(items, key=lambda item: item.result.time, reverse=True)
+        for item, before in zip_longest(ordered, ordered[1:]):
+            changed = f"; {tally(compare(before.result, item.result))}" if before else ""
+            note = f"{item.result.time[:10]}, {item.verdict}{changed}"
+            cells = _cells_by_areas(item, areas)
+            lines.append(Line(item.name, note, item.key, cells))
+    if not lines:
+        return None
+    return Matrix("Savers over versions", ("saver", "verdict"), areas, tuple(lines))
+
+
+def _cells_by_areas(item: Subject, areas: Iterable[str]) -> tuple[Cell, ...]:
+    return tuple(
+        Cell(
+            in_area(item.result, area),
+            area,
+            item.name,
+            f"{item.key}-{area}" if area in item.result.areas else "",
+        )
+        for area in areas
+    )
 
 
 def _name(result: Result, same: Sequence[Result]) -> str:

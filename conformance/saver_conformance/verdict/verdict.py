@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from saver_conformance.cases.case import MODES, Case, Mode
 from saver_conformance.cases.coverage import Coverage
@@ -17,6 +17,9 @@ from saver_conformance.observation.reading import Comparison
 from saver_conformance.spec import Level
 from saver_conformance.verdict.causes import FailureCause
 from saver_conformance.verdict.failures import FailedSave
+
+if TYPE_CHECKING:
+    from saver_conformance.verdict.part import Part
 
 Status = Literal["pass", "fail", "deviation", "not claimed", "unavailable", "waived", "error"]
 
@@ -141,6 +144,9 @@ class Verdict:
         failures: why saves raised, hung or died, by cause.
         interrupted: whether it was ended before every planned case was run.
         address: from where a saver that is called by a name is imported; a replay needs no more.
+        case_set: the name of the set of planned cases; empty where nothing is planned.
+        part: which part of a run it is about; None for a whole run.
+        known_as: what the saver is called where the run was started; empty where it was made there.
     """
 
     saver: str
@@ -157,6 +163,9 @@ class Verdict:
     failures: tuple[FailureCause, ...] = ()
     interrupted: bool = False
     address: str = ""
+    case_set: str = ""
+    part: Part | None = None
+    known_as: str = ""
 
     @property
     def executed(self) -> int:
