@@ -17,6 +17,7 @@ from typing import Any
 from canonical_saver.proving.proof import Companion
 from canonical_saver.proving.safe_files import UnreadableError, parse_object, quoted, read_bytes
 from canonical_saver.publishing import sidecars
+from canonical_saver.request import build
 from canonical_saver.weights import is_peft
 from canonical_saver.weights.saved_tensors import WeightSet
 
@@ -87,7 +88,8 @@ def compare(
     """
     with TemporaryDirectory() as made:
         fresh = Path(made)
-        written = sidecars.write(model, list(weight_sets), tokenizer, fresh, fresh, None)
+        request = build(model, fresh, tokenizer=tokenizer, portable=False)
+        written = sidecars.write(model, list(weight_sets), request, fresh)
         for text in written.warnings:
             _log.warning("not compared: %s", text)
         found: list[Companion] = []
