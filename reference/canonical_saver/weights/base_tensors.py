@@ -7,7 +7,6 @@ several tokens at once. They are copied byte for byte where the checkpoint is on
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,12 +16,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from canonical_saver.weights.prediction_layers import is_of_prediction_layer, main_layers
+from canonical_saver.weights.prediction_layers import beside, main_layers
 from canonical_saver.weights.saved_tensors import WeightSet, direct
 from canonical_saver.weights.tensors import LocalSlice, ModelTensor
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_LAYER = re.compile(r"(^|\.)layers\.")
 
 
 @dataclass(frozen=True)
@@ -128,16 +126,11 @@ def _of_prediction_layers(
     folder: Path, layers: int | None, weights: WeightSet
 ) -> Iterator[BaseTensor]:
     held = {saved.name for saved in weights.saved_tensors}
-    stems = {name[: found.end()] for name in held if (found := _LAYER.search(name))}
     for file in _files(folder):
         with safe_open(file, framework="pt") as stream:
-            for name in stream.keys():  # noqa: SIM118  # it is no mapping
-                # A layer with a high number in another part of the model is one of that part.
-                inside = _LAYER.search(name)
-                count = layers if inside and name[: inside.end()] in stems else None
-                if name not in held and is_of_prediction_layer(name, count):
-                    like = stream.get_tensor(name)
-                    yield BaseTensor(file, name, like.dtype, tuple(like.shape))
+            for name in beside(stream.keys(), held, layers):
+                like = stream.get_tensor(name)
+                yield BaseTensor(file, name, like.dtype, tuple(like.shape))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 _CLAIM = re.compile(r"(?=.*(mtp|nextn))(?=.*num)[a-z0-9_]+")
+_LAYERS = re.compile(r"(^|\.)layers\.")
 _NAMED = re.compile(r"(^|\.)mtp(_[a-z]+)?\.")
 _NUMBERED = re.compile(r"(^|\.)layers\.(\d+)\.")
 
@@ -25,9 +26,14 @@ def claimed(config: Mapping[str, Any], inside: tuple[str, ...] = ()) -> list[tup
     for name, value in config.items():
         if isinstance(value, Mapping):
             found += claimed(value, (*inside, name))
-        elif type(value) is int and value > 0 and _CLAIM.fullmatch(name):
+        elif type(value) is int and value > 0 and is_claim(name):
             found.append((*inside, name))
     return found
+
+
+def is_claim(name: str) -> bool:
+    """Whether a setting says how many such layers there are."""
+    return _CLAIM.fullmatch(name) is not None
 
 
 def main_layers(config: Mapping[str, Any]) -> int | None:
@@ -51,3 +57,22 @@ def is_of_prediction_layer(name: str, layers: int | None) -> bool:
         return True
     numbered = _NUMBERED.search(name)
     return layers is not None and numbered is not None and int(numbered[2]) >= layers
+
+
+def beside(names: Iterable[str], held: Collection[str], layers: int | None) -> list[str]:
+    """Find the tensors of a checkpoint that are of such layers, and not of the model.
+
+    Args:
+        names: of the checkpoint's tensors.
+        held: names of the model's own tensors.
+        layers: how many layers the model has without them.
+    """
+    # A layer with a high number in another part of the model is one of that part.
+    stems = {name[: own.end()] for name in held if (own := _LAYERS.search(name))}
+    found = []
+    for name in names:
+        inside = _LAYERS.search(name)
+        count = layers if inside and name[: inside.end()] in stems else None
+        if name not in held and is_of_prediction_layer(name, count):
+            found.append(name)
+    return found

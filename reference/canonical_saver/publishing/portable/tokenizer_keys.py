@@ -17,6 +17,9 @@ _OF_4 = "transformers 4 and llama.cpp's converter"
 _OF_INLINE = "transformers.js and others that read no chat_template.jinja"
 
 
+_USUAL = frozenset(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+
+
 def portable(
     config: Mapping[str, Any], templates: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[Key]]:
@@ -42,8 +45,12 @@ def portable(
     if isinstance(extra := made.get("extra_special_tokens"), list):
         # transformers 4 fails on a list there, so that it cannot stay next to the old name.
         del made["extra_special_tokens"]
-        if extra or "additional_special_tokens" not in made:
+        if extra:
             put("additional_special_tokens", extra, _OF_4)
+    named = _named(made)
+    # Where there are both, transformers 5 would no longer read the old name of the list.
+    if named and "additional_special_tokens" not in made:
+        put("extra_special_tokens", named, _OF_4)
     if templates and "chat_template" not in made:
         several = [{"name": name, "template": text} for name, text in templates.items()]
         put(
@@ -52,3 +59,14 @@ def portable(
             _OF_INLINE,
         )
     return made, added
+
+
+def _named(config: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens that have names of the model's own, such as ``image_token``."""
+    held = config.get("model_specific_special_tokens")
+    found = {**(held if isinstance(held, Mapping) else {}), **config}
+    return {
+        name: token
+        for name, token in found.items()
+        if name.endswith("_token") and name not in _USUAL and isinstance(token, str)
+    }
