@@ -31,6 +31,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         checksums: write ``SHA256SUMS``.
         check_replicas: compare what several ranks are said to hold before one of them writes it.
         digest: put a digest of the weights into the report.
+        portable: make the files beside the weights fit for readers of other versions.
 
     Attributes:
         report: what the last save did; None before it.
@@ -51,6 +52,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         checksums: bool = False,
         check_replicas: bool = True,
         digest: Digest = False,
+        portable: bool = True,
     ) -> None:
         self.trainer = trainer
         self.at_checkpoints = at_checkpoints
@@ -63,6 +65,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
             checksums=checksums,
             check_replicas=check_replicas,
             digest=digest,
+            portable=portable,
         )
         self._cfg = {CFG_KEYS.get(option, option): value for option, value in options.items()}
         if trainer is not None:

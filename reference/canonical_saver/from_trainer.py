@@ -32,8 +32,8 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
     Args:
         cfg: the training configuration; ``output_dir``, ``save_safetensors``, ``max_shard_size``,
             ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums``,
-            ``save_check_replicas``, ``save_digest``, ``base_model`` and ``relora`` (with
-            ``load_in_4bit`` and ``load_in_8bit``) are read.
+            ``save_check_replicas``, ``save_digest``, ``save_portable``, ``base_model`` and
+            ``relora`` (with ``load_in_4bit`` and ``load_in_8bit``) are read.
         trainer: the trainer, or None; its tokenizer, or its data collator's, and its wrapped model
             are looked up.
         model: the model, wrapped or not.

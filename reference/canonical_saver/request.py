@@ -31,7 +31,7 @@ DEFAULT_SHARD_SIZE = 50_000_000_000
 
 CFG_KEYS: Mapping[str, str] = {
     option: f"save_{option}"
-    for option in ("format", "dtype", "verify", "checksums", "check_replicas", "digest")
+    for option in ("format", "dtype", "verify", "checksums", "check_replicas", "digest", "portable")
 }
 """The keys of a configuration for the options that :func:`canonical_saver.save_model` has."""
 
@@ -71,6 +71,7 @@ class Request:
         check_replicas: find out first whether ranks that are said to hold the same bytes do.
         base_model: the base of an adapter as the configuration names it, a folder or an id on the
             hub; None if it does not.
+        portable: whether to make the files beside the weights fit for readers of other versions.
     """
 
     model: nn.Module
@@ -87,6 +88,7 @@ class Request:
     check_replicas: bool = True
     base_model: str | None = None
     digest: Digest = False
+    portable: bool = True
 
     def options(self) -> dict[str, Any]:
         """What must be the same on every rank, as plain values by the names of the options."""
@@ -99,6 +101,7 @@ class Request:
             "relora": self.merge,
             "check_replicas": self.check_replicas,
             "digest": self.digest,
+            "portable": self.portable,
         }
 
 
@@ -158,6 +161,7 @@ def parse_options(
     checksums: Any = None,
     check_replicas: Any = None,
     digest: Any = None,
+    portable: Any = None,
     names: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Validate the options that say how to save; None means the default, ``names`` is as above.
@@ -168,7 +172,7 @@ def parse_options(
     Raises:
         RequestError: a value has no meaning; says which are known.
     """
-    switches = {"checksums": checksums, "check_replicas": check_replicas}
+    switches = {"checksums": checksums, "check_replicas": check_replicas, "portable": portable}
     for option, value in switches.items():
         if value is not None and not isinstance(value, bool):
             key = names.get(option, option)
@@ -182,6 +186,7 @@ def parse_options(
         "checksums": bool(checksums),
         "check_replicas": check_replicas is not False,
         "digest": _parse_digest(names.get("digest", "digest"), digest, kind),
+        "portable": portable is not False,
     }
 
 

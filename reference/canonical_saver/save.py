@@ -43,6 +43,8 @@ class Report:
         left: weights and configurations of other models in the folder, which stay there.
         digest: the digest of the weights in hex, see ``docs/reference/digest.md``; "" if none was
             asked for.
+        portability: what was done for readers of other versions, and for whom, and what some of
+            them cannot read, see ``docs/guides/portable.md``.
     """
 
     output_dir: Path
@@ -53,6 +55,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     digest: str = ""
+    portability: tuple[str, ...] = ()
 
 
 def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> Report:
@@ -85,6 +88,7 @@ def save_model(
     checksums: bool = False,
     check_replicas: bool = True,
     digest: Digest = False,
+    portable: bool = True,
     progress: ProgressCallback | bool | None = None,
 ) -> Report:
     """Save a model without a trainer; called on every rank.
@@ -105,6 +109,9 @@ def save_model(
         digest: put a digest of the weights into the report, which depends on names, dtypes, shapes
             and bytes alone, and is computed while they are written; ``"file"`` to write the digest
             of each tensor too, into ``model.digests.json`` or ``adapter_model.digests.json``.
+        portable: make the files beside the weights fit for readers of other versions too, such as
+            transformers 4 and mlx-lm, see ``docs/guides/portable.md``; False leaves them as
+            ``save_pretrained`` writes them.
         progress: a function that each rank calls with a :class:`Progress` after each piece that it
             writes; True or False for a bar on rank 0 or none; by default a bar on a terminal.
 
@@ -125,6 +132,7 @@ def save_model(
             checksums=checksums,
             check_replicas=check_replicas,
             digest=digest,
+            portable=portable,
             tokenizer=tokenizer,
             progress=progress,
         )
@@ -149,7 +157,7 @@ def _save(ask: Callable[[], Request]) -> Report:
     ):
         staged = ranks.on_first("stage", publication.stage)
         views = look_together(planned.request.output_dir, staged.name, staged.token, ranks)
-        placed = planned.placed(staged.archives)
+        placed = planned.carrying(staged.carried, ranks.rank).placed(staged.archives)
         writer = Writer(placed, staged.name, views, ranks, on_progress, publication.room)
         placed.format.finish(writer)
         _relay(writer)
@@ -166,6 +174,7 @@ def _save(ask: Callable[[], Request]) -> Report:
         warnings=(*warnings, *planned.warnings, *published.warnings),
         left=tuple(published.left),
         digest=digest,
+        portability=tuple(published.portability),
     )
     if ranks.rank == 0:
         _log_end(report)
@@ -206,7 +215,7 @@ def _digest(writer: Writer) -> str:
 def _log_end(report: Report) -> None:
     for text in report.warnings:
         _log.warning(text)
-    _log.info(
-        "saved %d bytes of weights to %s in %.1f s",
-        *(report.bytes, report.output_dir, report.seconds),
-    )
+    for text in report.portability:
+        _log.info(text)
+    done = (report.bytes, report.output_dir, report.seconds)
+    _log.info("saved %d bytes of weights to %s in %.1f s", *done)

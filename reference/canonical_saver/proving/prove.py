@@ -25,7 +25,7 @@ from canonical_saver.errors import ProofError, RequestError
 from canonical_saver.from_trainer import from_training
 from canonical_saver.proving import companions
 from canonical_saver.proving.comparison import Comparison, Evidence, Mismatch
-from canonical_saver.proving.found_tensors import FoundWeights
+from canonical_saver.proving.found_tensors import FoundTensor, FoundWeights
 from canonical_saver.proving.matching import match
 from canonical_saver.proving.places import Key, lay_out
 from canonical_saver.proving.proof import Companion, Proof
@@ -35,6 +35,7 @@ from canonical_saver.request import Request, can_be_saved, parse_options
 from canonical_saver.weights import casting
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.module_tree import unwrap
+from canonical_saver.weights.prediction_layers import beside, main_layers
 from canonical_saver.weights.saved_tensors import WeightSet, require_data
 from canonical_saver.weights.tensors import ModelTensor, whole
 from canonical_saver.writing import agreement
@@ -106,7 +107,7 @@ def prove(
         raise _layouts_differ(live, ranks)
     matchings = [
         match(
-            {tensor.name: tensor for tensor in there.tensors},
+            _of_model(there.tensors, one, live.model),
             *(one, live.named, live.request.dtype),
             merged=live.merged,
         )
@@ -139,6 +140,22 @@ def prove(
     if strict and not proof.ok:
         raise ProofError(str(proof))
     return proof
+
+
+def _of_model(
+    tensors: Sequence[FoundTensor], weights: WeightSet, model: Any
+) -> dict[str, FoundTensor]:
+    """The tensors of a folder by their names, without those of layers that no class loads.
+
+    A save that brings them along has copied them from the base, and no rank has them in memory.
+    """
+    found = {tensor.name: tensor for tensor in tensors}
+    config = getattr(model, "config", None)
+    if weights.adapter is None and hasattr(config, "to_dict"):
+        held = {*(saved.name for saved in weights.saved_tensors), *weights.model_tensors}
+        for name in beside(list(found), held, main_layers(config.to_dict())):
+            del found[name]
+    return found
 
 
 def _request(

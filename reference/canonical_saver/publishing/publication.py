@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from canonical_saver.errors import VerifyError
 from canonical_saver.formats import Archive
@@ -34,12 +33,14 @@ class Staged:
         name: the staging folder, relative to the output folder.
         token: what its probe holds, for ranks to see whether they see this folder.
         archives: where tensors lie in files of the ``torch`` format.
+        carried: tensors of the base that the model's class never loads.
     """
 
     output_dir: Path
     name: str
     token: str
     archives: list[Archive]
+    carried: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,13 @@ class Published:
         names: the files of the model, relative to the output folder.
         left: files of other models that stay there.
         warnings: what is not as one may expect and was saved all the same.
+        portability: what was done for readers of other versions, and what some cannot read.
     """
 
     names: list[str]
     left: list[str]
     warnings: list[str]
+    portability: tuple[str, ...]
 
 
 class Publication:
@@ -86,29 +89,27 @@ class Publication:
             RequestError: the folder is one of the adapter's base.
             OSError: the file system refused.
         """
-        request, weight_sets = self._request, self._plan.weight_sets
+        request, plan = self._request, self._plan
         with self.room:
             base = self._base()
-            self._staging = Staging(request.output_dir)
-            self._undo.callback(self._staging.abandon)
-            folder = self._staging.folder
+            staging = self._staging = Staging(request.output_dir)
+            self._undo.callback(staging.abandon)
+            folder = staging.folder
             check_mount(folder)
-            self._sidecars = sidecars.write(
-                self._plan.model,
-                weight_sets,
-                request.tokenizer,
-                folder,
-                request.output_dir,
-                request.dtype,
-            )
+            self._sidecars = sidecars.write(plan.model, plan.weight_sets, request, folder)
+            if request.portable:
+                from canonical_saver.publishing import portable
+
+                self._sidecars = portable.complete(plan, folder, self._sidecars)
             if base is not None:
                 base.refuse_changes(self._arrival(), checksums=request.checksums)
-            archives = self._plan.format.create(folder, weight_sets, self._plan.files)
+            plan = plan.carrying(self._sidecars.carried, rank=0)
+            archives = plan.format.create(folder, plan.weight_sets, plan.files)
             token = secrets.token_hex(16)
             probe = folder / "probe"
             probe.write_text(token)
             self._mode = probe.stat().st_mode & 0o777
-        return Staged(request.output_dir, self._staging.name, token, archives)
+        return Staged(request.output_dir, staging.name, token, archives, self._sidecars.carried)
 
     def take(self, _: None, everyone: list[Written]) -> None:
         """Learn what every rank wrote."""
@@ -135,7 +136,9 @@ class Publication:
         with self.room:
             (folder / "probe").unlink()
             if self._request.checksums:
-                _write_checksums(folder)
+                from canonical_saver.publishing.checksums import write_checksums
+
+                write_checksums(folder)
             arrival = self._arrival()
             # What could not be written is of a kind that this save brings, all the same.
             outdated = self._sidecars.outdated
@@ -149,7 +152,7 @@ class Publication:
 
             counts = [one.overflows for one in self._written]
             warnings += overflow.warnings(counts, self._request.dtype)
-        return Published(names, left, warnings)
+        return Published(names, left, warnings, self._sidecars.portability)
 
     def _base(self) -> BaseModel | None:
         """The base of the adapters that are saved; None for a whole model.
@@ -197,12 +200,3 @@ def _check_files(folder: Path, files: Sequence[File]) -> None:
                     f"{file.name}: the header reads back differently than it was written; check "
                     "the disk"
                 )
-
-
-def _write_checksums(folder: Path) -> None:
-    lines = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
-    (folder / stale_files.CHECKSUMS).write_text("".join(lines))

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from canonical_saver.publishing.best_effort import BestEffort
+from canonical_saver.request import Request
 from canonical_saver.weights import is_peft
 from canonical_saver.weights.module_tree import original_class
 from canonical_saver.weights.saved_tensors import WeightSet
@@ -31,29 +32,27 @@ class Written:
         warnings: what is wrong with them, and what to do.
         outdated: files in the output folder that would be taken for those that could not be
             written, relative to it.
+        portability: what was done for readers of other versions, and what some cannot read.
+        carried: tensors of the base to be saved too, of
+            :class:`canonical_saver.weights.base_tensors.BaseTensor`.
     """
 
     warnings: tuple[str, ...] = ()
     outdated: tuple[str, ...] = ()
+    portability: tuple[str, ...] = ()
+    carried: tuple[Any, ...] = ()
 
 
 def write(
-    model: nn.Module,
-    weight_sets: list[WeightSet],
-    tokenizer: Any,
-    folder: Path,
-    output_dir: Path,
-    dtype: torch.dtype | None,
+    model: nn.Module, weight_sets: list[WeightSet], request: Request, folder: Path
 ) -> Written:
     """Write everything but the weights into a folder; for rank 0.
 
     Args:
         model: the unwrapped model; it and its configuration stay as they are.
         weight_sets: what is saved.
-        tokenizer: tokenizer or processor, or None.
+        request: how, and where the files will lie in the end.
         folder: where to write.
-        output_dir: where the files will lie in the end.
-        dtype: the dtype that was asked for, if any.
 
     Raises:
         OSError: the file system refused a write.
@@ -62,14 +61,14 @@ def write(
     if is_peft(model):
         from canonical_saver.publishing import adapter_sidecars
 
-        adapter_sidecars.write(model, weight_sets, staged, output_dir)
+        adapter_sidecars.write(model, weight_sets, staged, request.output_dir)
     elif hasattr(getattr(model, "config", None), "save_pretrained"):
-        _write_config(model, weight_sets[0], staged, dtype)
+        _write_config(model, weight_sets[0], staged, request.dtype)
         if generates(model):
             write_generation_config(model.generation_config, staged)
-    if tokenizer is not None:
-        _write_tokenizer(tokenizer, staged)
-    return Written(tuple(staged.warnings), tuple(staged.outdated(output_dir)))
+    if request.tokenizer is not None:
+        _write_tokenizer(request.tokenizer, staged)
+    return Written(tuple(staged.warnings), tuple(staged.outdated(request.output_dir)))
 
 
 def generates(model: Any) -> bool:

@@ -61,6 +61,14 @@ class WritePlan:
         """Bytes of all weights."""
         return sum(stored_size(one.saved_tensors, self.request.dtype) for one in self.weight_sets)
 
+    def carrying(self, tensors: tuple[Any, ...], rank: int) -> WritePlan:
+        """The same with tensors of the base that the model does not have; rank 0 writes them."""
+        if not tensors:
+            return self
+        from canonical_saver.writing.carried_tensors import carrying
+
+        return carrying(self, tensors, rank)
+
     def placed(self, archives: list[Archive]) -> WritePlan:
         """The same with the final layout, where that was not known before the files were made."""
         files = self.format.place(self.files, archives)
