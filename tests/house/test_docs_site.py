@@ -141,11 +141,12 @@ def test_glossary_is_in_order_and_has_each_word_once() -> None:
 
 
 def test_command_lines_page_has_every_option() -> None:
-    from saver_conformance.cli import _make_parser
+    from saver_conformance.cli import make_parser
 
     page = (DOCS / "reference" / "command-lines.md").read_text()
-    assert sorted(_options(_make_parser()) - set(re.findall(r"--[a-z-]+", page))) == []
-    assert all(f"saver-conformance {name}" in page for name in ("run", "replay", "check", "site"))
+    assert sorted(_options(make_parser()) - set(re.findall(r"--[a-z-]+", page))) == []
+    (commands,) = [a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    assert [name for name in commands.choices if f"saver-conformance {name}" not in page] == []
 
 
 def _options(parser: argparse.ArgumentParser) -> set[str]:
