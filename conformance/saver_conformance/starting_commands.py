@@ -54,7 +54,7 @@ def add_starting_commands(commands: Commands, parser: argparse.ArgumentParser) -
         "--modes",
         default="full-single",
         type=_read_patterns,
-        help="the modes that it supports, separated by commas; patterns work (default: %(default)s)",
+        help="supported modes, separated by commas; patterns work (default: %(default)s)",
     )
     init.add_argument(
         "--dir",

@@ -16,8 +16,8 @@ LOST = "RELOAD-004"
 """The clause that shows what it costs: another model is loaded."""
 
 INTRODUCTION = """\
-A saver with one defect writes a model as shards into a folder that holds an earlier model. It raises
-no error. Transformers loads the folder without a warning.
+A saver with one defect writes a model as shards into a folder that holds an earlier model. It
+raises no error, and Transformers loads the folder without a warning.
 """
 
 NEXT = f"""\

@@ -92,7 +92,7 @@ def read_parameters(address: str, folder: Path) -> tuple[Parameter, ...] | None:
 
 
 def call(function: str, parameters: tuple[Parameter, ...] | None) -> str:
-    """The statement of an adapter that calls ``function``; one argument a line where there are many.
+    """The statement that calls ``function``, with an argument on each line where there are many.
 
     Args:
         function: the name that the function has in the adapter.

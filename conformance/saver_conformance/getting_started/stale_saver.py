@@ -1,7 +1,8 @@
 """A saver with one defect, for ``saver-conformance demo``: it leaves the model of an earlier save.
 
 It copies new shards over the folder and does not remove the single file that was there before.
-Loaders prefer the single file: the folder loads without a warning, and the model is the earlier one.
+Loaders prefer the single file. The folder loads without a warning, and the model is the earlier
+one.
 """
 
 from __future__ import annotations

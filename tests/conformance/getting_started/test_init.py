@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ def test_init_overwrites_nothing(
     assert ended.value.code == 3
     assert CLAIMS in capsys.readouterr().err
     assert (tmp_path / CLAIMS).read_text() == "mine"
-    assert sorted(os.listdir()) == ["module_of_init.py", CLAIMS]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["module_of_init.py", CLAIMS]
 
 
 def test_init_says_what_is_left_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
