@@ -37,6 +37,7 @@ from saver_conformance.processes import interrupts
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.world import SAVE_LIMIT
 from saver_conformance.reports import site
+from saver_conformance.reports.advice import ADVICE
 from saver_conformance.reports.environment import SUITE
 from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
 from saver_conformance.reports.report_json import write_report
@@ -420,6 +421,7 @@ def _explain(given: argparse.Namespace) -> int:
     print(f"{subject.id} {subject.title}")
     print(f"{subject.level}, modes {', '.join(subject.modes)}, since {subject.since}\n")
     print(f"{subject.text}\n\nReason: {subject.reason}")
+    print(f"\nMy saver fails it, what now? {ADVICE[subject.id]}")
     return 0
 
 

@@ -25,11 +25,10 @@ What to look at next:
   {DEFECT} is the cause: model.safetensors of the earlier save is still in the folder.
   {LOST} is the loss: a fresh process loads the folder and gets the earlier weights.
 
-  saver-conformance explain {DEFECT}         what the clause demands, and why
+  saver-conformance explain {DEFECT}         the demand, the usual cause, how to fix it
   saver-conformance explain existing_save     the folder that the saver found
   saver-conformance demo --report report      the same as a page, report/index.html
   the line "replay" of a finding              runs its case again; add --keep DIR for the folder
-  docs/guides/failing-clause.md               the usual cause of each breach, and how to fix it
 
 Judge the saver of your framework:
   saver-conformance init my_package.saving:save --modes "full-single,lora-single"
