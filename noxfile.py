@@ -62,7 +62,7 @@ def tests(session: nox.Session) -> None:
     # hatchling: the wheel is built with what is installed; matplotlib: the plots of the bench; nox:
     # a test reads this file; the last two drive a browser.
     tools = ("coverage>=7.10", "hatchling", "matplotlib", "nox", "pytest-xdist")
-    install(session, LIBRARIES, *tools, "selenium", "axe-core-python")
+    install(session, f"{LIBRARIES},completion", *tools, "selenium", "axe-core-python")
     env = compile_operators(session)
     if session.posargs:
         session.run("pytest", *session.posargs, env=env)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -36,6 +36,7 @@ from saver_conformance.errors import (
     ReportFolderError,
     ResultError,
     ShardError,
+    StarterFileError,
     UnknownSaverError,
     WaiverFileError,
 )
@@ -47,6 +48,7 @@ from saver_conformance.processes.world import SAVE_LIMIT
 from saver_conformance.reader_commands import add_reader_commands
 from saver_conformance.readers.reader import ReaderError
 from saver_conformance.readers.registry import choose
+from saver_conformance.reports.advice import ADVICE
 from saver_conformance.reports.environment import SUITE
 from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
 from saver_conformance.reports.report_json import write_report
@@ -54,6 +56,7 @@ from saver_conformance.reports.terminal import LiveProgress, make_console, print
 from saver_conformance.run import REFERENCE, RunInterruptedError, replay, run_conformance
 from saver_conformance.safe_text import printable
 from saver_conformance.spec import SPEC, Clause
+from saver_conformance.starting_commands import add_starting_commands
 from saver_conformance.verdict.verdict import HARNESS_FAILED, Verdict
 from saver_conformance.verdict.waivers import Waiver, read_waivers
 
@@ -82,6 +85,7 @@ _CALLED_WRONGLY = (
     ReportFolderError,
     KeepError,
     ComparisonError,
+    StarterFileError,
     OSError,
 )
 """What ends the command with one message and the exit code 3."""
@@ -92,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     interrupts.listen()
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        given = _make_parser().parse_args(words, argparse.Namespace(words=words))
+        given = make_parser().parse_args(words, argparse.Namespace(words=words))
         code: int = given.command(given)
     except _CALLED_WRONGLY as error:
         # A terminal that is gone sends SIGHUP, and no word can be written to it any more.
@@ -111,15 +115,35 @@ def _complain(text: str) -> None:
         print(f"saver-conformance: {text}", file=sys.stderr)
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Wraps each paragraph of a description, and keeps indented lines, such as examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(
+            line
+            if line.startswith("  ")
+            else super(_Formatter, self)._fill_text(line, width, indent)
+            for line in text.splitlines()
+        )
+
+
 class _Parser(argparse.ArgumentParser):
     """Ends a wrong call with the exit code of a harness that was called wrongly."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(HARNESS_FAILED, f"{self.prog}: {message}\n")
 
 
-def _make_parser() -> argparse.ArgumentParser:
-    parser = _Parser("saver-conformance", description=_DESCRIPTION, epilog=_EXIT_CODES)
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = _Parser(
+        "saver-conformance",
+        description=_DESCRIPTION,
+        epilog=f"{_EXIT_CODES}\n\nExample:\n  saver-conformance demo",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -184,7 +208,12 @@ def _make_parser() -> argparse.ArgumentParser:
     )
 
     run = commands.add_parser(
-        "run", parents=[saver], help="judge a saver in the modes that it claims", epilog=_EXIT_CODES
+        "run",
+        parents=[saver],
+        help="judge a saver in the modes that it claims",
+        epilog=f"{_EXIT_CODES}\n\nExample:\n"
+        "  saver-conformance run --saver my_package.saving:save_model "
+        '--modes "full-single,lora-*" --report report',
     )
     run.add_argument(
         "--modes",
@@ -224,11 +253,18 @@ def _make_parser() -> argparse.ArgumentParser:
         "-v",
         "--verbose",
         action="store_true",
-        help="also tell how fast the suite was, and which pairs of values it covered",
+        help="also print the speed of the suite, and the pairs of values that it covered",
     )
     run.set_defaults(command=_run)
 
-    again = commands.add_parser("replay", parents=[saver], help="judge a saver by one case")
+    again = commands.add_parser(
+        "replay",
+        parents=[saver],
+        help="judge a saver by one case",
+        epilog=f"{_EXIT_CODES}\n\nExample:\n"
+        "  saver-conformance replay report/cases/CASE.json --saver my_package.saving:save_model "
+        "--keep kept",
+    )
     again.add_argument("case", type=_read_case, metavar="CASE.json", help="a file; - reads stdin")
     again.add_argument(
         "-v",
@@ -252,14 +288,22 @@ def _make_parser() -> argparse.ArgumentParser:
     report_commands.add_commands(commands)
     folder_commands.add_commands(commands)
     add_reader_commands(commands)
+    add_starting_commands(commands, parser)
 
-    listing = commands.add_parser("list", parents=[named], help="list what there is")
+    listing = commands.add_parser(
+        "list",
+        parents=[named],
+        help="list clauses, modes, savers or axes",
+        epilog="Example:\n  saver-conformance list clauses",
+    )
     listing.add_argument("subject", choices=("clauses", "modes", "savers", "axes"))
     listing.set_defaults(command=_list)
 
     explain = commands.add_parser(
         "explain",
-        help="say what a clause demands and why, or what an axis of the cases and its values mean",
+        help="explain a clause, or an axis of the cases and its values",
+        epilog="Examples:\n  saver-conformance explain FILES-005\n"
+        "  saver-conformance explain existing_save",
     )
     explain.add_argument(
         "subject",
@@ -417,6 +461,7 @@ def _explain(given: argparse.Namespace) -> int:
     print(f"{subject.id} {subject.title}")
     print(f"{subject.level}, modes {', '.join(subject.modes)}, since {subject.since}\n")
     print(f"{subject.text}\n\nReason: {subject.reason}")
+    print(f"\nMy saver fails it, what now? {ADVICE[subject.id]}")
     return 0
 
 

@@ -49,3 +49,7 @@ class WaiverFileError(Exception):
 
 class ComparisonError(ValueError):
     """Folders cannot be compared with each other; the message says what was expected."""
+
+
+class StarterFileError(Exception):
+    """A file of ``saver-conformance init`` is in the way of an existing one."""

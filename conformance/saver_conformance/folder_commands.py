@@ -46,7 +46,9 @@ def add_commands(commands: Commands) -> None:
         "hold the trained model. With --base its tensors are compared with those of the model "
         "that it was trained from, and with --adapter also with the adapter that was merged.",
         epilog="Exit codes: 0 no defects found; 1 a MUST is broken or could not be checked, or "
-        "something is wrong for sure against the base; 3 the command was called wrongly.",
+        "something is wrong for sure against the base; 3 the command was called wrongly.\n\n"
+        "Examples:\n  saver-conformance check out\n"
+        "  saver-conformance check out --base base --adapter adapter",
     )
     check.add_argument("folder", type=find_folder, metavar="DIR")
     check.add_argument(
@@ -69,7 +71,7 @@ def add_commands(commands: Commands) -> None:
         "diff",
         help="compare two saved folders by content, whatever their shards and formats",
         epilog="Exit codes: 0 same; 1 the folders differ, or something could not be compared; 3 "
-        "the command was called wrongly.",
+        "the command was called wrongly.\n\nExample:\n  saver-conformance diff out-a out-b",
     )
     diff.add_argument("first", type=find_folder, metavar="A")
     diff.add_argument("second", type=find_folder, metavar="B")

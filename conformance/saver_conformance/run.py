@@ -167,6 +167,12 @@ def replay(
 
     Raises:
         KeepError: no copies can be kept there.
+
+    Examples:
+        >>> case = Case(Mode.parse("full-single"), existing_save="single")
+        >>> verdict = replay(case, "saver_conformance.getting_started.stale_saver:save")
+        >>> "FILES-005" in {row.clause for row in verdict.rows if row.status == "fail"}
+        True
     """
     started = time.monotonic()
     check_waivers(waivers)

@@ -1,7 +1,7 @@
 """The canonical way to save a fine-tuned model.
 
 >>> from canonical_saver import save_trained_model
->>> save_trained_model(cfg, trainer, model)  # doctest: +SKIP
+>>> report = save_trained_model({"output_dir": folder}, trainer, model)
 
 Nothing is imported before it is used: the command line answers at once, and PEFT is imported for a
 model that has adapters.

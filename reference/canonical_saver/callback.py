@@ -38,6 +38,9 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
 
     Raises:
         RequestError: an option has no meaning, or the trainer's folder cannot be written to.
+
+    Examples:
+        >>> trainer.add_callback(CanonicalSaveCallback(trainer, at_checkpoints=True))
     """
 
     def __init__(

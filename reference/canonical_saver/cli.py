@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,22 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when done, 1 when it failed.
     """
-    parser = argparse.ArgumentParser(prog="canonical-saver", description=__doc__)
-    installed = f"%(prog)s {version('canonical-saver')}"
-    parser.add_argument("--version", action="version", version=installed)
-    commands = parser.add_subparsers(dest="command", required=True)
-    recovering = commands.add_parser("recover", help="finish or undo a save that was cut off")
-    recovering.add_argument("folder", type=Path, help="the folder of the saved model")
-    planning = commands.add_parser("plan", help="list the weight files that a save would write")
-    planning.add_argument("folder", type=Path, help="a folder with the config.json of the model")
-    planning.add_argument("--max-shard-size", default=None, help="such as 5GB; by default 50GB")
-    planning.add_argument("--dtype", default=None, help="such as bfloat16; by default the model's")
-    digesting = commands.add_parser("digest", help="print the digest of a saved model")
-    digesting.add_argument("folder", type=Path, help="the folder of the saved model")
-    digesting.add_argument(
-        "--tensors", action="store_true", help="print the digest of each tensor too, as JSON"
-    )
-    parsed = parser.parse_args(arguments)
+    parsed = make_parser().parse_args(arguments)
+
+    if parsed.command == "completion":
+        return _print_completion(parsed.shell)
 
     from canonical_saver.errors import SaveError
 
@@ -50,6 +40,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SaveError, OSError, ValueError) as error:
         print(f"canonical-saver: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="canonical-saver", description=__doc__, **_example("canonical-saver recover out")
+    )
+    installed = f"%(prog)s {version('canonical-saver')}"
+    parser.add_argument("--version", action="version", version=installed)
+    commands = parser.add_subparsers(dest="command", required=True)
+    recovering = commands.add_parser(
+        "recover",
+        help="finish or undo a save that was cut off",
+        **_example("canonical-saver recover out"),
+    )
+    recovering.add_argument("folder", type=Path, help="the folder of the saved model")
+    planning = commands.add_parser(
+        "plan",
+        help="list the weight files that a save would write",
+        **_example("canonical-saver plan base --max-shard-size 5GB --dtype bfloat16"),
+    )
+    planning.add_argument("folder", type=Path, help="a folder with the config.json of the model")
+    planning.add_argument("--max-shard-size", default=None, help="such as 5GB; by default 50GB")
+    planning.add_argument("--dtype", default=None, help="such as bfloat16; by default the model's")
+    digesting = commands.add_parser(
+        "digest",
+        help="print the digest of a saved model",
+        **_example("canonical-saver digest out --tensors"),
+    )
+    digesting.add_argument("folder", type=Path, help="the folder of the saved model")
+    digesting.add_argument(
+        "--tensors", action="store_true", help="print the digest of each tensor too, as JSON"
+    )
+    completing = commands.add_parser(
+        "completion",
+        help="print a script for completion in a shell; needs the extra 'completion'",
+        **_example(
+            "canonical-saver completion fish > ~/.config/fish/completions/canonical-saver.fish"
+        ),
+    )
+    completing.add_argument("shell", choices=("bash", "zsh", "fish"))
+    return parser
+
+
+def _example(line: str) -> dict[str, Any]:
+    """The end of a command's help."""
+    return {
+        "epilog": f"Example:\n  {line}",
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def _print_completion(shell: str) -> int:
+    try:
+        shtab = import_module("shtab")
+    except ImportError:
+        print(
+            "canonical-saver: expected the library shtab, found none; "
+            'pip install "canonical-saver[completion]"',
+            file=sys.stderr,
+        )
+        return 1
+    print(shtab.complete(make_parser(), shell=shell))
     return 0
 
 

@@ -34,7 +34,7 @@ def plan(
     max_shard_size: int | str | None = None,
     dtype: torch.dtype | str | None = None,
 ) -> list[PlannedFile]:
-    """Say what a save in the ``safetensors`` format would write, without writing.
+    """The files that a save in the ``safetensors`` format would write; nothing is written.
 
     Args:
         model: the model, wrapped or not.
@@ -42,7 +42,11 @@ def plan(
         dtype: as in :func:`save_model`.
 
     Returns:
-        The weight files, with the stretches that this rank would write.
+        The weight files, with the ranges that this rank would write.
+
+    Examples:
+        >>> [file.name for file in plan(model)]
+        ['model.safetensors']
     """
     ranks = Ranks.current()
     request = build(model, "plan", max_shard_size=max_shard_size, dtype=dtype)

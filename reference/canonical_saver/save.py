@@ -72,6 +72,11 @@ def save_trained_model(cfg: Any, trainer: Any, model: nn.Module) -> Report:
 
     Raises:
         SaveError: the same on every rank; what lay in the folder before is then whole.
+
+    Examples:
+        >>> report = save_trained_model({"output_dir": folder}, trainer, model)
+        >>> "model.safetensors" in report.files
+        True
     """
     return _save(lambda: from_training(cfg, trainer, model))
 
@@ -120,6 +125,13 @@ def save_model(
 
     Raises:
         SaveError: the same on every rank; what lay in the folder before is then whole.
+
+    Examples:
+        >>> report = save_model(model, folder, max_shard_size="20KB", dtype="bfloat16")
+        >>> [name for name in report.files if name.endswith(".safetensors")]
+        ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors']
+        >>> report.warnings
+        ()
     """
     return _save(
         lambda: build(

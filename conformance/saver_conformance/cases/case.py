@@ -404,6 +404,10 @@ def select_modes(patterns: str) -> tuple[Mode, ...]:
 
     Raises:
         ValueError: a part of the list names none, or there is no part.
+
+    Examples:
+        >>> [mode.name for mode in select_modes("full-zero*,lora-ddp")]
+        ['full-zero1', 'full-zero2', 'full-zero3', 'lora-ddp']
     """
     names = [part.strip() for part in patterns.split(",") if part.strip()]
     parts = tuple("*" if name == "all" else name for name in names)

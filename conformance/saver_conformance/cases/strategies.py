@@ -229,6 +229,12 @@ def cases(
         nodes: number of machines that they are spread over; None for any.
         earlier: how many saves into the same folder may come before it.
         probes: whether more than one save may be made of it.
+
+    Examples:
+        >>> from hypothesis import given
+        >>> @given(cases(Mode("full", "single")))
+        ... def test_a_case_survives_its_journey(case):
+        ...     assert Case.from_json(case.to_json()) == case
     """
     chosen = draw(st.sampled_from(MODES)) if mode is None else mode
     row: dict[str, Any] = {}

@@ -35,7 +35,12 @@ def read_claims(path: Path) -> Claim:
     """The claims of the file at ``path``, which stands where the saver's address will.
 
     Raises:
-        ClaimsFileError: it cannot be read, or claims something that there is not.
+        ClaimsFileError: it cannot be read, or claims something that does not exist.
+
+    Examples:
+        >>> _ = (folder / "claims.toml").write_text('modes = ["full-*"]')
+        >>> read_claims(folder / "claims.toml").modes
+        ('full-*',)
     """
     try:
         plain = tomllib.loads(path.read_text(encoding="utf-8"))

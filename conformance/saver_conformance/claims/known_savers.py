@@ -148,12 +148,12 @@ def _savers_in(place: Path, folder: Path) -> Iterator[Claim]:
 def _read_claim(address: str, folder: Path) -> Claim:
     """The claim in the source of the function at ``address``; everything, if there is none."""
     module, _, function = address.partition(":")
-    source = _source_of(module, folder)
+    source = source_of(module, folder)
     found = claims_in(source, module, function) if source and function else iter(())
     return next(found, Claim(address))
 
 
-def _source_of(module: str, folder: Path) -> Path | None:
+def source_of(module: str, folder: Path) -> Path | None:
     """The file of ``module``; None if it cannot be known without importing it."""
     package, *inside = module.split(".")
     try:

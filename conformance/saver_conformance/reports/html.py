@@ -12,6 +12,7 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from saver_conformance.reports.advice import ADVICE
 from saver_conformance.reports.result import Result
 from saver_conformance.reports.status import (
     MEANINGS,
@@ -78,6 +79,7 @@ def _environment() -> Environment:
         "address": _mark_address,
     }
     environment.globals |= {"words": WORDS, "meanings": MEANINGS, "statuses": WORST_FIRST}
+    environment.globals |= {"advice": ADVICE}
     return environment
 
 

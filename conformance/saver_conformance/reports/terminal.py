@@ -295,6 +295,7 @@ class _Findings:
         if cause.findings > 1:
             found = f"{count(cause.findings, 'finding')} in {count(cause.cases, 'case')}"
             _print_labelled(self._console, "in all:", f"{found} of {', '.join(cause.modes)}")
+        _print_labelled(self._console, "what now:", f"saver-conformance explain {clause.id}")
 
     def _print_evidence(self, evidence: Evidence, lines: int) -> None:
         for label, text in evidence_parts(evidence):

@@ -67,6 +67,12 @@ def read_waivers(path: Path) -> tuple[Waiver, ...]:
     Raises:
         WaiverFileError: it cannot be read, or a waiver lacks its reason or link, or is about a
             clause or a mode that does not exist.
+
+    Examples:
+        >>> text = '[FILES-010."lora-*"]\\nreason = "modes are ignored"\\nlink = "https://example.org"'
+        >>> _ = (folder / "waivers.toml").write_text(text)
+        >>> read_waivers(folder / "waivers.toml")[0].mode
+        'lora-*'
     """
     try:
         plain = tomllib.loads(path.read_text(encoding="utf-8"))

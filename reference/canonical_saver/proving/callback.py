@@ -33,6 +33,9 @@ class ProveCallback(TrainerCallback):  # type: ignore[misc]
 
     Attributes:
         proofs: what was proven, by folder, in order.
+
+    Examples:
+        >>> trainer.add_callback(ProveCallback(trainer, strict=True))
     """
 
     def __init__(self, trainer: Any = None, *, strict: bool = False) -> None:

@@ -92,6 +92,14 @@ def prove(
         ProofError: the same on every rank: the folder cannot be read or, with ``strict``, is not
             the model.
         SaveError: the same on every rank: the model in memory is in no state to be saved.
+
+    Examples:
+        >>> model.save_pretrained(folder)
+        >>> prove(model, folder).ok
+        True
+        >>> _ = model.lm_head.weight.data.add_(1)
+        >>> prove(model, folder).different[0].name
+        'lm_head.weight'
     """
     begun, ranks = time.monotonic(), Ranks.current()
     root = Path(os.fspath(folder)).expanduser().absolute()

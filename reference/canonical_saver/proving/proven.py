@@ -28,15 +28,18 @@ def proven(saver: Callable[P, R]) -> Callable[P, R]:
     argument ``output_dir``, ``save_directory``, ``folder`` or ``path``, or as ``output_dir`` of an
     argument ``cfg``. An argument ``trainer`` brings the wrapped model.
 
-    >>> @proven
-    ... def save(model, output_dir): ...
-
     Args:
         saver: any function that saves a model.
 
     Returns:
         The same function, which raises :class:`canonical_saver.ProofError` on every rank if the
         folder is not the model afterwards.
+
+    Examples:
+        >>> @proven
+        ... def save(model, output_dir):
+        ...     model.save_pretrained(output_dir)
+        >>> save(model, folder)
     """
     signature = inspect.signature(saver)
 

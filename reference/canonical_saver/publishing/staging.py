@@ -173,6 +173,10 @@ def recover(output_dir: str | Path) -> bool:
 
     Raises:
         RequestError: there is no such folder, or the staging path is not a folder of ours.
+
+    Examples:
+        >>> recover(folder)  # no save was cut off here
+        False
     """
     output = Path(output_dir)
     if not output.is_dir():
