@@ -16,14 +16,13 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from saver_conformance import folder_commands, report_commands
 from saver_conformance.cases.axis_text import AXES, explain
 from saver_conformance.cases.case import MODES, Case, Mode, select_modes
 from saver_conformance.cases.shards import Shard
 from saver_conformance.claims import Claim
 from saver_conformance.claims.claims_file import read_claims
 from saver_conformance.claims.known_savers import list_savers
-from saver_conformance.environments import bisect_command
+from saver_conformance.commands import bisect, folder, readers, reports, starting
 from saver_conformance.environments.inside import run_inside
 from saver_conformance.environments.recipe import DEFAULT_FILE, Recipe, find_recipe
 from saver_conformance.errors import (
@@ -41,11 +40,9 @@ from saver_conformance.errors import (
     WaiverFileError,
 )
 from saver_conformance.execution.kept_output import AFTER, BEFORE
-from saver_conformance.folder_commands import find_folder
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.fault_injection import CRASH_POINTS
 from saver_conformance.processes.world import SAVE_LIMIT
-from saver_conformance.reader_commands import add_reader_commands
 from saver_conformance.readers.reader import ReaderError
 from saver_conformance.readers.registry import choose
 from saver_conformance.reports.advice import ADVICE
@@ -56,7 +53,6 @@ from saver_conformance.reports.terminal import LiveProgress, make_console, print
 from saver_conformance.run import REFERENCE, RunInterruptedError, replay, run_conformance
 from saver_conformance.safe_text import printable
 from saver_conformance.spec import SPEC, Clause
-from saver_conformance.starting_commands import add_starting_commands
 from saver_conformance.verdict.verdict import HARNESS_FAILED, Verdict
 from saver_conformance.verdict.waivers import Waiver, read_waivers
 
@@ -150,7 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
     named = _Parser(add_help=False)
     named.add_argument(
         "--savers-dir",
-        type=find_folder,
+        type=folder.find_folder,
         metavar="DIR",
         help="folder of modules whose savers have names (default: savers-dir below "
         "[tool.saver_conformance] in ./pyproject.toml); installed projects register savers as "
@@ -284,11 +280,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     again.set_defaults(command=_replay)
 
-    bisect_command.add_command(commands, _read_case)
-    report_commands.add_commands(commands)
-    folder_commands.add_commands(commands)
-    add_reader_commands(commands)
-    add_starting_commands(commands, parser)
+    bisect.add_command(commands, _read_case)
+    reports.add_commands(commands)
+    folder.add_commands(commands)
+    readers.add_commands(commands)
+    starting.add_commands(commands, parser)
 
     listing = commands.add_parser(
         "list",

@@ -9,12 +9,13 @@ from tests.house.reading_path import LIMIT, reading_path
 PACKAGES = ("canonical_saver", "saver_conformance")
 
 SUITE = (
+    "commands",
     "getting_started",
     "environments",
     "reports",
     "execution",
     "comparison",
-    ("processes", "folder_check"),
+    ("processes", "folder_check", "readers"),
     "workload",
     "checks",
     "verdict",

@@ -8,8 +8,8 @@ from math import ceil, log2
 import pytest
 from tests.helpers.verdicts import CLAIMED, make_record, make_verdict
 
+from saver_conformance.commands.bisect import outcome_of
 from saver_conformance.environments.bisect import Outcome, find_break
-from saver_conformance.environments.bisect_command import outcome_of
 from saver_conformance.environments.releases import between, choose_versions
 from saver_conformance.errors import BisectError
 from saver_conformance.reports.report_json import to_result

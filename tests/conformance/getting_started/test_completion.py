@@ -14,7 +14,7 @@ import pytest
 
 from canonical_saver import cli as saver_cli
 from saver_conformance import cli as suite_cli
-from saver_conformance.starting_commands import SHELLS
+from saver_conformance.commands.starting import SHELLS
 
 SYNTAX = {"bash": "-n", "zsh": "-n", "fish": "--no-execute"}
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from saver_conformance.cases.case import select_modes
 from saver_conformance.claims.known_savers import check_address
+from saver_conformance.commands.folder import find_folder
 from saver_conformance.errors import HarnessFailedError
-from saver_conformance.folder_commands import find_folder
 from saver_conformance.getting_started import demo, starter_files
 from saver_conformance.getting_started.signature import read_parameters
 from saver_conformance.reports.report_folder import prepare
@@ -26,7 +26,7 @@ SHELLS = ("bash", "zsh", "fish")
 PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 
 
-def add_starting_commands(commands: Commands, parser: argparse.ArgumentParser) -> None:
+def add_commands(commands: Commands, parser: argparse.ArgumentParser) -> None:
     """Add the commands to ``commands`` of the command line's ``parser``."""
     shown = commands.add_parser(
         "demo",

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from saver_conformance.commands.folder import find_folder
 from saver_conformance.errors import ComparisonError
-from saver_conformance.folder_commands import find_folder
 from saver_conformance.readers import environment
 from saver_conformance.readers.environment import EnvironmentUnavailableError
 from saver_conformance.readers.question import NoQuestionError, ask_about
@@ -19,7 +19,7 @@ from saver_conformance.readers.session import Session
 from saver_conformance.verdict.verdict import BROKEN, CONFORMS, INCONCLUSIVE
 
 
-def add_reader_commands(commands: Any) -> None:
+def add_commands(commands: Any) -> None:
     """Add both commands to the parser of the command line."""
     read = commands.add_parser(
         "read",

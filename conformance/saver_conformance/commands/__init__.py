@@ -1,0 +1,1 @@
+"""The commands of the suite, each wing's own."""
