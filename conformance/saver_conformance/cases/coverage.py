@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from saver_conformance.cases import engines
 from saver_conformance.cases.case import Case, Mode
 from saver_conformance.cases.pairwise import pairs_in
 from saver_conformance.cases.profiles import pairs_of
-from saver_conformance.cases.strategies import all_axes, row_of, why_invalid
+from saver_conformance.cases.strategies import all_axes, paired, row_of, why_invalid
 
 NO_COMPLETION = "no values of the other axes go with both"
 """Why a pair is unreachable that no rule speaks of."""
@@ -45,13 +46,14 @@ def measure(modes: Iterable[Mode], run: Iterable[Case], *, wide: bool = False) -
     unreachable: Counter[str] = Counter()
     for mode in modes:
         table = pairs_of(mode, wide=wide)
-        axes = all_axes(mode, wide=wide)
+        axes = paired(all_axes(mode, wide=wide), mode, wide=wide)
+        sharing = () if wide else engines.sharing_a_table(mode.engine)
         seen = {
             pair
             for case in cases
-            if case.mode == mode
+            if case.mode.method == mode.method and case.mode.engine in (mode.engine, *sharing)
             # A draw may have a value that the table does not: any class name, for instance.
-            for pair in pairs_in({n: v for n, v in row_of(case).items() if v in axes[n]})
+            for pair in pairs_in({n: v for n, v in row_of(case).items() if v in axes.get(n, ())})
         }
         covered += len(seen)
         possible += table.possible

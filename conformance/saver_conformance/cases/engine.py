@@ -54,6 +54,8 @@ class Engine:
         shards: whether a rank holds a part of each weight.
         pairs: whether the gate has a table of all pairs of its axes; the others have a few cases
             there, and their tables in ``nightly``.
+        table: the name of the table that it shares with engines of which a save sees no difference;
+            empty for one of its own.
         axes: axes that it alone has, and those on which it has other values than all, each with the
             simplest value first.
         limits: what it cannot train.
@@ -81,6 +83,7 @@ class Engine:
     replicas: tuple[int, ...] = (1,)
     shards: bool = False
     pairs: bool = False
+    table: str = ""
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
     no_odd_parameters: str = ""

@@ -24,11 +24,13 @@ class Table:
         rows: one value for every axis each.
         covered: number of pairs of values that stand together in some row.
         possible: number of pairs that stand together in any valid row at all.
+        axes: names of the axes.
     """
 
     rows: tuple[Row, ...]
     covered: int
     possible: int
+    axes: tuple[str, ...] = ()
 
 
 def cover_pairs(axes: Mapping[str, Sequence[Any]], valid: Valid = lambda row: True) -> Table:
@@ -63,7 +65,7 @@ def cover_pairs(axes: Mapping[str, Sequence[Any]], valid: Valid = lambda row: Tr
             uncovered.pop(found, None)
     possible = len(wanted) - impossible
     covered = {pair for row in rows for pair in pairs_in(row)}
-    return Table(tuple(rows), len(covered), possible)
+    return Table(tuple(rows), len(covered), possible, tuple(axes))
 
 
 def _complete(

@@ -13,7 +13,7 @@ Engines without a table of their own there have a few cases instead, see ``_FEW`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from typing import Any, Literal
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
+from saver_conformance.cases import engines
 from saver_conformance.cases.case import Case, Mode, WorldKey
 from saver_conformance.cases.families import names
 from saver_conformance.cases.pairwise import Table, cover_pairs
@@ -31,13 +32,14 @@ from saver_conformance.cases.strategies import (
     fitting,
     is_valid,
     make_case,
+    paired,
     with_family,
 )
 from saver_conformance.cases.visits import visits
 
 Profile = Literal["smoke", "survey", "gate", "nightly", "readers", "explore"]
 
-GATE_DRAWS = 5
+GATE_DRAWS = 3
 """Derandomized draws for each mode on top of the table of pairs."""
 GATE_SPREAD_DRAWS = 2
 """Derandomized draws for each mode of several ranks, on three of them and two nodes."""
@@ -123,8 +125,7 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         return tuple(make_case(mode, row) for row in rows if is_valid(row, mode))
     if profile in ("gate", "nightly"):
         wide = profile == "nightly"
-        rows_of_pairs = enumerate(pairs_of(mode, wide=wide).rows)
-        table = (make_case(mode, row, seed=seed) for seed, row in rows_of_pairs)
+        table = (make_case(mode, row, seed=seed) for seed, row in _rows_of(mode, wide=wide))
         draws = _draw(cases(mode, world_size=2, nodes=1), GATE_DRAWS)
         if mode.engine != "single":
             draws += _draw(cases(mode, world_size=3, nodes=2), GATE_SPREAD_DRAWS)
@@ -184,7 +185,32 @@ def _sequence(mode: Mode) -> tuple[Case, ...]:
 @cache
 def pairs_of(mode: Mode, *, wide: bool = False) -> Table:
     """The table of all pairs of ``mode``'s axes, with every family and kind if it is ``wide``."""
-    return cover_pairs(axes_of(mode, wide=wide), lambda row: is_valid(row, mode))
+    axes = paired(axes_of(mode, wide=wide), mode, wide=wide)
+    return cover_pairs(axes, lambda row: is_valid(row, mode))
+
+
+def _rows_of(mode: Mode, *, wide: bool) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of its table with their numbers; the gate deals them among engines that share it."""
+    rows = list(enumerate(pairs_of(mode, wide=wide).rows))
+    sharing = () if wide else engines.sharing_a_table(mode.engine)
+    dealt = rows[sharing.index(mode.engine) :: len(sharing)] if sharing else rows
+    unpaired = {
+        name: values
+        for name, values in axes_of(mode, wide=wide).items()
+        if name not in pairs_of(mode, wide=wide).axes
+    }
+    return [
+        (seed, fitting({**row, **_by_turns(unpaired, turn)}, mode))
+        for turn, (seed, row) in enumerate(dealt)
+    ]
+
+
+def _by_turns(axes: Mapping[str, Sequence[Any]], turn: int) -> dict[str, Any]:
+    """A value of each axis; the axes do not go through theirs in step."""
+    return {
+        name: values[(turn + turn // len(values) * place) % len(values)]
+        for place, (name, values) in enumerate(axes.items())
+    }
 
 
 def in_order(cases: Iterable[Case]) -> tuple[Case, ...]:

@@ -18,6 +18,7 @@ from saver_conformance.cases.class_names import causal_lm_class_names, one_for_e
 from saver_conformance.cases.engine import WORLD_SIZES
 from saver_conformance.cases.families import families
 from saver_conformance.cases.limits import limited, why_untrainable
+from saver_conformance.cases.method import Method
 
 AXES: Mapping[str, Sequence[Any]] = {
     "architecture": tuple(name for name, family in families().items() if family.pairs),
@@ -51,6 +52,17 @@ WIDE: Mapping[str, Sequence[Any]] = {
 }
 """Axes with more values than a table of all pairs has room for in ``gate``: all their values."""
 
+UNPAIRED: Mapping[Method, frozenset[str]] = {
+    "qlora": frozenset(
+        {"max_shard_size", "tokenizer", "existing_save", "foreign_files", "model_argument"}
+    )
+}
+"""Axes that take their values by turns in the gate's table of a method, and have no pairs in it.
+
+A base of 4 bits changes neither what lies in the folder nor what is saved beside the adapter, and
+``lora`` has these pairs on the same engine.
+"""
+
 NODES = (1, 2)
 """Numbers of machines that the ranks are spread over, the simplest first."""
 
@@ -78,6 +90,20 @@ def axes_of(mode: Mode, *, wide: bool = False) -> Mapping[str, Sequence[Any]]:
         )
         for name, values in axes.items()
     }
+
+
+def paired(
+    axes: Mapping[str, Sequence[Any]], mode: Mode, *, wide: bool
+) -> dict[str, Sequence[Any]]:
+    """Those of ``axes`` that ``mode``'s table has all pairs of.
+
+    Args:
+        axes: axes of ``mode``.
+        mode: the mode.
+        wide: whether it is the table of a whole night, which has the pairs of all axes.
+    """
+    unpaired = frozenset() if wide else UNPAIRED.get(mode.method, frozenset())
+    return {name: values for name, values in axes.items() if name not in unpaired}
 
 
 def make_case(

@@ -23,6 +23,16 @@ def engines() -> Mapping[str, Engine]:
     return load(sys.modules[__name__], GROUP, Engine)
 
 
+def sharing_a_table(name: str) -> tuple[str, ...]:
+    """The engines among which the gate deals the table of pairs that this engine shares.
+
+    Returns:
+        Their names, this one's too; nothing where it has a table of its own.
+    """
+    table = engines()[name].table
+    return tuple(own for own, engine in engines().items() if table and engine.table == table)
+
+
 def names() -> tuple[str, ...]:
     """The names of all engines, the simplest first."""
     return tuple(engines())
