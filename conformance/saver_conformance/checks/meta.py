@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,6 +34,11 @@ _INDISPENSABLE = frozenset(
         "tie_word_embeddings",
     }
 )
+
+# Fields that count layers that predict further tokens, such as num_nextn_predict_layers.
+_CLAIM = re.compile(r"(?=.*(mtp|nextn))(?=.*num)[a-z0-9_]+")
+# The number of a layer in the name of one of its tensors.
+_NUMBERED = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 # Configurations inside of the model's own, of its text, vision or audio part.
 _COMPOSED = frozenset({"text_config", "vision_config", "audio_config"})
@@ -90,10 +96,24 @@ def other_settings(e: Evidence) -> Iterator[Defect]:
         if key in _OWN_CLAUSE or not (key in e.config or key in _INDISPENSABLE):
             continue
         found = e.config.get(key)
+        if found == 0 and _claims_lacking_layers(e, key):
+            continue
         if key in _COMPOSED and isinstance(wanted, Mapping) and isinstance(found, Mapping):
             yield from _composed(e, key, wanted, found)
         else:
             yield from _field(e, e.config, key)
+
+
+def _claims_lacking_layers(e: Evidence, key: str) -> bool:
+    """Whether a field counts layers that predict further tokens, and the model has none.
+
+    Configurations claim such layers by default, and a reader that goes by it fails.
+    """
+    layers = e.expected.config.get("num_hidden_layers")
+    numbers = (_NUMBERED.search(name) for name in e.expected.tensors)
+    beside = any(found and isinstance(layers, int) and int(found[1]) >= layers for found in numbers)
+    named = any("mtp" in name for name in e.expected.tensors)
+    return _CLAIM.fullmatch(key) is not None and not (named or beside)
 
 
 def _composed(
