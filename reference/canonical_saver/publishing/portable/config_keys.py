@@ -72,6 +72,9 @@ def _one_rope(
     if "type" in scaling:  # Phi-3 of transformers 4 takes no key more than these
         three = ("type", "short_factor", "long_factor")
         spellings.insert(0, {key: scaling[key] for key in three if key in scaling})
+    pretrained = "original_max_position_embeddings"
+    if scaling.get(_TYPE) == "longrope" and scaling.get(pretrained) is not None:
+        yield from _unless_there(own, (Key(inside, pretrained, scaling[pretrained], _OF_4),))
     name = "rope_scaling"
     yield from _unless_there(own, tuple(Key(inside, name, value, _OF_4) for value in spellings))
 
