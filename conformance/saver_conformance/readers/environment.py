@@ -132,7 +132,7 @@ def _install(reader: Reader, place: Path) -> None:
         _install_python(reader, place)
     else:
         (place / "package.json").write_text('{"private": true}')
-        options = ("--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund")
+        options = ("--ignore-scripts", "--no-audit", "--no-fund")
         _run((_tool("npm"), "install", *options, *reader.dependencies), place)
 
 

@@ -11,25 +11,45 @@
 # adapters = ["lora"]
 # tolerance_reason = "float32 weights and a cache in float32; arithmetic of another library"
 # ///
-"""Converts to GGUF in float32 and computes with the engine."""
+"""Converts to GGUF in float32 and computes with the engine.
+
+The converter knows tokenizers by a digest; where it does not know one, the tokens are converted as
+those of GPT-2. Prompts are given as token ids, so that the scores do not depend on it.
+"""
 
 import os
-import subprocess
+import runpy
 import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+import xllamacpp
 from reader_worker import Folder, Unsupported, serve
 
+SOURCES = next(Path(os.environ["READER_SOURCES"]).glob("*/vendor/llama.cpp"))
+sys.path.insert(0, str(SOURCES))
 
-def converter(name):
-    """The converter of this name in the unpacked sources."""
-    return next(Path(os.environ["READER_SOURCES"]).glob(f"*/vendor/llama.cpp/{name}"))
+from conversion.base import TextModel  # noqa: E402 - of the sources
+
+known = TextModel.get_vocab_base_pre
+
+
+def of_gpt_2_if_unknown(model, tokenizer):
+    """The name of the tokenizer's kind."""
+    try:
+        return known(model, tokenizer)
+    except NotImplementedError:
+        return "gpt-2"
+
+
+TextModel.get_vocab_base_pre = of_gpt_2_if_unknown
 
 
 class Reading(Folder):
     """A folder as the converter reads it."""
+
+    KIND = "logprobs"
 
     def __init__(self, question):
         super().__init__(question)
@@ -40,27 +60,49 @@ class Reading(Folder):
         self._scratch.cleanup()
 
     def scores(self, prompts):
-        """Logits after each prompt."""
-        raise Unsupported("no engine")
+        """Logarithms of the probabilities after each prompt."""
+        server = xllamacpp.Server(self._parameters())
+        return [self._next(server, prompt) for prompt in prompts]
+
+    def _next(self, server, prompt):
+        asked = {"prompt": prompt, "n_predict": 1, "n_probs": 1_000_000, "temperature": 1.0}
+        answer = server.handle_completions(asked | {"cache_prompt": False, "seed": 1})
+        if "completion_probabilities" not in answer:
+            content = answer["choices"][0]["logprobs"]["content"]
+        else:
+            content = answer["completion_probabilities"]
+        return {str(one["id"]): one["logprob"] for one in content[0]["top_logprobs"]}
+
+    def _parameters(self):
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = self._convert("convert_hf_to_gguf.py", self.folder)
+        if self.adapter:
+            path = self._convert("convert_lora_to_gguf.py", self.adapter, "--base", self.folder)
+            parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0)]
+        parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = 128
+        parameters.n_parallel = 1
+        parameters.warmup = False
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+        full = xllamacpp.ggml_type.GGML_TYPE_F32
+        parameters.cache_type_k = parameters.cache_type_v = full
+        parameters.verbosity = -1
+        return parameters
 
     def _convert(self, name, *arguments):
         out = Path(self._scratch.name, f"{name}.gguf")
-        done = subprocess.run(
-            [
-                *(sys.executable, str(converter(name)), *arguments),
-                *("--outtype", "f32", "--outfile", str(out)),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            last = done.stderr.strip().splitlines()[-1]
-            if "not supported" in last or "NotImplementedError" in last:
-                raise Unsupported(last)
-            raise RuntimeError(last)
+        before = sys.argv
+        sys.argv = [name, *arguments, "--outtype", "f32", "--outfile", str(out)]
+        try:
+            runpy.run_path(str(SOURCES / name), run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise Unsupported(f"the converter ended with {end.code}") from end
+        except NotImplementedError as error:
+            raise Unsupported(str(error)) from error
+        finally:
+            sys.argv = before
         return str(out)
 
 
 if __name__ == "__main__":
-    serve(Reading, {"xllamacpp": version("xllamacpp")})
+    serve(Reading, {"llama.cpp": version("xllamacpp"), "converter": "llama-cpp-python 0.3.36"})
