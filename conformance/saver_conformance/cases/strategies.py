@@ -140,7 +140,8 @@ def all_axes(mode: Mode, *, wide: bool = False) -> dict[str, Sequence[Any]]:
         axes["model_argument"] = ("trained", "base")
     if wide:
         axes |= {name: WIDE[name] for name in axes if name in WIDE}
-    return axes | dict(mode.definition.axes)
+    own = mode.definition.axes.items()
+    return axes | {k: v for k, v in own if mode.is_adapter or k not in ADAPTER_AXES}
 
 
 def _case(

@@ -30,9 +30,11 @@ def test_every_other_setting_changes_what_training_is_given(setting) -> None:
         case = make_case(mode, {"setting": setting.name})
         assert case.arguments != mode.definition.arguments(case)
         assert case.setting in {one.setting for one in cases_of(mode, "survey")}
-        assert mode.definition.pairs <= (
-            case.setting in {one.setting for one in cases_of(mode, "gate")}
-        )
+
+
+def test_settings_of_a_mode_are_in_its_gate() -> None:
+    planned = {case.setting for case in cases_of(Mode("lora", "fsdp1"), "gate")}
+    assert planned == {"usual", "sharded-state-dict", "local-state-dict", "autocast"}
 
 
 def test_a_mode_without_the_setting_refuses_it() -> None:

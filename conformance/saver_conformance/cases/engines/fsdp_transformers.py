@@ -7,12 +7,40 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from saver_conformance.cases.engine import Engine
+from saver_conformance.cases.engines.fsdp1 import NO_ODD_PARAMETERS
+from saver_conformance.cases.limit import Limit
 
 if TYPE_CHECKING:
     from saver_conformance.cases.case import Case
 
 REQUIRES = ("transformers>=5.23", "peft>=0.21")
 """Older ones have other arguments, or none; the suite has not been tried with them."""
+
+FAMILIES = ("llama", "llama-tied", "qwen2", "mixtral", "phi3", "custom")
+"""The families that these engines are tried with."""
+
+FSDP_LIMITS = (
+    Limit(
+        "FSDP2 expects one dtype in each group (_init_mp_dtypes, "
+        "torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py)",
+        when={"dtype": ("mixed",)},
+    ),
+    Limit(
+        "accelerate makes a new model of the class, which FSDP2 has changed (compile_regions, "
+        "accelerate/utils/other.py)",
+        when={"wrapper": ("regional",)},
+    ),
+    Limit(
+        "FSDP2 has derived a class before the suite can name it",
+        unless={"class_name": ("",)},
+    ),
+    Limit(
+        "transformers copies rows of plain tensors into DTensors (_get_resized_embeddings, "
+        "modeling_utils.py)",
+        when={"vocabulary": ("resized",)},
+    ),
+)
+"""What cannot be trained once FSDP2 has been applied to a model that is loaded."""
 
 NO_QLORA = "TODO"
 
@@ -52,5 +80,8 @@ FSDP_TRANSFORMERS = Engine(
     place=63,
     text="FSDP2 applied by transformers as the model is loaded; adapters are whole on every rank",
     unavailable={"qlora": NO_QLORA},
+    axes={"architecture": FAMILIES, "kind": ("lora",)},
+    limits=FSDP_LIMITS,
+    no_odd_parameters=NO_ODD_PARAMETERS,
     **spread(lambda ranks: {"fsdp_size": ranks}),
 )
