@@ -1,4 +1,4 @@
-"""The files beside the weights: configuration, generation, tokenizer, adapter, model card, code.
+"""The files next to the weights: configuration, generation, tokenizer, adapter, model card, code.
 
 Each is written as its library writes it. Where that fails, the nearest thing that a loader reads is
 written, or else nothing, and a warning says so: no sidecar is worth the weights.
@@ -25,7 +25,7 @@ _GENERATION = "generation_config.json"
 
 @dataclass(frozen=True)
 class Written:
-    """What came of the files beside the weights.
+    """What came of the files next to the weights.
 
     Attributes:
         warnings: what is wrong with them, and what to do.
@@ -53,7 +53,7 @@ def write(
         tokenizer: tokenizer or processor, or None.
         folder: where to write.
         output_dir: where the files will lie in the end.
-        dtype: the dtype that was asked for, if any.
+        dtype: the dtype that was requested, if any.
 
     Raises:
         OSError: the file system refused a write.
