@@ -66,6 +66,9 @@ def browser() -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with webdriver.Chrome(options, webdriver.ChromeService(DRIVER)) as driver:
         driver.set_script_timeout(240)
+        # Each visit is the first: the theme remembers the scheme of the last one.
+        forget = "try { localStorage.clear() } catch {}"
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": forget})
         yield driver
 
 
@@ -75,9 +78,6 @@ def show(browser: Any, address: str, page: str, width: int, scheme: str) -> None
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     window = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
-    # A first visit: the theme remembers the scheme of the last one.
-    forgotten = {"origin": address, "storageTypes": "local_storage"}
-    browser.execute_cdp_cmd("Storage.clearDataForOrigin", forgotten)
     browser.get(f"{address}/{page}")
     expected = "slate" if scheme == "dark" else "default"
     support_wait.WebDriverWait(browser, 120).until(
