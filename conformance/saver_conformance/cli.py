@@ -359,7 +359,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _finish(console: Console, verdict: Verdict, given: argparse.Namespace) -> None:
-    """Print the verdict, and write the report if one is asked for."""
+    """Print the verdict, and write the report if one is requested."""
     verdict = replace(verdict, known_as=given.known_as)
     _print(console, verdict, given)
     _write(console, verdict, given)

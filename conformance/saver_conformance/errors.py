@@ -16,11 +16,11 @@ class Unavailable(RuntimeError):  # noqa: N818 - a status, as in the report
 
 
 class KeepError(Exception):
-    """Copies cannot be kept where they are asked for."""
+    """Copies cannot be kept where they are requested."""
 
 
 class ReportFolderError(Exception):
-    """No report can be written where it is asked for."""
+    """No report can be written where it is requested."""
 
 
 class ResultError(ValueError):

@@ -148,7 +148,7 @@ class _Suite(pytest.Collector):
             yield waivers
 
     def result(self) -> Result:
-        """The result; the suite runs when it is asked for the first time."""
+        """The result; the suite runs when it is requested the first time."""
         if self._outcome is None:
             try:
                 self._outcome = self._run()

@@ -70,13 +70,13 @@ def run_conformance(
     Args:
         saver: its address, ``package.module:function``, or its name; the current folder is
             importable.
-        modes: the modes that are asked for; those that the saver does not claim are left out.
+        modes: the modes that are requested; those that the saver does not claim are left out.
         profile: which cases are tried.
         report: folder for ``report.json`` and the cases that failed; None writes nothing.
         save_limit: seconds after which a save counts as hanging.
         crash_points: system calls at which a save is killed, in the cases that do so.
         seconds: how long ``explore`` draws; None: until Ctrl-C or the first broken MUST.
-        progress: told how the run goes on.
+        progress: reports how the run progresses.
         workload: what trains and reloads.
         waivers: clauses that are known to be broken.
         claims: what the saver claims, in place of what it says itself; see ``claims_file``.
@@ -160,7 +160,7 @@ def replay(
         workload: what trains and reloads.
         waivers: clauses that are known to be broken.
         claims: what the saver claims.
-        progress: told how the run goes on.
+        progress: reports how the run progresses.
         listen: called with each line that a rank prints while it saves.
         keep: a folder, new or empty, for copies of the output folder before and after the save.
         savers_dir: folder of the savers that have names.

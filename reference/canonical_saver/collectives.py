@@ -129,7 +129,7 @@ class Ranks:
         return value, self._answered(answer, cause)
 
     def on_first(self, name: str, work: Callable[[], R]) -> R:
-        """Do something on rank 0 alone, and give every rank its result; collective.
+        """Do something on rank 0 only, and give every rank its result; collective.
 
         Args:
             name: what it is, for the error.

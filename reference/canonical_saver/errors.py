@@ -13,7 +13,7 @@ class SaveError(RuntimeError):
 
 
 class RequestError(SaveError, ValueError):
-    """The save was asked for with a value that has no meaning; nothing was written."""
+    """The save was requested with a value that has no meaning; nothing was written."""
 
 
 class WeightsError(SaveError):

@@ -1,4 +1,4 @@
-"""What a training framework hands over at the end, as a request."""
+"""What a training framework passes at the end, as a request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lookup(cfg: Any, key: str) -> Any:
 
 
 def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
-    """Make a request of what a training framework hands over at the end.
+    """Make a request of what a training framework passes at the end.
 
     Args:
         cfg: the training configuration; ``output_dir``, ``save_safetensors``, ``max_shard_size``,
@@ -82,7 +82,7 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
 def _roots(trainer: Any, model: nn.Module) -> tuple[nn.Module, ...]:
     """All places where the model's wrappers may be found.
 
-    A trainer may hand over the inner module, while the flat parameter of FSDP1's root or the
+    A trainer may pass the inner module, while the flat parameter of FSDP1's root or the
     PEFT model around a base model can only be reached from the module that it trains.
     """
     accelerator = getattr(trainer, "accelerator", None)

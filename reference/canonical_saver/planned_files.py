@@ -20,7 +20,7 @@ class PlannedFile:
     Attributes:
         name: path relative to the output folder.
         size: its bytes.
-        ranges: first byte and number of bytes of each stretch that this rank would write.
+        ranges: first byte and number of bytes of each range that this rank would write.
     """
 
     name: str

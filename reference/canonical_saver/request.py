@@ -1,4 +1,4 @@
-"""What is asked for: the configuration, the trainer and the model become one validated value.
+"""What is requested: the configuration, the trainer and the model become one validated value.
 
 Nothing after this module looks at the configuration again.
 """
@@ -55,7 +55,7 @@ class Request:
     """One save, fully decided.
 
     Attributes:
-        model: the outermost module that was handed over.
+        model: the outermost module that was passed.
         roots: all modules in which wrappers of the model may be found, the model first.
         output_dir: the folder that becomes the saved model.
         format: how the weights are stored.

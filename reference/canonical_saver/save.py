@@ -39,7 +39,7 @@ class Report:
         seconds: how long it took on this rank.
         ranks: how many ranks saved together.
         warnings: what is not as one may expect and was saved all the same, or what could not be
-            written beside the weights, and what to do; the same on every rank.
+            written next to the weights, and what to do; the same on every rank.
         left: weights and configurations of other models in the folder, which stay there.
         digest: the digest of the weights in hex, see ``docs/reference/digest.md``; "" if none was
             asked for.
@@ -153,7 +153,7 @@ def save_model(
 
 @torch.no_grad()
 def _save(ask: Callable[[], Request]) -> Report:
-    """Save: every rank runs this; what is passed to ``on_first`` is done by rank 0 alone."""
+    """Save: every rank runs this; what is passed to ``on_first`` is done by rank 0 only."""
     begun, ranks = time.monotonic(), Ranks.current()
     with ranks.arriving():
         planned, unlike = ranks.step(

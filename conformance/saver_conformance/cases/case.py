@@ -1,4 +1,4 @@
-"""A case: the plain data that says what is trained, how, and what the saver is asked for.
+"""A case: the plain data that says what is trained, how, and what the saver has to do.
 
 A case is all that a replay needs. It is frozen, hashable, and travels as JSON.
 """
@@ -146,7 +146,7 @@ class Case:
         adapter: the adapter's shape; None for full training.
         max_shard_size: the limit in bytes of a weight file; None is the library's default.
         tokenizer: with or without a chat template.
-        special_values: whether NaN payloads, -0.0, subnormals and infinities stand in the weights.
+        special_values: whether NaN payloads, -0.0, subnormals and infinities are in the weights.
         views: ``custom`` only: whether two of its buffers are overlapping views of one storage.
         persistence_threshold: ZeRO-3 only: parameters up to this size stay whole on every rank.
         existing_save: which earlier save lies in the output folder: of the same model, or
@@ -351,7 +351,7 @@ def _check_values(what: str, kind: type, plain: Mapping[str, Any]) -> None:
 
 
 def check_value(kind: type, name: str, value: Any) -> None:
-    """Look whether JSON's ``value`` can stand in the field ``name`` of ``kind``.
+    """Look whether JSON's ``value`` can be in the field ``name`` of ``kind``.
 
     Raises:
         ValueError: it cannot; the message is one line.

@@ -169,7 +169,7 @@ class Family:
         generates: whether it brings settings of generation.
         embedding: name of the input embedding's module.
         head: name of the output layer's module.
-        whole: modules that PEFT trains whole for this task, whatever is asked for.
+        whole: modules that PEFT trains whole for this task, whatever is requested.
         experts: names of the parameters that hold fused experts.
         views: whether it has buffers that can be made overlapping views.
         pairs: whether the gate tries it with every value of every other axis; the others are tried

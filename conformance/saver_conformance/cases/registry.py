@@ -32,7 +32,7 @@ R = TypeVar("R", bound=Registered)
 
 
 def load(package: ModuleType, group: str, kind: type[R]) -> Mapping[str, R]:
-    """Everything of ``kind`` that stands in the modules of ``package`` or in the entry points.
+    """Everything of ``kind`` that is in the modules of ``package`` or in the entry points.
 
     Args:
         package: its modules are imported; each ``kind`` at their top level counts.

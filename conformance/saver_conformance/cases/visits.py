@@ -1,7 +1,7 @@
 """A few cases for each family and kind of adapter that the gate's table of pairs has no room for.
 
 Each gets two engines for each method, other ones than its neighbours, so that each engine meets
-some of them and the gate grows by a few cases a mode. The other axes take values by turns.
+some of them and the gate grows by a few cases a mode. The other axes take values in turns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OTHER_VALUES: tuple[Mapping[str, Any], ...] = (
     {"existing_save": "adapter", "wrapper": "checkpointing", "sizes": "odd"},
     {"dtype": "mixed", "foreign_files": "strangers", "tokenizer": "chat"},
 )
-"""Values of the other axes, taken by turns; those that do not fit are left out."""
+"""Values of the other axes, taken in turns; those that do not fit are left out."""
 
 
 def visits(mode: Mode) -> tuple[Case, ...]:

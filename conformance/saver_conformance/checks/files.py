@@ -253,7 +253,7 @@ def _idle(e: Evidence) -> str:
 
 
 def _difference(wanted: Collection[str], present: Collection[str]) -> str:
-    """Both lists of files as a diff: ``-`` is missing, ``+`` is there and not asked for."""
+    """Both lists of files as a diff: ``-`` is missing, ``+`` is there and not requested."""
     lines = []
     for path in sorted({*wanted, *present}):
         sign = "-" if path not in present else " " if path in wanted else "+"

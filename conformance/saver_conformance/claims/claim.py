@@ -41,7 +41,7 @@ class Claim:
         only: for fields of a case or of its adapter, the values that the saver has a way to handle;
             other values are replaced by the first of them.
         without: patterns of the clauses that it has no part in, for instance because its library
-            saves weights alone.
+            saves weights only.
         trainer: the trainer that belongs to the saver, by its name in the workload.
     """
 
@@ -176,7 +176,7 @@ def claims_in(path: Path, module: str, function: str = "") -> Iterator[Claim]:
 
 
 def _names_of_decorator(body: Sequence[ast.stmt]) -> Iterator[str]:
-    """What ``claims`` is called in a module; somebody else's function may be called so too."""
+    """What ``claims`` is called in a module; another owner's function may be called so too."""
     for node in body:
         if isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
             yield from (name.asname or name.name for name in node.names if name.name == _DECORATOR)

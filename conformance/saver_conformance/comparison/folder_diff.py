@@ -31,7 +31,7 @@ class PartDiff:
         only_first: names of tensors in the first folder alone.
         only_second: names of tensors in the second folder alone.
         tied: names that one folder lacks because it holds their counterpart.
-        files: the files beside the weights that differ.
+        files: the files next to the weights that differ.
         uncompared: what could not be compared, in words.
     """
 

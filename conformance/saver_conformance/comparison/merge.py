@@ -82,7 +82,7 @@ class _Tally:
 
 
 class Factors:
-    """The factors of a block; of the one that has the rows only those are read that are asked for.
+    """The factors of a block; of the one that has the rows only those are read that are requested.
 
     Attributes:
         right: rows of the other one, one for each rank.

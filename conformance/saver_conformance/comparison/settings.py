@@ -37,7 +37,7 @@ _OLD_NAMES = {"torch_dtype": "dtype"}
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """How a file beside the weights differs.
+    """How a file next to the weights differs.
 
     Attributes:
         file: its name.
@@ -51,7 +51,7 @@ class FileChange:
 
 
 def compare_files(one: Folder, other: Folder) -> Iterator[FileChange]:
-    """The files beside the weights that differ, in the order of their names."""
+    """The files next to the weights that differ, in the order of their names."""
     files = [dict(_files(folder)) for folder in (one, other)]
     for name in sorted({**files[0], **files[1]}):
         paths = [found.get(name) for found in files]

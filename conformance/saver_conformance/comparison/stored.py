@@ -250,7 +250,7 @@ def _indexed(
 ) -> dict[str, frozenset[str] | None]:
     names: dict[str, set[str]] = {}
     for name, file in weight_map.items():
-        # An index can name any path; only what lies beside it is opened.
+        # An index can name any path; only what lies next to it is opened.
         if "/" in file or file in ("", ".", "..") or "\0" in file:
             problems.append(f"the index names {file!r}, which is no file beside it")
         else:

@@ -282,7 +282,7 @@ _LITERALS: Mapping[str, Callable[[Any], Any]] = {
     "MARK": lambda _: _MARK,
     "EMPTY_TUPLE": lambda _: (),
     "EMPTY_DICT": lambda _: {},
-    # Lists are no part of a state dict, and nobody looks into those beside it.
+    # Lists are no part of a state dict, and nobody looks into those next to it.
     "EMPTY_LIST": lambda _: _Ignored(),
 }
 _STEPS: Mapping[str, Callable[[_Machine], None]] = {

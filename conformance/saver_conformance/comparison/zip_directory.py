@@ -116,7 +116,7 @@ def _entries(directory: bytes) -> Iterator[tuple[str, Member]]:
 
 
 def _large(extra: bytes, values: list[int]) -> list[int]:
-    """``values`` with those that take more than 32 bits, which stand in the extra field."""
+    """``values`` with those that take more than 32 bits, which are in the extra field."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)

@@ -42,7 +42,7 @@ _SHARD = re.compile(r"model-(?P<number>\d{5,})-of-(?P<count>\d{5,})\.safetensors
 _PICKLE = re.compile(
     r"(pytorch_model|adapter_model|model)(-\d{5}-of-\d{5})?\.(bin|pt|pth|pkl)(\.index\.json)?"
 )
-# What transformers and PEFT write beside the weights.
+# What transformers and PEFT write next to the weights.
 _COMPANIONS = frozenset(
     {
         ADAPTER_CONFIG,

@@ -41,7 +41,7 @@ def read_whole(path: Path, limit: int) -> bytes:
         OSError: as ``opened``, or the file has more than ``limit`` bytes.
     """
     with opened(path) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as stream:
-        # The size is not asked for first: a file can grow between the question and the reading.
+        # The size is not read first: a file can grow between the question and the reading.
         content = stream.read(limit + 1)
     if len(content) > limit:
         raise OSError(f"{path.name} is larger than {limit} bytes")

@@ -54,7 +54,7 @@ class Audit:
         files: number of files that belong to a save.
         size: their bytes.
         clauses: what became of every structural clause, by id, in the order of the spec.
-        digests: SHA-256 by weight file, where bytes were asked for.
+        digests: SHA-256 by weight file, where bytes were requested.
         remarks: what is worth knowing and no defect.
     """
 
@@ -137,7 +137,7 @@ def _keep(remarks: dict[Remark, None], remark: Remark) -> None:
 
 
 def _add(result: ClauseAudit, finding: Finding) -> None:
-    # What a model and the adapter beside it share is looked at twice.
+    # What a model and the adapter next to it share is looked at twice.
     if any(replace(kept, case=finding.case) == finding for kept in result.findings):
         return
     result.count += 1

@@ -2,7 +2,7 @@
 
 Plain decoders have had the same tensors since their first release, so that the configuration gives
 their names and shapes; of other models it gives the rows of the embeddings. Nothing is declared by
-the configuration of a quantized model or of one whose code lies beside it.
+the configuration of a quantized model or of one whose code lies next to it.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def unusual(names: Collection[str]) -> tuple[str, ...]:
 
 
 def is_variant(name: str) -> bool:
-    """Whether ``from_pretrained`` finds a file of this name when it is asked for a variant."""
+    """Whether ``from_pretrained`` finds a file of this name when a variant is requested."""
     return name != INDEX and _VARIANT.fullmatch(name) is not None
 
 

@@ -84,7 +84,7 @@ class ForkedSave:
 def save_in_fork(
     save: Callable[[], object], forked: ForkedSave, connect: Callable[[], object] = lambda: None
 ) -> ForkedResult:
-    """Fork, trace the copy if that is asked for, save in it, and say how it ended.
+    """Fork, trace the copy if that is requested, save in it, and say how it ended.
 
     Args:
         save: calls the saver.

@@ -19,7 +19,7 @@ class Answer:
     Attributes:
         status: ``unavailable`` when a library or an engine is missing here; ``died`` and ``hung``
             are said by the suite on behalf of a rank that cannot answer.
-        detail: traceback, stacks or reason; when it returned, what was asked for.
+        detail: traceback, stacks or reason; when it returned, what was requested.
         seconds: time that the request took on the rank.
         place: the saver's own innermost frame, where it did not return; empty if none is known.
     """

@@ -2,7 +2,7 @@
 
 Started by ``world.py``, never by hand. Requests and answers are lines of JSON on two pipes that
 are neither stdout nor stderr, so whatever a saver prints cannot garble them. Torch is imported
-only where a process group is asked for.
+only where a process group is requested.
 """
 
 from __future__ import annotations

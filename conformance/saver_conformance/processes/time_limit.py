@@ -1,4 +1,4 @@
-"""Time limits that a busy machine stretches, so that nobody is accused of another's load.
+"""Time limits that a busy machine extends, so that nobody is accused of another's load.
 
 While more processes want to run than there are cores, or wait for a disk, time counts for less. A
 process that hangs wants neither, so on a machine of its own a limit is what its number says.

@@ -22,7 +22,7 @@ PAGE_FILE = "index.html"
 
 
 def write_pages(report: Mapping[str, Any], folder: Path) -> Path:
-    """Write what people and CI read, made of the content of a ``report.json``, beside it.
+    """Write what people and CI read, made of the content of a ``report.json``, next to it.
 
     Returns:
         The path of the page for people.

@@ -354,7 +354,7 @@ def parse(report: Mapping[str, Any]) -> Result:
         rows=tuple(
             _parse_row(item) for item in report["clauses"] if item["mode"] in report["modes"]
         ),
-        # Reports of the first days do not have what is asked for with ``get``.
+        # Reports of the first days do not have what is requested with ``get``.
         failures=tuple(_parse_failures(report.get("failures", ()))),
         unchanged=_parse_unchanged(report.get("unchanged")),
         interrupted=report.get("interrupted", False),

@@ -1,4 +1,4 @@
-"""The ``cfg`` that savers are handed: what axolotl would pass.
+"""The ``cfg`` that savers are passed: what axolotl would pass.
 
 ``Config`` is a mapping with attribute access in which a missing key is None, nested likewise.
 """

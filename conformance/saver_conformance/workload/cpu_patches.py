@@ -1,6 +1,6 @@
 """Lets engines that expect an accelerator train on a CPU; off when one is there.
 
-Some pieces of upstream behaviour stand in the way, and nothing else is changed. None of them takes
+Some pieces of upstream behaviour are in the way, and nothing else is changed. None of them takes
 part in what a saver does, except where the comment says so.
 """
 

@@ -35,7 +35,7 @@ Pairs = Iterator[tuple[str, str]]
 
 
 def look(cfg: Any, trainer: Any, model: nn.Module) -> Fingerprint:
-    """The fingerprint of all that a saver is handed, and of the process.
+    """The fingerprint of all that a saver is passed, and of the process.
 
     What cannot be read any more gives an entry of its own instead of an error: a saver that took
     it away changed it.

@@ -48,7 +48,7 @@ class PreparedCase:
     Attributes:
         cfg: configuration as axolotl would pass it.
         trainer: the trainer after ``train()``.
-        model: the model as it was handed to the trainer.
+        model: the model as it was passed to the trainer.
         look: the fingerprint of all that the save must leave as it is, on this rank.
         step: trains one more step and has rank 0 write the weights to a file; collective.
         close: gives back what the case held in this process.

@@ -1,4 +1,4 @@
-"""The files beside the weights, compared with the live objects that they are of.
+"""The files next to the weights, compared with the live objects that they are of.
 
 What is in memory is written to a folder of its own, as a save would write it, and both are read
 back as data. Nothing of the folder is executed. What a library writes for itself, as its version,
@@ -77,7 +77,7 @@ _OF_TOKENIZERS = frozenset(
 def compare(
     model: Any, weight_sets: Sequence[WeightSet], tokenizer: Any, folder: Path
 ) -> list[Companion]:
-    """Compare the files beside the weights with what is in memory; for rank 0.
+    """Compare the files next to the weights with what is in memory; for rank 0.
 
     Args:
         model: the unwrapped model; it stays as it is.

@@ -56,7 +56,7 @@ class FoundWeights:
         tensors: all tensors in them.
         files: the files.
         problems: what is wrong with the files, each with the name of the file.
-        others: weight files beside them that are no part of them, and that some reader would take.
+        others: weight files next to them that are no part of them, and that some reader would take.
     """
 
     folder: str

@@ -102,7 +102,7 @@ class SwappedSlice:
 
 @dataclass(frozen=True)
 class Companion:
-    """Something beside the weights that is not as in memory.
+    """Something next to the weights that is not as in memory.
 
     Attributes:
         file: its file, relative to the folder.
@@ -123,7 +123,7 @@ class Proof:
 
     Attributes:
         folder: the folder.
-        proven: the tensors whose bits are those of the model, up to a cast that was asked for.
+        proven: the tensors whose bits are those of the model, up to a cast that was requested.
         missing: tensors of the model that are not there, by the names that a save gives them.
         foreign: tensors that are there, and none of the model.
         different: tensors with other bytes.
@@ -182,7 +182,7 @@ class Proof:
 
     @property
     def ok(self) -> bool:
-        """Whether whoever loads the folder gets this model, and nothing beside it."""
+        """Whether whoever loads the folder gets this model and nothing else."""
         return self.weights_ok and not self.companions and not self.stale
 
     @property

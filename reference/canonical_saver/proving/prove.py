@@ -50,8 +50,8 @@ class LiveModel:
     """The model in memory, as a save would see it.
 
     Attributes:
-        request: what was handed over.
-        model: the module whose configuration goes beside the weights.
+        request: what was passed.
+        model: the module whose configuration goes next to the weights.
         weight_sets: what a save would hold.
         named: all its tensors, by their names in memory.
         merged: what a save would hold is the base with the adapters merged into it.

@@ -1,4 +1,4 @@
-"""Which weight files of a folder a loader takes, and which lie beside them."""
+"""Which weight files of a folder a loader takes, and which lie next to them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The folder that a save leaves: staging, what lies beside the weights, what goes."""
+"""The folder that a save leaves: staging, what lies next to the weights, what goes."""

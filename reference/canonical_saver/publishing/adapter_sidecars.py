@@ -1,4 +1,4 @@
-"""The files beside the weights of adapters: configurations, model cards, generation."""
+"""The files next to the weights of adapters: configurations, model cards, generation."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _write_config(model: Any, weights: WeightSet, staged: BestEffort) -> None:
 def _write_card(
     model: Any, weights: WeightSet, place: str, staged: BestEffort, output_dir: Path
 ) -> None:
-    """Write an adapter's model card to a place in the folder, unless somebody else's lies there."""
+    """Write an adapter's model card to a place in the folder, unless another owner's is there."""
     if (output_dir / place / CARD).exists() and not has_mark(output_dir, place):
         return
     config = model.peft_config[weights.adapter]

@@ -1,4 +1,4 @@
-"""Files beside the weights, each of them complete in the staged folder or not there at all.
+"""Files next to the weights, each of them complete in the staged folder or not there at all.
 
 What is wrong with a tokenizer or a configuration must not cost the weights. It becomes a warning,
 and what an earlier save left under the same name is named, so that it goes: a loader would take it

@@ -1,4 +1,4 @@
-"""The code of models that are no part of transformers, which lies beside the weights."""
+"""The code of models that are no part of transformers, which lies next to the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a plan to the published folder: what rank 0 alone does before and after the weights."""
+"""From a plan to the published folder: what rank 0 only does before and after the weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Staged:
     """Where the files of a save are made.
 
     Attributes:
-        output_dir: the output folder as rank 0 was asked for it.
+        output_dir: the output folder as rank 0 received it.
         name: the staging folder, relative to the output folder.
         token: what its probe holds, for ranks to see whether they see this folder.
         archives: where tensors lie in files of the ``torch`` format.
@@ -61,7 +61,7 @@ class Published:
 
 
 class Publication:
-    """The staged folder of a save; every rank has one, and rank 0 alone uses its folder.
+    """The staged folder of a save; every rank has one, and rank 0 only uses its folder.
 
     Args:
         write_plan: the plan.
@@ -83,7 +83,7 @@ class Publication:
         self._undo.close()
 
     def stage(self) -> Staged:
-        """Make the staging folder, the files beside the weights, and room for the weights.
+        """Make the staging folder, the files next to the weights, and room for the weights.
 
         Raises:
             RequestError: the folder is one of the adapter's base.

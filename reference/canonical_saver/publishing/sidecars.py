@@ -1,4 +1,4 @@
-"""The files beside the weights: configuration, generation, tokenizer, adapter, model card, code.
+"""The files next to the weights: configuration, generation, tokenizer, adapter, model card, code.
 
 Each is written as its library writes it. Where that fails, the nearest thing that a loader reads is
 written, or else nothing, and a warning says so: no sidecar is worth the weights.
@@ -26,7 +26,7 @@ _GENERATION = "generation_config.json"
 
 @dataclass(frozen=True)
 class Written:
-    """What came of the files beside the weights.
+    """What came of the files next to the weights.
 
     Attributes:
         warnings: what is wrong with them, and what to do.

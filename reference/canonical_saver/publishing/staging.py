@@ -1,7 +1,7 @@
 """All or nothing: from a staged folder to the model's own.
 
 Everything is made in a hidden folder inside the output folder and flushed to disk. Then a record of
-what is to happen is put beside it: this is the commit. Only then is the output folder changed, by
+what is to happen is put next to it: this is the commit. Only then is the output folder changed, by
 steps that can be done again from the record, whenever they were cut off: the files without which
 nothing loads go first and come last, so a half-changed folder refuses to load. A whole model beside
 an adapter is not touched: the adapter's configuration without its weights keeps ``transformers``

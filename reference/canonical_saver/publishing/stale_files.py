@@ -1,7 +1,7 @@
 """What an earlier save left in a folder and this one replaces.
 
 Removing takes proof. The weights of an earlier save are those that a loader would take by their
-names, and those that the index beside them names. Files of a tokenizer or a processor go only where
+names, and those that their index names. Files of a tokenizer or a processor go only where
 this save brings the same kind. A folder below is one of an earlier save only if its model card says
 so: an adapter that somebody put or copied there is a model of its own.
 """
@@ -76,7 +76,7 @@ def has_mark(output_dir: Path, folder: str = "") -> bool:
     try:
         return card.is_file() and card_mark(folder) in card.read_text("utf-8", "replace")
     except OSError:
-        return False  # what cannot be read is somebody else's
+        return False  # what cannot be read is another owner's
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _adapter(output_dir: Path, folder: str, arrival: Arrival) -> set[str]:
     ours = has_mark(output_dir, folder)
     if ours:
         names.add(CARD)
-    # Nothing says whose a checkpoint of DCP is, but a card beside it and beside no whole model.
+    # Nothing says whose a checkpoint of DCP is, except a card next to it where no whole model is.
     if f"{path}{_DCP_INDEX}" in arrival.names or (ours and "config.json" not in _names(place)):
         names |= _dcp(place)
     return {path + name for name in names}

@@ -21,9 +21,9 @@ from canonical_saver.weights.tensors import ModelTensor
 
 
 def find_model(roots: tuple[nn.Module, ...]) -> Any:
-    """Find the model to save among everything that was handed over, without wrappers.
+    """Find the model to save among everything that was passed, without wrappers.
 
-    Preference tuning hands over the base model while the trainer trains the PEFT model around it;
+    Preference tuning passes the base model while the trainer trains the PEFT model around it;
     then the PEFT model is the one.
     """
     model = unwrap(roots[0])

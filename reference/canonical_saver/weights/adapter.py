@@ -36,7 +36,7 @@ _DICTIONARIES = (nn.ModuleDict, nn.ParameterDict, BufferDict)
 def weight_sets(
     model: Any, model_tensors: Mapping[str, ModelTensor], engines: Engines
 ) -> list[WeightSet]:
-    """Find the tensors of each adapter, and what was trained beside them.
+    """Find the tensors of each adapter, and what was trained next to them.
 
     Args:
         model: the unwrapped PEFT model.

@@ -26,9 +26,9 @@ def limited(model: Any, weights: WeightSet, dtype: torch.dtype) -> WeightSet:
     """Mark the tensors that a cast would break.
 
     Args:
-        model: the module whose configuration lies beside the weights.
+        model: the module whose configuration lies next to the weights.
         weights: what is saved.
-        dtype: the dtype that was asked for.
+        dtype: the dtype that was requested.
 
     Raises:
         WeightsError: the model is quantized, and nothing shows which of its tensors are, or their

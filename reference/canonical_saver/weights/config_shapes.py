@@ -29,12 +29,12 @@ def expected(model: Any, names: Collection[str]) -> dict[str, Shape]:
     if not isinstance(model, PreTrainedModel):
         return {}
     try:
-        # A class may draw numbers while it is made; training goes on with the same ones.
+        # A class may draw numbers while it is made; training continues with the same ones.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             made = original_class(model)(copy.deepcopy(model.config))
         shapes = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
     except Exception:
-        return {}  # somebody else's class; the shapes would only have explained more
+        return {}  # another owner's class; the shapes would only have explained more
     return {name: shapes[name] for name in names if name in shapes}
 
 

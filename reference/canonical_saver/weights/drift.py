@@ -39,7 +39,7 @@ def sample(local_slice: LocalSlice) -> torch.Tensor | None:
 
 
 def distance(one: torch.Tensor | None, other: torch.Tensor | None) -> float:
-    """The norm of the difference, relative to the larger norm, in the stretch where it is largest.
+    """The norm of the difference, relative to the larger norm, in the range where it is largest.
 
     Args:
         one: a sample.

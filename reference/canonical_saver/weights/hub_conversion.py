@@ -25,8 +25,8 @@ from canonical_saver.weights.saved_tensors import SavedTensor, SourceRange
 from canonical_saver.weights.tensors import ModelTensor
 
 MOST_STRETCHES = 4096
-"""A tensor of more than so many separate stretches of a model tensor is computed instead: to gather
-the model tensor costs less than so many small writes. The halves of fused experts are one stretch
+"""A tensor of more than so many separate ranges of a model tensor is computed instead: to gather
+the model tensor costs less than so many small writes. The halves of fused experts are one range
 an expert.
 """
 
@@ -160,7 +160,7 @@ def _stretches(tensor: torch.Tensor) -> list[tuple[int, int]] | None:
     """Where in its storage the elements of a tensor lie, in row-major order.
 
     Returns:
-        First element and number of elements of each stretch; None where single elements or more
+        First element and number of elements of each range; None where single elements or more
         than ``MOST_STRETCHES`` would have to be picked, so that computing is cheaper.
     """
     outer = [pair for pair in zip(tensor.shape, tensor.stride(), strict=True) if pair[0] != 1]

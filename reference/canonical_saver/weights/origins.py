@@ -1,4 +1,4 @@
-"""From which named tensors others are made, while somebody else's code computes with them."""
+"""From which named tensors others are made, while another owner's code computes with them."""
 
 from __future__ import annotations
 

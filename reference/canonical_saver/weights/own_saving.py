@@ -1,7 +1,7 @@
 """Models whose class has a ``save_pretrained`` of its own.
 
 It is followed instead of guessed: it runs on a copy of the model's modules without data, up to the
-place where it hands a state dict to that of transformers. What it hands over there is saved. What
+place where it hands a state dict to that of transformers. What it passes there is saved. What
 it does beside, as writing files, cannot be done for tensors that are spread over ranks, and is
 refused.
 """

@@ -74,7 +74,7 @@ class WeightSet:
         convert: computes those of some groups of saved tensors from their model tensors.
         adapter: the name of the PEFT adapter, None for a full save.
         config: the adapter's configuration as PEFT's rules leave it, None for a full save.
-        owner: the module whose configuration goes beside them, None for the model itself.
+        owner: the module whose configuration goes next to them, None for the model itself.
         warnings: what a person should know of this selection.
     """
 

@@ -52,7 +52,7 @@ def find(model: nn.Module, tensors: Mapping[str, ModelTensor], engines: Engines)
 
 
 class StandIn:
-    """A copy of a model's modules that is asked for its state dict in the model's place.
+    """A copy of a model's modules whose state dict is taken instead of the model's.
 
     Args:
         model: the unwrapped model.

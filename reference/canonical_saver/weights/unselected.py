@@ -1,6 +1,6 @@
 """What training changed and PEFT's rules do not select.
 
-PEFT saves its own parameters, and drops what was trained beside them without ``modules_to_save``:
+PEFT saves its own parameters, and drops what was trained next to them without ``modules_to_save``:
 a norm or an embedding that was unfrozen by hand, the running statistics of a batch norm. Loading
 takes any tensor that has the name of one of the model, so they are saved under these names.
 """

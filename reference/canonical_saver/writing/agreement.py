@@ -27,7 +27,7 @@ class Proposal:
     """A rank's plan, as the others have to know it.
 
     Attributes:
-        options: what was asked for, by the names of the options.
+        options: what was requested, by the names of the options.
         fingerprint: digest of the layout.
         replicas: digests of what other ranks are said to hold as well.
         ranges: what the rank writes, int64 of shape ``[ranges, 3]``.
@@ -60,7 +60,7 @@ def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
         everyone: for each rank its plan.
 
     Raises:
-        RequestError: the ranks were asked for different things.
+        RequestError: the ranks were given different options.
         VerifyError: bytes are missing, or written twice.
     """
     check_options([one.options for one in everyone])
@@ -100,7 +100,7 @@ def settle(
 
 
 def check_options(everyone: Sequence[Mapping[str, Any]]) -> None:
-    """Check that all ranks were asked for the same.
+    """Check that all ranks received the same request.
 
     Args:
         everyone: for each rank its options by their names.

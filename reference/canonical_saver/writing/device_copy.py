@@ -43,7 +43,7 @@ def to_host(
 
     Yields:
         For each batch contiguous CPU tensors of uint8, which together are its bytes. They are valid
-        until the next batch is asked for.
+        until the next batch is requested.
     """
     carry: Copier = copier or _Streams()
     buffers: deque[torch.Tensor] = deque()

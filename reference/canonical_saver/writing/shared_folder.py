@@ -19,7 +19,7 @@ class View:
     """A rank's view of the output folder.
 
     Attributes:
-        path: the folder, as this rank was asked for it.
+        path: the folder, as this rank received it.
         target: the same without links.
         shares_folder: whether it is that of rank 0, and can be written to.
         host: the host that this rank is on.
@@ -44,7 +44,7 @@ def look(output_dir: Path, probe: str, token: str) -> View:
     """Look for a file that rank 0 has put into the output folder.
 
     Args:
-        output_dir: the folder, as this rank was asked for it.
+        output_dir: the folder, as this rank received it.
         probe: the file, relative to the folder.
         token: what is in it.
     """
@@ -60,7 +60,7 @@ def look_together(output_dir: Path, staging: str, token: str, ranks: Ranks) -> l
     """Find out which ranks see the staging folder of rank 0; collective.
 
     Args:
-        output_dir: the output folder, as this rank was asked for it.
+        output_dir: the output folder, as this rank received it.
         staging: the staging folder, relative to it.
         token: what the probe in it holds.
         ranks: the ranks of the save.
@@ -69,7 +69,7 @@ def look_together(output_dir: Path, staging: str, token: str, ranks: Ranks) -> l
         The view of each rank.
 
     Raises:
-        RequestError: a rank was asked for another folder than rank 0.
+        RequestError: a rank was given another folder than rank 0.
     """
 
     def agreed(_: View, views: list[View]) -> list[View]:
@@ -82,15 +82,15 @@ def look_together(output_dir: Path, staging: str, token: str, ranks: Ranks) -> l
 
 
 def check(views: Sequence[View]) -> None:
-    """Find out whether a rank was asked for another folder than rank 0.
+    """Find out whether a rank was given another folder than rank 0.
 
-    A rank on another host may not see the folder, but was asked for the same path.
+    A rank on another host may not see the folder, but was given the same path.
 
     Args:
         views: that of each rank.
 
     Raises:
-        RequestError: names such ranks, and what they were asked for.
+        RequestError: names such ranks, and what they were given.
     """
     first = views[0]
     strays = [

@@ -31,8 +31,8 @@ class WritePlan:
     """A save as this rank has planned it.
 
     Attributes:
-        request: what was asked for.
-        model: the module whose configuration goes beside the weights, without wrappers.
+        request: what was requested.
+        model: the module whose configuration goes next to the weights, without wrappers.
         weight_sets: the tensors of each weight file or set of shards.
         files: the layout, the same on every rank.
         planned: what this rank writes.
@@ -91,7 +91,7 @@ def plan_write(request: Request, ranks: Ranks, *, dry: bool = False) -> WritePla
     """Plan a save on this rank; no rank waits for another here.
 
     Args:
-        request: what was asked for.
+        request: what was requested.
         ranks: the ranks of the save.
         dry: nothing will be written, so the tensors need not have data.
 

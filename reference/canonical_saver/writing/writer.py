@@ -66,7 +66,7 @@ class Writer:
         samples: some of the bytes that this rank writes; None if all ranks are on one host.
         overflows: counts what this rank casts to infinity; None if nothing is cast.
         room: explains errors of a full disk.
-        digests: digests what this rank writes; None if that was not asked for.
+        digests: digests what this rank writes; None if that was not requested.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Writer:
         return seeing[turn % len(seeing)]
 
     def write(self) -> None:
-        """Write this rank's own parts, and read them back if that was asked for.
+        """Write this rank's own parts, and read them back if that was requested.
 
         Raises:
             OSError: the file system refused a write.
@@ -141,14 +141,14 @@ class Writer:
         )
 
     def write_now(self, handles: OpenFiles, planned: Sequence[WriteItem]) -> None:
-        """Write parts that will not be there later, and read each back if that was asked for."""
+        """Write parts that will not be there later, and read each back if that was requested."""
         for batch, pieces in self.carry(planned):
             self.write_and_check(handles, batch.file, batch.offset, pieces)
 
     def write_and_check(
         self, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
     ) -> None:
-        """Write bytes, and read them back if that was asked for."""
+        """Write bytes, and read them back if that was requested."""
         self.pwrite_all(handles, file, offset, pieces)
         if self._read_back:
             self._compare(handles, file, offset, pieces)
@@ -174,7 +174,7 @@ class Writer:
     def carry(
         self, planned: Sequence[WriteItem]
     ) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
-        """Yield batches with their bytes, which are valid until the next one is asked for."""
+        """Yield batches with their bytes, which are valid until the next one is requested."""
         for batch, pieces in carried(planned):
             if self.overflows is not None:
                 self.overflows.look(batch, pieces)

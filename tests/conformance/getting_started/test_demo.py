@@ -24,7 +24,7 @@ def test_demo_finds_the_defect_and_says_what_to_look_at(
     assert printed.startswith(demo.INTRODUCTION.splitlines()[0][:40])
     assert printed.rstrip().endswith(demo.NEXT.rstrip())
     result = read_result(tmp_path / "report" / "report.json")
-    broken = {cause.clause for cause in result.causes}
+    broken = set(result.causes)
     assert {demo.DEFECT, demo.LOST} <= broken
     # One defect: what is broken is the file that stays, and what a loader makes of it.
     assert broken <= {demo.DEFECT, "RELOAD-004", "RELOAD-006"}

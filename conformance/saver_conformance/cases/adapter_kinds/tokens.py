@@ -1,4 +1,4 @@
-"""A LoRA with some rows of the embedding trained beside it."""
+"""A LoRA with some rows of the embedding trained next to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeepSeek-V3: latent attention, and experts in groups with shared ones beside them."""
+"""DeepSeek-V3: latent attention, and experts in groups with shared ones next to them."""
 
 from __future__ import annotations
 

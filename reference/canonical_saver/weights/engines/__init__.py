@@ -169,7 +169,7 @@ class Engines:
     def on_first_rank(
         self, model_tensor: ModelTensor, held: torch.Tensor | None = None, *, buffer: bool = False
     ) -> ModelTensor:
-        """Let rank 0 alone write a tensor that every rank is said to hold complete.
+        """Let rank 0 only write a tensor that every rank is said to hold complete.
 
         Args:
             model_tensor: the tensor; any other is returned as it is.

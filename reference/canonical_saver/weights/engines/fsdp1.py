@@ -78,7 +78,7 @@ class FlatParameters:
 def _handles(module: Any) -> list[Any]:
     """The handles that an FSDP instance knows: its own and, after a forward pass, all of its root.
 
-    The root itself may not have been handed over.
+    The root itself may not have been passed.
     """
     own = [] if module._handle is None else [module._handle]
     return [*own, *getattr(module._exec_order_data, "all_handles", ())]

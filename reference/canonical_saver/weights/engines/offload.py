@@ -19,7 +19,7 @@ from canonical_saver.weights.tensors import PIECE, LocalSlice, ModelTensor, read
 
 
 class _Last:
-    """The tensor that was read last: pieces of one tensor are asked for one after the other."""
+    """The tensor that was read last: pieces of one tensor are requested one after the other."""
 
     def __init__(self) -> None:
         self.of: Stored | None = None

@@ -1,7 +1,7 @@
 """ZeRO-3: each parameter is flattened and cut into equal partitions, the last ones short or empty.
 
 The layout is that of ``deepspeed/runtime/zero/partition_parameters.py``. ``ds_tensor`` is the
-truth, also for small parameters that persist in full beside it. DeepSpeed itself is never imported.
+truth, also for small parameters that persist in full. DeepSpeed itself is never imported.
 """
 
 from __future__ import annotations
