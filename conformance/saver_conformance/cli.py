@@ -53,6 +53,7 @@ from saver_conformance.safe_text import printable
 from saver_conformance.spec import SPEC, Clause
 from saver_conformance.verdict.verdict import HARNESS_FAILED, Verdict
 from saver_conformance.verdict.waivers import Waiver, read_waivers
+from saver_conformance.witness import witness_command
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells count the first."""
@@ -239,6 +240,7 @@ def _make_parser() -> argparse.ArgumentParser:
     again.set_defaults(command=_replay)
 
     bisect_command.add_command(commands, _read_case)
+    witness_command.add_command(commands)
     report_commands.add_commands(commands)
     folder_commands.add_commands(commands)
 

@@ -9,6 +9,7 @@ from tests.house.reading_path import LIMIT, reading_path
 PACKAGES = ("canonical_saver", "saver_conformance")
 
 SUITE = (
+    "witness",
     "environments",
     "reports",
     "execution",

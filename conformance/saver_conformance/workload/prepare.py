@@ -35,6 +35,7 @@ from saver_conformance.workload import (
 )
 from saver_conformance.workload.config import Config, make_config
 from saver_conformance.workload.hub_names import adapter_folder, adapter_key, embedding_keys, to_hub
+from saver_conformance.workload.running_engine import running_engine, uncompiled
 from saver_conformance.workload.tokenizer import CHAT_TEMPLATE
 
 _RUN_SETTINGS = frozenset({"_name_or_path", "transformers_version", "use_cache"})
@@ -104,9 +105,9 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     names = oracle.read_names(model, case.family)
     untrained = oracle.snapshot("single", model, names, frozenset(names.buffers))
     trainer.train()
-    if (engine := training.running_engine(trainer)) != case.mode.engine:
+    if (engine := running_engine(trainer)) != case.mode.engine:
         raise RuntimeError(f"{case.mode} was trained by the engine {engine}")
-    root = training.uncompiled(trainer.model_wrapped)
+    root = uncompiled(trainer.model_wrapped)
     if (replicas := training.running_replicas(root)) != case.replicas:
         raise RuntimeError(f"{case.mode} was trained in {replicas} replicas")
     if case.special_values:

@@ -14,7 +14,7 @@ from peft import PeftConfig, get_peft_model, prepare_model_for_kbit_training
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast, Trainer
 
-from saver_conformance.cases.case import Case, Engine
+from saver_conformance.cases.case import Case
 from saver_conformance.workload import trainers
 from saver_conformance.workload.models import sizing
 
@@ -159,31 +159,6 @@ def make_trainer(
     adapter = adapter_config(case) if case.adapter and trainers.brings_adapter(case) else None
     dataset = RandomRows(case, case.seed)
     return trainers.make(case, model, arguments, dataset, tokenizer, adapter)
-
-
-def uncompiled(model: Any) -> Any:
-    """The model that ``torch.compile`` or accelerate's regional compilation was given."""
-    return getattr(model, "_orig_mod", model)
-
-
-def running_engine(trainer: Trainer) -> Engine:
-    """The engine that really trains, read from the wrapped model.
-
-    A framework that quietly falls back to another engine would make every verdict worthless.
-    """
-    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-    from torch.nn.parallel import DistributedDataParallel
-
-    wrapped = uncompiled(trainer.model_wrapped)
-    if trainer.is_deepspeed_enabled:
-        engine: Engine = f"zero{wrapped.zero_optimization_stage()}"  # type: ignore[assignment]
-        return engine
-    if isinstance(wrapped, FullyShardedDataParallel):
-        return "fsdp1"
-    # FSDP2 shards the compiled model; elsewhere the wrapped model is compiled.
-    if isinstance(wrapped, FSDPModule) or isinstance(trainer.model_wrapped, FSDPModule):
-        return "fsdp2"
-    return "ddp" if isinstance(wrapped, DistributedDataParallel) else "single"
 
 
 def running_replicas(root: Any) -> int:
