@@ -22,7 +22,7 @@ from saver_conformance.cases.shards import Shard
 from saver_conformance.claims import Claim
 from saver_conformance.claims.claims_file import read_claims
 from saver_conformance.claims.known_savers import list_savers
-from saver_conformance.commands import bisect, folder, readers, reports, starting
+from saver_conformance.commands import bisect, folder, readers, reports, starting, witness
 from saver_conformance.environments.inside import run_inside
 from saver_conformance.environments.recipe import DEFAULT_FILE, Recipe, find_recipe
 from saver_conformance.errors import (
@@ -281,6 +281,7 @@ def make_parser() -> argparse.ArgumentParser:
     again.set_defaults(command=_replay)
 
     bisect.add_command(commands, _read_case)
+    witness.add_command(commands)
     reports.add_commands(commands)
     folder.add_commands(commands)
     readers.add_commands(commands)

@@ -11,6 +11,7 @@ PACKAGES = ("canonical_saver", "saver_conformance")
 SUITE = (
     "commands",
     "getting_started",
+    "witness",
     "environments",
     "reports",
     "execution",

@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from saver_conformance.environments.make import Note, python_of
+from saver_conformance.environments.make import Note, has_module, python_of
 from saver_conformance.environments.recipe import Recipe
-from saver_conformance.environments.worker import make_worker
+from saver_conformance.environments.worker import REFERENCE_PACKAGE, make_worker
 from saver_conformance.errors import EnvironmentFailedError, ResultError
 from saver_conformance.reports.result import REPORT_FILE, read_report
 from saver_conformance.verdict.verdict import BROKEN, CONFORMS, INCONCLUSIVE
@@ -76,7 +76,10 @@ def call_suite(
     """
     path = report / REPORT_FILE
     before = _stamp(path)
-    own = [*map(str, layers), str(make_worker())]
+    worker = make_worker()
+    own = [*map(str, layers), str(worker / "suite")]
+    if not has_module(python, REFERENCE_PACKAGE):
+        own.append(str(worker / "reference"))
     inherited = {name: text for name, text in os.environ.items() if name not in _NOT_INHERITED}
     if inherited.get("PYTHONPATH"):
         own.append(inherited["PYTHONPATH"])

@@ -40,6 +40,12 @@ def python_of(recipe: Recipe, note: Note) -> Path:
     return python
 
 
+def has_module(python: Path, name: str) -> bool:
+    """Whether ``python`` finds the module ``name``."""
+    text = "import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)"
+    return subprocess.run([python, "-c", text, name], capture_output=True).returncode == 0
+
+
 def make_layer(requirement: str, note: Note) -> Path:
     """A folder for PYTHONPATH with one distribution in it, for this Python, without dependencies.
 

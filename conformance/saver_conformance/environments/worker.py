@@ -1,7 +1,8 @@
 """The suite as other environments import it: a copy of its package, and of the reference saver.
 
-Only these packages are in the folder. The folder that they are installed in would bring all its
-other libraries along.
+Each lies in a folder of its own for PYTHONPATH, ``suite`` and ``reference``: the folder that they
+are installed in would bring all its other libraries along, and an environment may have a reference
+saver of its own.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ NEEDS = ("hypothesis", "jinja2", "jsonschema", "rich", "pillow")
 """Distributions that a run needs besides the libraries that train; installed with the saver."""
 IMPORTED = ("hypothesis", "jinja2", "jsonschema", "rich", "torch", "transformers", "accelerate")
 """Modules that an environment has to have."""
-_PACKAGES = ("saver_conformance", "canonical_saver")
+REFERENCE_PACKAGE = "canonical_saver"
+_PACKAGES = {"suite": "saver_conformance", "reference": REFERENCE_PACKAGE}
 _DISTRIBUTION = "canonical-saver"
 
 
 def make_worker() -> Path:
-    """A folder for PYTHONPATH with this suite in it; kept for as long as the suite is the same."""
-    sources = {name: folder for name in _PACKAGES if (folder := _folder_of(name))}
+    """A folder with this suite in it; kept for as long as the suite is the same."""
+    sources = {
+        f"{place}/{name}": folder
+        for place, name in _PACKAGES.items()
+        if (folder := _folder_of(name))
+    }
     digest = hashlib.sha256()
     for name, folder in sources.items():
         for path in _files(folder):
@@ -38,7 +44,7 @@ def make_worker() -> Path:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
         # So that reports made inside name the version of the suite.
-        about = target / f"canonical_saver-{_version()}.dist-info"
+        about = target / "suite" / f"canonical_saver-{_version()}.dist-info"
         about.mkdir()
         text = f"Metadata-Version: 2.1\nName: {_DISTRIBUTION}\nVersion: {_version()}\n"
         (about / "METADATA").write_text(text)

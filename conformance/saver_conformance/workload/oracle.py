@@ -72,9 +72,13 @@ class Names:
         return frozenset((*self.parameters, *self.buffers, *self.extras))
 
 
-def read_names(model: nn.Module, family: Family) -> Names:
-    """The names of ``model``, which no engine has wrapped yet."""
-    embeddings = tuple(f"{module}.weight" for module in (family.embedding, family.head))
+def read_names(model: nn.Module, family: Family | None) -> Names:
+    """The names of ``model``, which no engine has wrapped yet.
+
+    Without a family nobody knows what its embeddings are called, and none are named.
+    """
+    modules = (family.embedding, family.head) if family else ()
+    embeddings = tuple(f"{module}.weight" for module in modules)
     first: dict[nn.Parameter, str] = {}
     tied: dict[str, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

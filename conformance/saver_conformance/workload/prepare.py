@@ -35,6 +35,7 @@ from saver_conformance.workload import (
 )
 from saver_conformance.workload.config import Config, make_config
 from saver_conformance.workload.hub_names import adapter_folder, adapter_key, embedding_keys, to_hub
+from saver_conformance.workload.running_engine import uncompiled
 from saver_conformance.workload.tokenizer import CHAT_TEMPLATE
 
 _RUN_SETTINGS = frozenset({"_name_or_path", "transformers_version", "use_cache"})
@@ -108,7 +109,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     if not training.is_trained_by_its_engine(case, trainer):
         found = type(trainer.model_wrapped).__name__
         raise RuntimeError(f"{case.mode} was trained by another engine; it left a {found}")
-    root = training.uncompiled(trainer.model_wrapped)
+    root = uncompiled(trainer.model_wrapped)
     if (replicas := training.running_replicas(root)) != case.replicas:
         raise RuntimeError(f"{case.mode} was trained in {replicas} replicas")
     if case.special_values:

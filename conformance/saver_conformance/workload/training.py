@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast, Trainer
 from saver_conformance.cases.case import Case
 from saver_conformance.workload import trainers
 from saver_conformance.workload.models import sizing
+from saver_conformance.workload.running_engine import uncompiled
 
 STEPS = 2
 """Optimizer steps of a case."""
@@ -111,11 +112,6 @@ def make_trainer(
     adapter = adapter_config(case) if case.adapter and trainers.brings_adapter(case) else None
     dataset = RandomRows(case, case.seed)
     return trainers.make(case, model, arguments, dataset, tokenizer, adapter)
-
-
-def uncompiled(model: Any) -> Any:
-    """The model that ``torch.compile`` or accelerate's regional compilation was given."""
-    return getattr(model, "_orig_mod", model)
 
 
 def is_trained_by_its_engine(case: Case, trainer: Trainer) -> bool:

@@ -168,16 +168,18 @@ def test_keep_incomplete_folder_is_made_anew(own_cache: Path) -> None:
 
 
 def test_worker_has_the_suite_and_nothing_else() -> None:
-    folder = worker.make_worker()
-    assert {path.name for path in folder.iterdir() if path.is_dir()} >= {"saver_conformance"}
-    assert not list(folder.rglob("__pycache__"))
+    whole = worker.make_worker()
+    folder = whole / "suite"
+    assert "saver_conformance" in {path.name for path in folder.iterdir()}
+    assert "canonical_saver" not in {path.name for path in folder.iterdir()}
+    assert not list(whole.rglob("__pycache__"))
     assert (folder / "saver_conformance" / "spec.md").is_file()
     text = "import saver_conformance, json; print(json.dumps(saver_conformance.__file__))"
     done = subprocess.run(
         [sys.executable, "-c", text], env={"PYTHONPATH": str(folder)}, capture_output=True
     )
     assert Path(json.loads(done.stdout)).is_relative_to(folder)
-    assert worker.make_worker() == folder
+    assert worker.make_worker() == whole
 
 
 def test_needs_are_those_of_the_suites_extra() -> None:
