@@ -77,6 +77,7 @@ FOUNDATIONS = {
         "from_trainer",
         "progress",
         "request",
+        "versions",
     },
     "saver_conformance": {"errors", "safe_text", "spec"},
 }
