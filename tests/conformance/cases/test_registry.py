@@ -81,10 +81,8 @@ def test_family_of_another_package_is_trained_saved_and_reloaded(
 def test_family_whose_requirement_is_missing_is_unavailable_and_nobodys_fault(
     package_of_others: dict[str, str], tmp_path: Path
 ) -> None:
-    path = tmp_path / "deep_llama.py"
-    path.write_text(
-        path.read_text().replace("place=90,", 'place=90, requires=("no-such-lib>=2",),')
-    )
+    needy = FAMILY.replace("place=90", 'requires=("no-such-lib>=2",), place=90')
+    (tmp_path / "deep_llama.py").write_text(needy)
     case = '{"mode": "full-single", "architecture": "deep-llama"}'
     done = replay(package_of_others, case, "canonical_saver:save_trained_model")
     assert done.returncode == INCONCLUSIVE, done.stdout + done.stderr
