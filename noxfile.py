@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import nox
+from nox.command import CommandFailed
 
 nox.options.sessions = ["lint", "tests", "conformance"]
 nox.options.reuse_existing_virtualenvs = True
@@ -199,6 +200,115 @@ def savers(session: nox.Session, stack: str) -> None:
     session.run("saver-conformance", "site", RESULTS, "--text")
     reports = [f"{RESULTS}/{name}" for name in chosen]
     session.run("python", "-m", "fixtures.findings", "compare", *reports)
+
+
+@dataclass(frozen=True)
+class LibraryStack:
+    """Libraries beside which the project is installed and tried as a whole.
+
+    Attributes:
+        python: the version of Python.
+        libraries: requirements beside those of the project; none: the newest of everything.
+        pins: a file of requirements, installed as it is in place of ``libraries``.
+        tests: whether the saver's own tests run on it too.
+    """
+
+    python: str = PYTHON
+    libraries: tuple[str, ...] = ()
+    pins: str = ""
+    tests: bool = False
+
+
+# On Python 3.12 torch comes from the package index, which may be a build of several gigabytes.
+LIBRARY_STACKS = {
+    "minimums": LibraryStack(
+        libraries=(
+            TORCH,
+            "transformers==5.5.0",
+            "peft==0.18.0",
+            "accelerate==1.11.0",
+            "deepspeed==0.18.6",
+        ),
+        tests=True,
+    ),
+    "axolotl": LibraryStack(pins="constraints-axolotl.txt"),
+    "llamafactory": LibraryStack(pins="constraints-llamafactory.txt"),
+    "newest": LibraryStack(libraries=(TORCH,), tests=True),
+    "python312": LibraryStack(
+        python="3.12",
+        libraries=(
+            "torch==2.11.0",
+            "transformers==5.5.0",
+            "peft==0.18.0",
+            "accelerate==1.11.0",
+            "deepspeed==0.18.6",
+        ),
+    ),
+}
+STACK_RESULTS = f"{RESULTS}/stacks"
+FAST_TESTS = ("tests/reference/formats", "tests/reference/publishing", "tests/reference/weights")
+CONFORMS, INCONCLUSIVE = 0, 2
+
+
+def install_torch(session: nox.Session, torch: str) -> None:
+    """Install torch by pip, which may know places that uv does not; uv may install the rest."""
+    if session.venv_backend == "uv":
+        session.run_install("python", "-m", "ensurepip", silent=True)
+    session.run_install("python", "-m", "pip", "install", "--quiet", torch)
+
+
+def install_libraries(session: nox.Session, stack: LibraryStack) -> None:
+    """Install the project beside the libraries of ``stack``."""
+    torch = next((text for text in stack.libraries if text.startswith("torch")), TORCH)
+    install_torch(session, torch)
+    if stack.pins:
+        session.install("--no-deps", "-r", stack.pins)
+        session.install("--no-deps", "-e", ".")
+    else:
+        session.install("-e", f".[{LIBRARIES}]", *stack.libraries)
+
+
+@nox.session(venv_backend="uv|virtualenv")
+@nox.parametrize(
+    "python,stack",
+    [(stack.python, name) for name, stack in LIBRARY_STACKS.items()],
+    ids=list(LIBRARY_STACKS),
+)
+def stacks(session: nox.Session, stack: str) -> None:
+    """Try the reference on every stack of libraries, and write the table of those that were tried.
+
+    What a version cannot train is unavailable and told in the table; a broken MUST or a harness
+    that fails ends the session.
+    """
+    install_libraries(session, LIBRARY_STACKS[stack])
+    env = environment(session)
+    compile_operators(session)
+    session.run(
+        *("saver-conformance", "run", "--profile", "smoke"),
+        *("--report", f"{STACK_RESULTS}/{stack}", *session.posargs),
+        env=env,
+        success_codes=[CONFORMS, INCONCLUSIVE],
+    )
+    if LIBRARY_STACKS[stack].tests:
+        session.run("pytest", *FAST_TESTS, env=env)
+    session.run("python", "-m", "fixtures.stacks", STACK_RESULTS)
+
+
+@nox.session(python=PYTHON, venv_backend="uv|virtualenv")
+def canary(session: nox.Session) -> None:
+    """Try the reference on the newest pre-releases; a failure is told, and fails nothing."""
+    try:
+        install_torch(session, TORCH)
+        pre = ("--prerelease", "allow") if session.venv_backend == "uv" else ("--pre",)
+        session.install(*pre, "--upgrade", "-e", f".[{LIBRARIES}]", TORCH)
+        compile_operators(session)
+        session.run(
+            *("saver-conformance", "run", "--profile", "smoke"),
+            *("--report", f"{RESULTS}/canary", *session.posargs),
+            env=environment(session),
+        )
+    except CommandFailed as failure:
+        session.warn(f"the newest pre-releases need work: {failure}")
 
 
 @nox.session(python=PYTHON)

@@ -10,6 +10,7 @@ model that has adapters.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from canonical_saver.proving.proven import proven
     from canonical_saver.publishing.staging import recover
     from canonical_saver.save import Report, save_model, save_trained_model
+
+if _missing := " and ".join(n for n in ("torch", "transformers") if find_spec(n) is None):
+    raise ImportError(f"canonical_saver needs {_missing}; pip install 'canonical-saver[saver]'")
 
 __all__ = [
     "LostRankError",

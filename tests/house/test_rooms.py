@@ -81,6 +81,7 @@ FOUNDATIONS = {
         "from_trainer",
         "progress",
         "request",
+        "versions",
     },
     "saver_conformance": {"errors", "safe_text", "spec"},
 }

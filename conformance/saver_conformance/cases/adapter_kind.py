@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from saver_conformance.cases.limit import Limit
+from saver_conformance.cases.requirement import check_requirements
 
 if TYPE_CHECKING:
     from saver_conformance.cases.case import Adapter
@@ -33,6 +34,8 @@ class AdapterKind:
         pairs: whether the gate tries it with every value of every other axis; the others are tried
             once or twice, and with all values by ``nightly``.
         limits: what cannot be trained.
+        requires: what has to be installed for it beside the suite, as pip reads it, such as
+            ``peft>=0.20``; where something is missing, its cases are unavailable.
     """
 
     name: str
@@ -47,6 +50,10 @@ class AdapterKind:
     needs: str = ""
     pairs: bool = False
     limits: tuple[Limit, ...] = ()
+    requires: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_requirements(f"adapter kind {self.name}", self.requires)
 
 
 def layers(adapter: Adapter, family: Family) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saver_conformance.cases.limit import Limit
+from saver_conformance.cases.requirement import check_requirements
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,8 @@ class Family:
         tokens: special tokens that its tokenizer has after those of every tokenizer.
         processor: makes the processor that training uses from its tokenizer; None for none.
         limits: what cannot be trained.
+        requires: what has to be installed for it beside the suite, as pip reads it, such as
+            ``transformers>=5.10``; where something is missing, its cases are unavailable.
     """
 
     name: str
@@ -206,6 +209,10 @@ class Family:
     tokens: tuple[str, ...] = ()
     processor: Callable[[Any, Sizing], Any] | None = None
     limits: tuple[Limit, ...] = ()
+    requires: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_requirements(f"family {self.name}", self.requires)
 
     @property
     def selections(self) -> Mapping[str, tuple[str, ...]]:

@@ -14,7 +14,7 @@ from saver_conformance.cases.family import Family
 def why_untrainable(case: Case) -> str:
     """Why the engine of ``case`` cannot train it; empty when it can."""
     kind = case.adapter.method if case.adapter else None
-    if why := limited(_values(case), case.mode, case.family, kind):
+    if why := limited(values_of(case), case.mode, case.family, kind):
         return why
     for limit in case.mode.definition.limits:
         if limit.holds(_values(case), case.mode.name):
@@ -42,7 +42,7 @@ def limited(
     return ""
 
 
-def _values(case: Case) -> dict[str, Any]:
+def values_of(case: Case) -> dict[str, Any]:
     """The values of ``case`` on the axes."""
     own = {item.name: getattr(case, item.name) for item in fields(case)}
     adapter = case.adapter

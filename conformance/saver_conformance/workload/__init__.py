@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-from importlib.util import find_spec
-
-from packaging.requirements import Requirement
-
-from saver_conformance.cases.case import Mode
+from saver_conformance.cases.case import Case
+from saver_conformance.cases.requirement import why_missing
 from saver_conformance.errors import Unavailable
 
 
-def require(mode: Mode) -> None:
-    """Make sure that the libraries of ``mode`` are installed.
+def require(case: Case) -> None:
+    """Make sure that the libraries of ``case`` are installed, in versions that can train it.
 
     Raises:
-        Unavailable: one is missing; the message names it.
+        Unavailable: one is missing or too old; the message names it.
     """
-    needed = (*(("bitsandbytes",) if mode.method == "qlora" else ()), *mode.definition.requires)
-    for requirement in map(Requirement, needed):
-        if find_spec(requirement.name) is None:
-            raise Unavailable(f"{mode} needs {requirement.name}, which is not installed")
-        if requirement.specifier and not requirement.specifier.contains(
-            found := version(requirement.name), prereleases=True
-        ):
-            raise Unavailable(f"{mode} needs {requirement}, found {found}")
+    from saver_conformance.workload.version_compat import why_unable
+
+    if why := _why_missing(case) or why_unable(case):
+        raise Unavailable(why)
+
+
+def _why_missing(case: Case) -> str:
+    libraries = (
+        *(("bitsandbytes",) if case.mode.method == "qlora" else ()),
+        *case.mode.definition.requires,
+    )
+    kind = case.adapter.method if case.adapter else None
+    return (
+        why_missing(str(case.mode), libraries)
+        or why_missing(f"the family {case.family.name}", case.family.requires)
+        or (why_missing(f"the adapter kind {kind.name}", kind.requires) if kind else "")
+    )

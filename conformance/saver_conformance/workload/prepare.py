@@ -73,7 +73,7 @@ def prepare(case: Case, folder: Path) -> PreparedCase:
     Raises:
         Unavailable: a library that the case needs is not installed.
     """
-    require(case.mode)
+    require(case)
     _start_process()
     _forget()
     environment = dict(os.environ)

@@ -2,7 +2,8 @@
 
 The workload is written for the newest versions (``constraints.txt``). Where an older one that a
 framework pins cannot train, a row says what it lacks, since when that is there, and what is done
-instead. None of it takes part in what a saver does.
+instead: ``DIFFERENCES`` has what can be mended in the process, ``LIMITS`` what cannot, which makes
+cases unavailable. None of it takes part in what a saver does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from packaging.version import Version
+
+from saver_conformance.cases.case import Case
+from saver_conformance.cases.limit import Limit
+from saver_conformance.cases.limits import values_of
+from saver_conformance.cases.requirement import why_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +49,56 @@ def needed() -> tuple[Difference, ...]:
     return tuple(row for row in DIFFERENCES if _is_before(row.library, row.before))
 
 
+@dataclass(frozen=True, slots=True)
+class VersionLimit:
+    """What versions of a library before some one cannot train.
+
+    Attributes:
+        requirement: what is needed instead, as pip reads it.
+        limit: the cases.
+    """
+
+    requirement: str
+    limit: Limit
+
+
+def why_unable(case: Case) -> str:
+    """Why the installed versions cannot train ``case``; empty when they can."""
+    values = values_of(case)
+    for row in LIMITS:
+        if row.limit.holds(values, str(case.mode)) and (
+            missing := why_missing(str(case.mode), [row.requirement])
+        ):
+            return f"{missing}: {row.limit.why}"
+    return ""
+
+
 def _is_before(library: str, limit: str) -> bool:
     try:
         return Version(version(library)) < Version(limit)
     except PackageNotFoundError:
         return False
+
+
+def _cast_added_adapters() -> None:
+    import inspect
+
+    from peft import PeftModel
+
+    add = PeftModel.add_adapter
+    if "autocast_adapter_dtype" in inspect.signature(add).parameters:
+        return
+
+    def add_and_cast(
+        self: Any, name: str, config: Any, *rest: Any, autocast_adapter_dtype: bool = True
+    ) -> None:
+        add(self, name, config, *rest)
+        if hasattr(self.base_model, "_cast_adapter_dtype"):
+            self.base_model._cast_adapter_dtype(
+                adapter_name=name, autocast_adapter_dtype=autocast_adapter_dtype
+            )
+
+    PeftModel.add_adapter = add_and_cast
 
 
 def _count_gradients_everywhere() -> None:
@@ -93,6 +144,13 @@ def _await_every_gather() -> None:
 
 DIFFERENCES: Sequence[Difference] = (
     Difference(
+        library="peft",
+        before="0.20",
+        lacks="add_adapter leaves a second adapter in another dtype than the first, and has no "
+        "autocast_adapter_dtype to say which (peft_model.py)",
+        adjust=_cast_added_adapters,
+    ),
+    Difference(
         library="deepspeed",
         before="0.19",
         lacks="ZeRO-3 counts gradients on a module that PEFT trains whole before it has a counter "
@@ -114,4 +172,26 @@ DIFFERENCES: Sequence[Difference] = (
         adjust=_await_every_gather,
     ),
 )
-"""Every row; a module of the suite that asks for a version is in the wrong place."""
+"""What is mended; a module of the suite that asks for a version is in the wrong place."""
+
+LIMITS: Sequence[VersionLimit] = (
+    VersionLimit(
+        requirement="peft>=0.21",
+        limit=Limit(
+            "PEFT takes modules whose names look like its own (lora_head) for its own: it trains "
+            "them beside the adapter, and its loader does not find them",
+            modes="lora-*",
+            when={"architecture": ("custom",)},
+        ),
+    ),
+    VersionLimit(
+        requirement="deepspeed>=0.19",
+        limit=Limit(
+            "recomputing, ZeRO-3 finds parameters of adapters partitioned that were whole in the "
+            "forward (CheckpointError of torch.utils.checkpoint)",
+            modes="*lora-zero3",
+            when={"wrapper": ("checkpointing",)},
+        ),
+    ),
+)
+"""What is unavailable."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from peft.tuners import AdaptionPromptModel, XLoraModel
-from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
@@ -20,8 +19,10 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
+from canonical_saver.versions import PEFT_KINDS_KNOW_THEIR_TENSORS
 from canonical_saver.weights import peft_rules
 from canonical_saver.weights.adapter_names import folder_of
+from canonical_saver.weights.adapter_places import places_of
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.injected import InjectedModel
 from canonical_saver.weights.module_tree import named_modules, unwrap
@@ -30,7 +31,6 @@ from canonical_saver.weights.tensors import ModelTensor
 from canonical_saver.weights.unselected import listed, loadable, trained_names, unselected
 
 _log = logging.getLogger("canonical_saver")
-_DICTIONARIES = (nn.ModuleDict, nn.ParameterDict, BufferDict)
 
 
 def weight_sets(
@@ -96,7 +96,7 @@ def weights(
         saved_tensors = list(selection.saved_tensors)
         inputs, convert, config = selection.model_tensors, selection.convert, selection.config
     beside = _embeddings(model, adapter, config, state, engines)
-    if peft_rules.KNOW_THEIR_NAMES:
+    if PEFT_KINDS_KNOW_THEIR_TENSORS.is_there:
         beside |= _beside_the_tuner(model, adapter, state)
     copied = _copies_of_whole_modules(model)
     saved_tensors = [
@@ -139,8 +139,7 @@ def _set_aside(model: Any, adapter: str, engines: Engines) -> dict[str, ModelTen
 def _places_of_others(model: Any, adapter: str) -> tuple[str, ...]:
     """Beginnings of the names of other adapters' tensors.
 
-    They are in dictionaries of adapters. A module of the base model may be called like an adapter.
-    An adaption prompt is in no dictionary while it is active.
+    An adaption prompt is in no dictionary of adapters while it is active.
     """
     adapters = set(model.peft_config)
     places = []
@@ -153,11 +152,7 @@ def _places_of_others(model: Any, adapter: str) -> tuple[str, ...]:
             if id(parent) in parents:
                 prompt: Any = parent._modules[target]
                 places += [f"{name}.{target}.{own}." for own in unwrap(prompt)._parameters]
-    for name, module in named_modules(model):
-        keys = set(module.keys()) if isinstance(module, _DICTIONARIES) else set()
-        if keys and keys <= adapters:
-            places += [f"{name}.{key}." for key in keys - {adapter}]
-    return tuple(places)
+    return (*places, *places_of(model, adapters - {adapter}))
 
 
 def _layers_around(model: Any, adapter: str) -> list[str]:

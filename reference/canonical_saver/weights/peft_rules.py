@@ -19,10 +19,11 @@ import torch
 from peft import get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners import AdaptionPromptModel, MixedModel
-from peft.tuners.tuners_utils import BaseTuner
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from canonical_saver.errors import WeightsError, describe
+from canonical_saver.versions import PEFT_KINDS_KNOW_THEIR_TENSORS
+from canonical_saver.weights.adapter_places import places_of
 from canonical_saver.weights.holding import holding
 from canonical_saver.weights.module_tree import bare
 from canonical_saver.weights.origins import OriginWatch
@@ -30,10 +31,6 @@ from canonical_saver.weights.saved_tensors import SavedTensor, direct
 from canonical_saver.weights.tensors import ModelTensor, whole
 
 _LOG = logging.getLogger("canonical_saver")
-
-KNOW_THEIR_NAMES = hasattr(BaseTuner, "_get_adapter_state_dict")
-"""Since PEFT 0.21 each kind of adapter has its rules; before, one function has those of all, names
-and modules that are trained whole included."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +129,8 @@ class _Rules:
             view.base_model._active_adapter = adapter  # its tensors are given, in the model or not
         if isinstance(view.base_model, MixedModel):
             view.base_model.__class__ = tuner  # some rules are methods of the tuner
-        if not KNOW_THEIR_NAMES:
-            return get_peft_model_state_dict(
-                view, state_dict=tensors, adapter_name=adapter, save_embedding_layers=False
-            ), config
+        if not PEFT_KINDS_KNOW_THEIR_TENSORS.is_there:
+            return _found_by_names(view, adapter, tensors), config
         found = tuner._get_adapter_state_dict(
             model=view,
             config=config,
@@ -147,6 +142,34 @@ class _Rules:
         return {
             tuner._remove_adapter_name_from_key(k, adapter): v for k, v in found.items()
         }, config
+
+
+def _found_by_names(
+    view: Any, adapter: str, tensors: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter by PEFT's names, in versions that find them by parts of names.
+
+    They leave out what has the name of another adapter anywhere in it, and take a module of the
+    base model whose name looks like a tensor of an adapter: so they see nothing of either.
+    """
+    config = view.peft_config[adapter]
+    own = tuple(places_of(view, {adapter}))
+    if own:
+        takes_biases = getattr(config, "bias", "none") != "none"
+        tensors = {
+            name: tensor
+            for name, tensor in tensors.items()
+            if f"{name}.".startswith(own) or (takes_biases and name.endswith("bias"))
+        }
+    others, view.peft_config = view.peft_config, {adapter: config}
+    try:
+        return dict(
+            get_peft_model_state_dict(
+                view, state_dict=tensors, adapter_name=adapter, save_embedding_layers=False
+            )
+        )
+    finally:
+        view.peft_config = others
 
 
 @dataclass(frozen=True)

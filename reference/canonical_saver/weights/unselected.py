@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from canonical_saver.errors import WeightsError
+from canonical_saver.versions import PEFT_KINDS_KNOW_THEIR_TENSORS
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.module_tree import named_modules, unwrap
 from canonical_saver.weights.saved_tensors import SavedTensor
@@ -93,8 +94,9 @@ def loadable(model: Any, names: Collection[str]) -> list[str]:
     start = next(f"{name}." for name, module in named_modules(model) if module is base)
     lost, inside = [], []
     own = tuple(_own_places(model))
+    taken = _taken_for_own(model)
     for name in names:
-        if name.startswith(start) and not name.startswith(own):
+        if name.startswith(start) and not name.startswith(own) and not (taken and taken in name):
             inside.append(name)
         else:
             lost.append(name)
@@ -105,6 +107,13 @@ def loadable(model: Any, names: Collection[str]) -> list[str]:
             "leave out and its loader does not find; freeze it, or train it by modules_to_save"
         )
     return inside
+
+
+def _taken_for_own(model: Any) -> str:
+    """The part of names that PEFT's loader takes for its own wherever it stands; "" for none."""
+    if PEFT_KINDS_KNOW_THEIR_TENSORS.is_there:
+        return ""
+    return str(getattr(model.base_model, "prefix", ""))
 
 
 def listed(names: Collection[str]) -> str:

@@ -22,6 +22,7 @@ from saver_conformance.cases.limits import why_untrainable
 from saver_conformance.cases.profiles import cases_of, pairs_of
 from saver_conformance.cases.strategies import WIDE, is_valid, make_case, row_of
 from saver_conformance.cases.visits import visitors, visits
+from saver_conformance.verdict.verdict import INCONCLUSIVE
 
 TABLES = [name for name, engine in engines.engines().items() if engine.pairs]
 
@@ -77,6 +78,19 @@ def test_family_of_another_package_is_trained_saved_and_reloaded(
     case = f'{{"mode": "{mode}", "architecture": "deep-llama"}}'
     done = replay(package_of_others, case, "canonical_saver:save_trained_model")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_family_whose_requirement_is_missing_is_unavailable_and_nobodys_fault(
+    package_of_others: dict[str, str], tmp_path: Path
+) -> None:
+    needy = FAMILY.replace("place=90", 'requires=("no-such-lib>=2",), place=90')
+    (tmp_path / "deep_llama.py").write_text(needy)
+    case = '{"mode": "full-single", "architecture": "deep-llama"}'
+    done = replay(package_of_others, case, "canonical_saver:save_trained_model")
+    assert done.returncode == INCONCLUSIVE, done.stdout + done.stderr
+    assert "the family deep-llama needs no-such-lib>=2, which is not installed" in " ".join(
+        done.stdout.split()
+    )
 
 
 def test_family_of_another_package_shows_what_a_saver_loses(

@@ -42,10 +42,42 @@ def test_a_batch_is_what_the_trainer_takes(trainer, keys):
     assert batch["input_ids"] is tokens
 
 
-@pytest.mark.parametrize(("installed", "count"), [("0.18.9", 3), ("0.19.0", 0), ("1.0", 0)])
-def test_only_older_versions_are_adjusted(monkeypatch, installed, count):
+@pytest.mark.parametrize(
+    ("installed", "libraries"),
+    [
+        ("0.18.9", {"peft", "deepspeed"}),
+        ("0.19.0", {"peft"}),
+        ("0.20.0", set()),
+        ("1.0", set()),
+    ],
+)
+def test_only_older_versions_are_adjusted(monkeypatch, installed, libraries):
     monkeypatch.setattr(version_compat, "version", lambda library: installed)
-    assert len(version_compat.needed()) == count
+    assert {row.library for row in version_compat.needed()} == libraries
+
+
+def test_an_adapter_that_older_pefts_add_gets_the_dtype_of_the_first(monkeypatch):
+    import peft
+
+    cast = []
+
+    class Tuner:
+        def _cast_adapter_dtype(self, adapter_name, autocast_adapter_dtype):
+            cast.append((adapter_name, autocast_adapter_dtype))
+
+    class OldPeft:
+        base_model = Tuner()
+
+        def add_adapter(self, adapter_name, peft_config, low_cpu_mem_usage=False):
+            self.added = (adapter_name, peft_config)
+
+    monkeypatch.setattr(peft, "PeftModel", OldPeft)
+    for _ in range(2):  # the second call changes nothing
+        version_compat._cast_added_adapters()
+    model = OldPeft()
+    model.add_adapter("style", "config", autocast_adapter_dtype=False)
+    assert model.added == ("style", "config")
+    assert cast == [("style", False)]
 
 
 def test_parameters_that_are_gathered_together_are_awaited_one_by_one(monkeypatch):

@@ -15,7 +15,7 @@ from tests.helpers import models, tuners, worlds
 from tests.helpers.engines import wrap
 
 from canonical_saver import SaveError, save_model
-from canonical_saver.weights import peft_rules
+from canonical_saver.versions import PEFT_KINDS_KNOW_THEIR_TENSORS
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -105,7 +105,7 @@ def test_save_model_computed_tensors_reload_equal_to_pefts(name: str, tmp_path: 
 @pytest.mark.parametrize("trained", [False, True])
 def test_save_model_xlora_reloads_equal(trained: bool, tmp_path: Path) -> None:
     """PEFT writes no classifier: its tensors are taken for those of an adapter named 0."""
-    if not peft_rules.KNOW_THEIR_NAMES:
+    if not PEFT_KINDS_KNOW_THEIR_TENSORS.is_there:
         pytest.skip("PEFT before 0.21 loses the classifier in a function of its own")
     model = tuners.mixture(tmp_path / "experts", use_trainable_adapters=trained)
     save_model(model, tmp_path / "m")

@@ -97,4 +97,5 @@ LLAVA = Family(
     tokens=(IMAGE,),
     processor=processor,
     limits=(OWN_PROCESSOR, ONLY_TRANSFORMERS),
+    requires=("pillow",),
 )
