@@ -17,7 +17,7 @@ def why_untrainable(case: Case) -> str:
     if why := limited(values_of(case), case.mode, case.family, kind):
         return why
     for limit in case.mode.definition.limits:
-        if limit.holds(_values(case), case.mode.name):
+        if limit.holds(values_of(case), case.mode.name):
             return limit.why
     return ""
 

@@ -216,6 +216,7 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
             module.share_storage()
     set_head(model, case)
     model.config.use_cache = False
+    model.config.get_text_config().use_cache = False  # the one that decides, in composite models
     if case.generation == "contradictory":
         model.generation_config.do_sample = False
     rename_class(model, case)

@@ -8,7 +8,7 @@ from saver_conformance.cases.limit import Limit
 
 TP_LIMITS = (
     Limit(
-        "three heads of attention do not divide among two ranks (the views in transformers' models)",
+        "three heads of attention do not divide among two ranks (views in transformers' models)",
         when={"sizes": ("odd",)},
     ),
     Limit(
@@ -17,7 +17,7 @@ TP_LIMITS = (
         when={"vocabulary": ("resized",)},
     ),
     Limit(
-        "PEFT leaves LoRA whole beside packed projections, which are cut (peft/tuners/lora/model.py)",
+        "PEFT leaves LoRA whole beside packed projections, which are cut (lora/model.py)",
         modes="lora-*",
         when={"architecture": ("phi3",)},
     ),
