@@ -32,7 +32,9 @@ class Reading(Folder):
             time.sleep(1000)
         if Path(self.folder).name == "crash":
             os._exit(3)
-        vocabulary = json.loads(Path(self.tokenizer, "tokenizer.json").read_text())["model"]["vocab"]
+        vocabulary = json.loads(Path(self.tokenizer, "tokenizer.json").read_text())["model"][
+            "vocab"
+        ]
         return [[vocabulary.get(word, 3) for word in text.split()] for text in texts]
 
     def chat(self, messages):
