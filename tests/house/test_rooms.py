@@ -12,7 +12,7 @@ SUITE = (
     "reports",
     "execution",
     "comparison",
-    ("processes", "folder_check"),
+    ("processes", "folder_check", "readers"),
     "workload",
     "checks",
     "verdict",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fixtures.mutants import Mutant, all_mutants
 
-from saver_conformance.cases.case import Mode
+from saver_conformance.cases.case import Case, Mode
 from saver_conformance.cases.strategies import make_case
 from saver_conformance.execution.case_readers import CaseReaders
 from saver_conformance.execution.case_runner import CaseRunner
@@ -17,11 +17,15 @@ from saver_conformance.spec import SPEC
 
 PROGRAM = Path(__file__).parents[2] / "helpers/plain_reader.py"
 AREA = "PORTABLE-"
-CASES = {
-    mutant: make_case(Mode.parse(mutant.modes[0]), {"tokenizer": "chat", **mutant.axes})
+MUTANTS = [
+    mutant
     for mutant in sorted(all_mutants(), key=lambda mutant: mutant.address)
     if any(clause.startswith(AREA) for clause in mutant.breaks)
-}
+]
+
+
+def case_of(mutant: Mutant) -> Case:
+    return make_case(Mode.parse(mutant.modes[0]), {"tokenizer": "chat", **mutant.axes})
 
 
 class Judge(CaseRunner):
@@ -34,15 +38,15 @@ class Judge(CaseRunner):
 @pytest.fixture(scope="module")
 def judge() -> Iterator[Judge]:
     saver = "canonical_saver:save_trained_model"
-    readers = CaseReaders([read_reader(PROGRAM)], CASES.values())
+    readers = CaseReaders([read_reader(PROGRAM)], map(case_of, MUTANTS))
     with Judge(saver, readers=readers) as made:
         yield made
 
 
-@pytest.mark.parametrize("mutant", CASES, ids=lambda mutant: mutant.address.partition(":")[2])
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.address.partition(":")[2])
 def test_mutant_of_portability_is_caught(judge: Judge, mutant: Mutant) -> None:
     judge.turn_to(mutant.address)
-    record = judge.run(CASES[mutant])
+    record = judge.run(case_of(mutant))
     assert record.status == "run", record.reason
     found = {clause for clause, findings in record.ran.items() if findings}
     assert mutant.breaks <= found
