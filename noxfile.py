@@ -311,6 +311,38 @@ def canary(session: nox.Session) -> None:
         session.warn(f"the newest pre-releases need work: {failure}")
 
 
+READ_SAVERS = ("canonical_saver:save_trained_model", "hf-save-pretrained", "hf-trainer", "trl-sft")
+
+
+@nox.session(python=PYTHON)
+def readers(session: nox.Session) -> None:
+    """Install the readers, have the folders of some savers read, and write the page of the matrix.
+
+    Names choose among the readers; without any, all are installed.
+    """
+    install_stack(session, STACKS["current"])
+    chosen = session.posargs or ["all"]
+    # A reader that cannot be installed here is told on the page.
+    session.run(
+        "saver-conformance", "readers", "install", *_reader_names(chosen), success_codes=[0, 2]
+    )
+    reports = []
+    for name in READ_SAVERS:
+        report = f"{RESULTS}/readers/{name.partition(':')[0]}"
+        session.run(
+            *("saver-conformance", "run", "--saver", name, "--modes", "full-single,lora-single"),
+            *("--profile", "readers", "--readers", ",".join(chosen), "--report", report),
+            env=environment(session),
+            success_codes=[0, 1, 2],
+        )
+        reports.append(report)
+    session.run("python", "-m", "fixtures.readers_page", *reports)
+
+
+def _reader_names(chosen: list[str]) -> list[str]:
+    return ["--all"] if chosen == ["all"] else chosen
+
+
 @nox.session(python=PYTHON)
 @nox.parametrize("stack", ["current", "axolotl"], ids=["current", "axolotl"])
 def findings(session: nox.Session, stack: str) -> None:

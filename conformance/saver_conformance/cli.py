@@ -47,6 +47,7 @@ from saver_conformance.readers.reader import ReaderError
 from saver_conformance.readers.registry import choose
 from saver_conformance.reports.advice import ADVICE
 from saver_conformance.reports.environment import SUITE
+from saver_conformance.reports.readings import describe_readings
 from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
 from saver_conformance.reports.report_json import write_report
 from saver_conformance.reports.terminal import LiveProgress, make_console, print_verdict
@@ -381,6 +382,8 @@ def _end_early(console: Console, verdict: Verdict, given: argparse.Namespace) ->
 def _print(console: Console, verdict: Verdict, given: argparse.Namespace) -> None:
     report = _report_of(given)
     print_verdict(console, verdict, report, verbose=getattr(given, "verbose", False))
+    for line in describe_readings(verdict.records):
+        console.print(line, markup=False, soft_wrap=True)
     if verdict.smallest is not None:
         where = report / SMALLEST_CASE_FILE if report else verdict.smallest.to_short_json()
         console.print(f"the smallest case that fails: {where}", markup=False, soft_wrap=True)

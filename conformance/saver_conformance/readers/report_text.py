@@ -25,7 +25,9 @@ def describe(readings: Sequence[Reading], origin: Mapping[str, str]) -> Iterator
         yield f"{reading.reader:<{width}}  {_sum_up(reading)}".rstrip()
         for part in reading.parts:
             if part.outcome in ("wrong", "refused"):
-                yield from _describe(part, origin)
+                yield from _describe(part)
+            elif part.found:
+                yield f"    {NAMES[part.name]}: {part.found}"
     if origin:
         yield ""
         told = (f"{NAMES[part]}: {who}" for part, who in sorted(origin.items()))
@@ -54,7 +56,7 @@ def _told(part: Part) -> str:
     return part.outcome
 
 
-def _describe(part: Part, origin: Mapping[str, str]) -> Iterator[str]:
+def _describe(part: Part) -> Iterator[str]:
     yield f"    {NAMES[part.name]}: expected {part.expected}"
     if part.found:
         yield f"      found: {part.found}"

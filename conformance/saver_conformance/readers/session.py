@@ -79,10 +79,11 @@ class Session:
         ``transformers`` in float32, and its tensors what the suite's own parser reads.
         """
         known = {**find_readers(), **{reader.name: reader for reader in self.readers}}
-        right, origin = Answer(), dict[str, str]()
+        right, origin, library = Answer(), dict[str, str](), None
         answer = self.ask(known[ARITHMETIC], question)
         if isinstance(answer, Answer):
             right = replace(answer, tokens=None, errors={}, unsupported={})
+            library = answer.tokens
             told = "the newest transformers in float32"
             origin |= dict.fromkeys(("scores", "chat_scores", "chat"), told)
         answer = self.ask(known[TOKENS], question)
@@ -91,4 +92,4 @@ class Session:
         if question.adapter is None:
             right = replace(right, digests=digests_of(question.folder))
             origin["digests"] = "the files' own headers"
-        return Standard(right, origin)
+        return Standard(right, origin, library)

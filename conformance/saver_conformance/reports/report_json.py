@@ -21,6 +21,7 @@ from saver_conformance.observation.finding import Finding
 from saver_conformance.observation.observation import RankOutcome
 from saver_conformance.reports import VERSION, write_pages
 from saver_conformance.reports.environment import RunEnvironment, read_environment
+from saver_conformance.reports.readings import readings_as_plain
 from saver_conformance.reports.report_folder import (
     CASES_FOLDER,
     SMALLEST_CASE_FILE,
@@ -160,6 +161,7 @@ def to_plain(verdict: Verdict, environment: RunEnvironment | None = None) -> dic
         "not_run": [
             _plain_record(item, verdict) for item in verdict.records if item.status != "run"
         ],
+        "readings": readings_as_plain(verdict.records),
         "smallest_case": json.loads(verdict.smallest.to_json()) if verdict.smallest else None,
     }
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from tokenizers import Tokenizer
 from transformers import AutoProcessor, AutoTokenizer
 
 from saver_conformance.cases import families
@@ -35,6 +36,9 @@ _VOLATILE = frozenset(
 for _family in families.families().values():
     # Here, where a server does it once for all the processes that it forks.
     models.import_model_code(_family)
+
+TEXTS = ("w5 w6  w7w8,w9", "don't w12'll\n\tw1 2", "<s>w3</s> \u6771w4")
+"""Texts on which pre-tokenizers differ, in words of the suite's own tokenizers."""
 
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 """Types of the workload, by safetensors' name."""
@@ -276,6 +280,8 @@ def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:
         return (
             f"expected chat template {expected.chat_template!r}, found {tokenizer.chat_template!r}"
         )
+    if differs := _file_error(case, output):
+        return differs
     special = reference.special_tokens_map, tokenizer.special_tokens_map
     if differs := describe_difference(*special, "special token"):
         return f"the special tokens differ: {differs}"
@@ -285,6 +291,23 @@ def _tokenizer_error(case: Case, folder: Path, expected: Expectation) -> str:
     if tokenizer.decode(ids) != reference.decode(ids):
         return "the same tokens are decoded to another text"
     return "" if case.family.processor is None else _processor_error(output, plain)
+
+
+def _file_error(case: Case, output: Path) -> str:
+    """What ``tokenizer.json`` as it is does otherwise than the training's own tokenizer.
+
+    ``AutoTokenizer`` cannot tell: for some types of models it puts a pre-tokenizer of its own in
+    the place of the file's.
+    """
+    trained = models.make_processing(case)
+    own = getattr(trained, "tokenizer", trained).backend_tokenizer
+    saved = Tokenizer.from_file(str(output / "tokenizer.json"))
+    for text in TEXTS:
+        ids = own.encode(text, add_special_tokens=False).ids
+        found = saved.encode(text, add_special_tokens=False).ids
+        if found != ids:
+            return f"tokenizer.json encodes {text!r} to {found}, the training's tokenizer to {ids}"
+    return ""
 
 
 def _processor_error(output: Path, plain: Path) -> str:

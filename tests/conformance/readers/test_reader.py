@@ -1,4 +1,4 @@
-"""A reader is one file: its data are read without running it, and it is found by its name or path."""
+"""A reader is one file, whose data are read without running it."""
 
 from __future__ import annotations
 
