@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from saver_conformance.cases.engine import Engine
 from saver_conformance.cases.engines.fsdp1 import NO_ODD_PARAMETERS
-from saver_conformance.cases.engines.fsdp_transformers import FAMILIES, FSDP_LIMITS, NO_QLORA, spread
+from saver_conformance.cases.engines.fsdp_transformers import (
+    FAMILIES,
+    FSDP_LIMITS,
+    NO_QLORA,
+    spread,
+)
 from saver_conformance.cases.engines.tp import TP_LIMITS
 
 FSDP2_TP = Engine(

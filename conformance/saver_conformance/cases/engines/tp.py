@@ -5,6 +5,7 @@ from __future__ import annotations
 from saver_conformance.cases.engine import Engine
 from saver_conformance.cases.engines.fsdp_transformers import FAMILIES, NO_QLORA, spread
 from saver_conformance.cases.limit import Limit
+
 TP_LIMITS = (
     Limit(
         "three heads of attention do not divide among two ranks (the views in transformers' models)",
