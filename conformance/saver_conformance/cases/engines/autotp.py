@@ -37,8 +37,8 @@ def _whole(root: Any, modify: bool) -> Iterator[list[Any]]:
 
 
 _NO_LORA = (
-    "DeepSpeed also cuts the layers inside of LoRA, into parameters that its optimizer does not know "
-    "(_create_param_mapping, deepspeed/runtime/zero/stage_1_and_2.py)"
+    "DeepSpeed also cuts the layers inside of LoRA, into parameters that its optimizer does not "
+    "know (_create_param_mapping, deepspeed/runtime/zero/stage_1_and_2.py)"
 )
 
 AUTOTP = Engine(
