@@ -17,7 +17,7 @@ TP_LIMITS = (
         when={"vocabulary": ("resized",)},
     ),
     Limit(
-        "PEFT leaves LoRA whole beside packed projections, which are cut "
+        "PEFT leaves LoRA whole on packed projections, which are cut "
         "(peft/tuners/lora/model.py)",
         modes="lora-*",
         when={"architecture": ("phi3",)},
