@@ -72,7 +72,9 @@ def _unpinned_offload() -> None:
     """Let FSDP keep shards in host memory that is not pinned: only an accelerator pins memory.
 
     FSDP1 pins when it makes its shards (``init_flat_param_attributes``,
-    torch/distributed/fsdp/_flat_param.py), FSDP2 unless its policy says otherwise.
+    torch/distributed/fsdp/_flat_param.py), FSDP2 unless its policy says otherwise. FSDP1 waits for
+    the stream that copies gradients (``_post_backward_final_callback``, _runtime_utils.py), and a
+    CPU's has nothing to wait for.
     """
     from torch.distributed.fsdp import CPUOffloadPolicy
     from torch.distributed.fsdp._flat_param import FlatParamHandle
@@ -89,6 +91,8 @@ def _unpinned_offload() -> None:
 
     FlatParamHandle.init_flat_param_attributes = init  # type: ignore[method-assign]
     CPUOffloadPolicy.__init__.__defaults__ = (False,)  # type: ignore[misc]
+    if not hasattr(torch.cpu.Stream, "synchronize"):
+        torch.cpu.Stream.synchronize = lambda stream: None  # type: ignore[attr-defined]
 
 
 def _mesh_without_accelerator() -> None:

@@ -179,8 +179,15 @@ def set_head(model: Any, case: Case) -> None:
     head.weight = apart if case.declares_tie else embedding.weight
 
 
-def load_base(case: Case, folder: Path) -> PreTrainedModel:
-    """The base model as its user would load it for the case's method, resized where asked for."""
+def load_base(case: Case, folder: Path, *, spread: bool = False) -> PreTrainedModel:
+    """The base model as its user would load it for the case's method, resized where asked for.
+
+    Args:
+        case: what is trained.
+        folder: where the base lies.
+        spread: whether the engine spreads it over the ranks, as for training; otherwise it is whole
+            in this process.
+    """
     quantization = None
     if case.mode.method == "qlora":
         from transformers import BitsAndBytesConfig
@@ -203,7 +210,7 @@ def load_base(case: Case, folder: Path) -> PreTrainedModel:
         # grouped_mm wants strides of 16 bytes, which odd sizes do not have.
         experts_implementation="eager",
         **trust(case.family),
-        **case.mode.definition.loading(case),
+        **(case.mode.definition.loading(case) if spread else {}),
     )
     if case.dtype == "mixed":
         for module in model.modules():

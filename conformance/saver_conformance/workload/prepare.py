@@ -100,7 +100,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         existing_files.occupy(case, output, base)
     _barrier()
     _seed(case.seed)
-    model = training.adapt(models.load_base(case, base), case)
+    model = training.adapt(models.load_base(case, base, spread=True), case)
     trainer = training.make_trainer(case, model, processing, folder / "trainer")
     model = trainer.model
     names = oracle.read_names(model, case.family)

@@ -36,11 +36,16 @@ def _whole(root: Any, modify: bool) -> Iterator[list[Any]]:
         yield list(root.parameters())
 
 
+_NO_LORA = (
+    "DeepSpeed also cuts the layers inside of LoRA, into parameters that its optimizer does not "
+    "know (_create_param_mapping, deepspeed/runtime/zero/stage_1_and_2.py)"
+)
+
 AUTOTP = Engine(
     name="autotp",
     place=72,
     text="DeepSpeed's AutoTP with ZeRO-1; each rank holds parts of matrices in plain tensors",
-    unavailable={"lora": "TODO", "qlora": "TODO"},
+    unavailable={"lora": _NO_LORA, "qlora": _NO_LORA},
     world="deepspeed",
     requires=("deepspeed>=0.19",),
     world_sizes=(2,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from saver_conformance.cases.engine import Engine
 from saver_conformance.cases.engines.fsdp1 import NO_ODD_PARAMETERS
 from saver_conformance.cases.engines.fsdp_transformers import FSDP_LIMITS, NO_QLORA, spread
+from saver_conformance.cases.limit import Limit
 
 EP = Engine(
     name="ep",
@@ -13,7 +14,14 @@ EP = Engine(
     unavailable={"qlora": NO_QLORA},
     world_sizes=(2, 4),
     axes={"architecture": ("mixtral", "qwen3_moe")},
-    limits=FSDP_LIMITS,
+    limits=(
+        *FSDP_LIMITS,
+        Limit(
+            "three experts do not divide among two ranks (shard_param, "
+            "transformers/distributed/expert_parallel.py)",
+            when={"sizes": ("odd",)},
+        ),
+    ),
     no_odd_parameters=NO_ODD_PARAMETERS,
     **spread(lambda ranks: {"fsdp_size": ranks, "ep_size": 2}),
 )

@@ -42,7 +42,10 @@ FSDP_LIMITS = (
 )
 """What cannot be trained once FSDP2 has been applied to a model that is loaded."""
 
-NO_QLORA = "TODO"
+NO_QLORA = (
+    "PEFT asks 4-bit weights for fields that they have lost as DTensors (compress_statistics, "
+    "peft/tuners/lora/bnb.py)"
+)
 
 Shape = Callable[[int], dict[str, int]]
 """From a number of ranks to the sizes in ``DistributedConfig``."""

@@ -17,7 +17,8 @@ TP_LIMITS = (
         when={"vocabulary": ("resized",)},
     ),
     Limit(
-        "PEFT leaves LoRA whole beside packed projections, which are cut (lora/model.py)",
+        "PEFT leaves LoRA whole on packed projections, which are cut "
+        "(peft/tuners/lora/model.py)",
         modes="lora-*",
         when={"architecture": ("phi3",)},
     ),
@@ -28,7 +29,7 @@ TP_LIMITS = (
         when={"targets": ("all",)},
     ),
     Limit(
-        "a copied module keeps the forward of the original, where tensor parallelism has put it, and "
+        "a copied module keeps the forward of the original, put there by tensor parallelism, and "
         "is not trained (install_forward, transformers/distributed/tensor_parallel.py)",
         unless={"modules_to_save": ((),)},
     ),
