@@ -45,7 +45,7 @@ from saver_conformance.reports.result import read_results
 from saver_conformance.reports.terminal import LiveProgress, make_console, print_verdict
 from saver_conformance.run import REFERENCE, RunInterruptedError, replay, run_conformance
 from saver_conformance.safe_text import printable
-from saver_conformance.spec import SPEC, Clause
+from saver_conformance.spec import SPEC, VERSION, Clause
 from saver_conformance.starting_commands import add_starting_commands
 from saver_conformance.verdict.verdict import HARNESS_FAILED, Verdict
 from saver_conformance.verdict.waivers import Waiver, read_waivers
@@ -130,7 +130,8 @@ def make_parser() -> argparse.ArgumentParser:
         description=_DESCRIPTION,
         epilog=f"{_EXIT_CODES}\n\nExample:\n  saver-conformance demo",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    version = f"%(prog)s {_version()}, spec {VERSION}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     named = _Parser(add_help=False)

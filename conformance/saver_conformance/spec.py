@@ -58,6 +58,7 @@ _CLAUSE = re.compile(
     r"(?P<text>\S(?:.|\n\S)*)\n\n"
     r"Reason: (?P<reason>\S(?:.|\n\S)*)"
 )
+_VERSION = re.compile(r"^Version: (\d+\.\d+)$", re.MULTILINE)
 _AREA_HEADING = re.compile(r"^## .*$", re.MULTILINE)
 
 
@@ -105,9 +106,26 @@ def _clauses(markdown: str) -> Iterator[Clause]:
         )
 
 
-def _load() -> Mapping[str, Clause]:
-    source = resources.files("saver_conformance").joinpath("spec.md")
-    return MappingProxyType(parse(source.read_text(encoding="utf-8")))
+def parse_version(markdown: str) -> str:
+    """The version of the spec, as ``MAJOR.MINOR``.
+
+    Raises:
+        SpecError: ``markdown`` does not state one, or a clause is newer.
+    """
+    match = _VERSION.search(markdown)
+    if match is None:
+        raise SpecError("expected a line 'Version: MAJOR.MINOR', found none")
+    for clause in parse(markdown).values():
+        if _number(clause.since) > _number(match[1]):
+            raise SpecError(f"{clause.id} is newer than version {match[1]} of the spec")
+    return match[1]
 
 
-SPEC: Mapping[str, Clause] = _load()
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+_TEXT = resources.files("saver_conformance").joinpath("spec.md").read_text(encoding="utf-8")
+
+SPEC: Mapping[str, Clause] = MappingProxyType(parse(_TEXT))
+VERSION = parse_version(_TEXT)
