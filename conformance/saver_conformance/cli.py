@@ -53,7 +53,7 @@ from saver_conformance.reports.report_json import write_report
 from saver_conformance.reports.terminal import LiveProgress, make_console, print_verdict
 from saver_conformance.run import REFERENCE, RunInterruptedError, replay, run_conformance
 from saver_conformance.safe_text import printable
-from saver_conformance.spec import SPEC, Clause
+from saver_conformance.spec import SPEC, Clause, spec_version
 from saver_conformance.verdict.verdict import HARNESS_FAILED, Verdict
 from saver_conformance.verdict.waivers import Waiver, read_waivers
 
@@ -141,7 +141,8 @@ def make_parser() -> argparse.ArgumentParser:
         description=_DESCRIPTION,
         epilog=f"{_EXIT_CODES}\n\nExample:\n  saver-conformance demo",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    version = f"%(prog)s {_version()}, spec {spec_version()}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     named = _Parser(add_help=False)

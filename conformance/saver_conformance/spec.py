@@ -70,6 +70,7 @@ _CLAUSE = re.compile(
     r"(?P<text>\S(?:.|\n\S)*)\n\n"
     r"Reason: (?P<reason>\S(?:.|\n\S)*)"
 )
+_VERSION = re.compile(r"^Version: (\d+\.\d+)$", re.MULTILINE)
 _AREA_HEADING = re.compile(r"^## .*$", re.MULTILINE)
 
 
@@ -117,19 +118,35 @@ def _clauses(markdown: str) -> Iterator[Clause]:
         )
 
 
-def _load() -> Mapping[str, Clause]:
-    source = resources.files("saver_conformance").joinpath("spec.md")
-    return MappingProxyType(parse(source.read_text(encoding="utf-8")))
+def parse_version(markdown: str) -> str:
+    """The version of the spec, as ``MAJOR.MINOR``.
+
+    Raises:
+        SpecError: ``markdown`` does not state one, or a clause is newer.
+    """
+    match = _VERSION.search(markdown)
+    if match is None:
+        raise SpecError("expected a line 'Version: MAJOR.MINOR', found none")
+    for clause in parse(markdown).values():
+        if _number(clause.since) > _number(match[1]):
+            raise SpecError(f"{clause.id} is newer than version {match[1]} of the spec")
+    return match[1]
 
 
-SPEC: Mapping[str, Clause] = _load()
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+_TEXT = resources.files("saver_conformance").joinpath("spec.md").read_text(encoding="utf-8")
+
+SPEC: Mapping[str, Clause] = MappingProxyType(parse(_TEXT))
+VERSION = parse_version(_TEXT)
 
 
 def spec_version() -> str:
-    """What the spec is called: the newest version that brought a clause, and a digest of all.
+    """What the spec is called: its version, and a digest of its clauses.
 
     Two specs have one name if they demand the same, in the same words and at the same levels.
     """
-    newest = max(SPEC.values(), key=lambda clause: tuple(map(int, clause.since.split(".")))).since
     lines = (f"{c.id} {c.level} {','.join(c.modes)} {c.text}" for c in SPEC.values())
-    return f"{newest}+{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:8]}"
+    return f"{VERSION}+{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:8]}"

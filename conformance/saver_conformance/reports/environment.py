@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from importlib import metadata
 
 from saver_conformance.processes.devices import count_accelerators
+from saver_conformance.spec import VERSION
 
+SPEC = "spec"
+"""The name of the spec among the versions."""
 SUITE = "canonical-saver"
 """The distribution that this package belongs to."""
 
@@ -35,7 +38,7 @@ class RunEnvironment:
 
     Attributes:
         time: the end of the run, in UTC, to the second.
-        versions: by name: Python, the suite, the libraries that train and save, and the
+        versions: by name: the spec, Python, the suite, the libraries that train and save, and the
             distributions that the saver comes from; those that are not installed are left out.
         system: name of the operating system and the machine's architecture.
         cores: CPU cores that the run may use.
@@ -55,7 +58,7 @@ def read_environment(saver: str) -> RunEnvironment:
     found = {name: version for name in names if (version := _version(name))}
     return RunEnvironment(
         time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        versions={"python": platform.python_version(), **found},
+        versions={SPEC: VERSION, "python": platform.python_version(), **found},
         system=f"{platform.system()} {platform.machine()}",
         cores=len(os.sched_getaffinity(0)),
         accelerators=count_accelerators(),
