@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import email
 import subprocess
 import sys
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from tests.helpers.verdicts import make_verdict
+
+from saver_conformance.reports.report_json import write_report
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"canonical_saver": ROOT / "reference", "saver_conformance": ROOT / "conformance"}
@@ -59,6 +65,84 @@ def test_both_packages_import_from_an_installed_wheel(wheel: Path, tmp_path: Pat
     script = tmp_path / "env" / "bin" / "saver-conformance"
     listed = subprocess.run([script, "list", "modes"], check=True, capture_output=True, text=True)
     assert len(listed.stdout.split()) == 21
+
+
+TRAINING = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "deepspeed")
+
+
+def test_judging_part_needs_no_library_that_trains(wheel: Path) -> None:
+    base = [text for text in _requirements(wheel) if "extra ==" not in text]
+    assert base
+    assert not {Requirement(text).name for text in base} & set(TRAINING)
+    trains = [text for text in _requirements(wheel) if "extra == 'saver'" in text]
+    assert {"torch", "transformers"} <= {Requirement(text).name for text in trains}
+
+
+def test_judging_part_checks_folders_and_writes_sites_without_torch(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """Nothing is there but the wheel, what its metadata asks for, and what that asks for."""
+    place = tmp_path / "site-packages"
+    place.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(place)
+    for name in _closure([Requirement(text) for text in _requirements(wheel)]):
+        _link(name, place)
+    report = tmp_path / "report"
+    write_report(make_verdict("package.module:save"), report)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        # -S and -I: no other site-packages, and no checkout.
+        start = f"import sys; sys.path.insert(0, {str(place)!r}); "
+        return subprocess.run(
+            [sys.executable, "-I", "-S", "-c", f"{start}{command[0]}", *command[1:]],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+
+    main = "from saver_conformance.cli import main; main(sys.argv[1:])"
+    checked = run(main, "check", str(folder))
+    assert (checked.returncode, checked.stderr) == (1, "")
+    assert "defects in the structure" in checked.stdout
+    written = run(main, "site", str(report), "--out", "site")
+    assert written.returncode == 0, written.stderr
+    assert (tmp_path / "site" / "index.html").is_file()
+    listed = run(main, "list", "axes")
+    assert listed.returncode == 0, listed.stderr
+    lacking = run("import canonical_saver")
+    assert lacking.returncode == 1
+    assert "needs torch and transformers; pip install 'canonical-saver[saver]'" in lacking.stderr
+
+
+def _requirements(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        head = email.message_from_bytes(archive.read(name))
+    return head.get_all("Requires-Dist", [])
+
+
+def _closure(requirements: list[Requirement]) -> set[str]:
+    """The names of the distributions that some need, and that these need, without extras."""
+    found: set[str] = set()
+    waiting = list(requirements)
+    while waiting:
+        wanted = waiting.pop()
+        needed = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+        if needed and wanted.name not in found:
+            found.add(wanted.name)
+            waiting += [Requirement(text) for text in metadata.requires(wanted.name) or ()]
+    return found
+
+
+def _link(distribution: str, place: Path) -> None:
+    """Make the files of an installed distribution importable from ``place``."""
+    for path in metadata.files(distribution) or ():
+        top = path.parts[0]
+        if top != ".." and not (place / top).exists():
+            (place / top).symlink_to(metadata.distribution(distribution).locate_file(top))
 
 
 @pytest.mark.parametrize(
