@@ -14,7 +14,7 @@ TORCH = "torch==2.13.0"
 CONSTRAINTS = ("-c", "constraints.txt")
 FUZZ_INPUTS = "-runs=1000000"
 LIBRARIES = "conformance,deepspeed,qlora"
-RESULTS = "results"
+RESULTS = "report/savers"
 QUICK_TOOLS = (
     "hypothesis",
     "jinja2",
@@ -144,6 +144,8 @@ STACKS = {
             "deepspeed-16bit",
             "deepspeed-fp32",
             "torch-dcp",
+            "hub-save-torch",
+            "safetensors-save-model",
             "trl-sft",
             "trl-dpo",
             "canonical-trl-sft",
