@@ -17,7 +17,7 @@ FUZZ_INPUTS = "-runs=1000000"
 AT_ONCE = ("-n", "2", "--dist", "loadfile")
 """The tests of a file share ranks, and run on one of two workers."""
 LIBRARIES = "conformance,deepspeed,qlora"
-RESULTS = "results"
+RESULTS = "report/savers"
 QUICK_TOOLS = (
     "hypothesis",
     "jinja2",
@@ -147,6 +147,8 @@ STACKS = {
             "deepspeed-16bit",
             "deepspeed-fp32",
             "torch-dcp",
+            "hub-save-torch",
+            "safetensors-save-model",
             "trl-sft",
             "trl-dpo",
             "canonical-trl-sft",

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saver_conformance.reports import changes_text, site
-from saver_conformance.reports.changes import compare_collections
+from saver_conformance.reports import report_diff_text, site
 from saver_conformance.reports.merge import merge
+from saver_conformance.reports.report_diff import compare_collections
 from saver_conformance.reports.report_folder import prepare
 from saver_conformance.reports.report_json import write_report
 from saver_conformance.reports.result import read_results
@@ -39,7 +39,7 @@ def add_commands(commands: Commands) -> None:
 
     comparing = commands.add_parser(
         "compare",
-        help="say what broke and what was mended between two reports",
+        help="say what broke and what was fixed between two reports",
         description="Reports are paired by saver where a side has several.",
         epilog="Exit codes: 0 nothing broke; 1 a MUST that held is broken; 3 a report cannot be "
         "read.",
@@ -84,7 +84,7 @@ def _merge(given: argparse.Namespace) -> int:
 
 def _compare(given: argparse.Namespace) -> int:
     history = compare_collections(read_results([given.old]), read_results([given.new]))
-    print((changes_text.markdown if given.markdown else changes_text.plain)(history))
+    print((report_diff_text.markdown if given.markdown else report_diff_text.plain)(history))
     return BROKEN if history.has_broken else CONFORMS
 
 

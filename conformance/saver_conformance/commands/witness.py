@@ -20,19 +20,18 @@ from saver_conformance.witness.record import NoRecordError, read_record
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 
-_SITE = """import importlib
+_SITE = """import importlib.machinery
+import importlib.util
 import sys
 
 sys.path.remove({folder!r})
-try:
-    from saver_conformance.witness import hook
-    hook.install()
-finally:
-    del sys.modules["sitecustomize"]
-    try:
-        importlib.import_module("sitecustomize")
-    except ModuleNotFoundError:
-        pass
+from saver_conformance.witness import hook
+
+hook.install()
+own = importlib.machinery.PathFinder.find_spec("sitecustomize")
+if own is not None and own.loader is not None:
+    sys.modules["sitecustomize"] = importlib.util.module_from_spec(own)
+    own.loader.exec_module(sys.modules["sitecustomize"])
 """
 """What Python runs when it starts; then the ``sitecustomize`` of the environment, if it has one."""
 

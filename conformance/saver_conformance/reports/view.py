@@ -13,14 +13,14 @@ from typing import TypeVar
 
 from saver_conformance.cases import engines
 from saver_conformance.cases.case import METHODS
-from saver_conformance.reports.changes import compare
-from saver_conformance.reports.changes_text import tally
 from saver_conformance.reports.plain_text import (
     failure_heading,
     failure_lines,
     told_failures,
     unchanged_text,
 )
+from saver_conformance.reports.report_diff import compare
+from saver_conformance.reports.report_diff_text import tally
 from saver_conformance.reports.result import Clause, Evidence, Result, Row
 from saver_conformance.reports.status import (
     VERDICTS,

@@ -56,9 +56,9 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         self._own.exec_module(module)
         if os.environ.get(CPU):
-            from saver_conformance.workload import cpu_patches
+            from saver_conformance.witness import without_accelerator
 
-            cpu_patches.enable()
+            without_accelerator.enable()
         trainer: Any = module.__dict__["Trainer"]
         trainer.train = watched(trainer.train)
 

@@ -69,7 +69,7 @@ def test_savers_over_time_newest_first_with_what_changed() -> None:
     matrix = savers_over_time(view_subjects([*runs, other]))
     assert matrix is not None
     assert [line.note for line in matrix.lines] == [
-        "2026-03-01, conforms; 1 mended",
+        "2026-03-01, conforms; 1 fixed",
         "2026-02-01, does not conform; 1 broke",
         "2026-01-01, conforms",
     ]

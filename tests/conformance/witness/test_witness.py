@@ -242,4 +242,5 @@ def test_witness_command_that_trains_nothing_is_not_judged(tmp_path: Path) -> No
         text=True,
     )
     assert done.returncode == 2
+    assert done.stderr == ""
     assert "no training by transformers.Trainer" in done.stdout

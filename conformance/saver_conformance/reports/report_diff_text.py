@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saver_conformance.reports.changes import KINDS, Change, Changes, History, Kind
 from saver_conformance.reports.markdown import block, code, table
 from saver_conformance.reports.plain_text import evidence_text
+from saver_conformance.reports.report_diff import KINDS, Change, Changes, History, Kind
 from saver_conformance.reports.result import Result
 from saver_conformance.reports.status import VERDICTS, WORDS
 from saver_conformance.safe_text import count
@@ -14,7 +14,7 @@ from saver_conformance.safe_text import count
 HEADINGS: dict[Kind, str] = {
     "broke": "Broke",
     "deviates": "Deviates now",
-    "mended": "Mended",
+    "fixed": "Fixed",
     "newly checked": "Newly checked",
     "no longer checked": "No longer checked",
 }

@@ -1,4 +1,4 @@
-"""What two reports say about a change: only what both runs checked has broken or been mended."""
+"""What two reports say about a change: only what both runs checked has broken or been fixed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.helpers.verdicts import CLAIMED, make_record, make_verdict
 
 from saver_conformance import cli
 from saver_conformance.errors import ResultError
-from saver_conformance.reports import changes_text
-from saver_conformance.reports.changes import (
+from saver_conformance.reports import report_diff_text
+from saver_conformance.reports.report_diff import (
     Changes,
     History,
     Kind,
@@ -52,7 +52,7 @@ def test_compare_equal_runs_has_no_change() -> None:
     ("old", "new", "kind", "broke"),
     [
         (result(), result(broken=("TENSOR-001",)), "broke", True),
-        (result(broken=("TENSOR-001",)), result(), "mended", False),
+        (result(broken=("TENSOR-001",)), result(), "fixed", False),
         (result(unchecked=("TENSOR-001",)), result(broken=("TENSOR-001",)), "newly checked", False),
         (result(unchecked=("TENSOR-001",)), result(), "newly checked", False),
         (result(broken=("TENSOR-001",)), result(unchecked=("TENSOR-001",)), None, False),
@@ -80,7 +80,7 @@ def test_compare_waived_breach_is_told_and_breaks_nothing() -> None:
     assert kinds(found)["FILES-010"] == "broke"
     assert not found.has_broken
     again = compare(result(broken=("FILES-010",), waivers=(WAIVER,)), result())
-    assert kinds(again)["FILES-010"] == "mended"
+    assert kinds(again)["FILES-010"] == "fixed"
 
 
 def test_compare_mode_of_one_run_alone_is_newly_or_no_longer_checked() -> None:
@@ -120,14 +120,14 @@ def test_compare_collections_pairs_by_saver() -> None:
         compare_collections([*old, old[0]], new)
 
 
-@pytest.mark.parametrize("render", [changes_text.plain, changes_text.markdown])
+@pytest.mark.parametrize("render", [report_diff_text.plain, report_diff_text.markdown])
 def test_text_of_changes_tells_modes_and_evidence(render) -> None:
     old = result(broken=("RELOAD-001",))
     new = result(broken=("TENSOR-001",), unchecked=("TENSOR-006",))
     text = render(History((compare(old, new),), (result(saver="n:new"),), (result(saver="o:old"),)))
     for part in ("TENSOR-001 (MUST)", "full-single", "expected", "replay", "n:new", "o:old"):
         assert part in text
-    assert "1 broke, 1 mended, 1 no longer checked" in text
+    assert "1 broke, 1 fixed, 1 no longer checked" in text
 
 
 def test_command_compare_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """What is different between two reports of a saver, by clause and mode.
 
-Only what both runs checked can have broken or been mended: a breach where the older run looked at
+Only what both runs checked can have broken or been fixed: a breach where the older run looked at
 nothing is newly checked, and says nothing about a change.
 """
 
@@ -15,8 +15,8 @@ from saver_conformance.reports.result import Clause, Evidence, Result, Row
 from saver_conformance.reports.status import CellStatus
 from saver_conformance.safe_text import count
 
-Kind = Literal["broke", "deviates", "mended", "newly checked", "no longer checked"]
-KINDS: tuple[Kind, ...] = ("broke", "deviates", "mended", "newly checked", "no longer checked")
+Kind = Literal["broke", "deviates", "fixed", "newly checked", "no longer checked"]
+KINDS: tuple[Kind, ...] = ("broke", "deviates", "fixed", "newly checked", "no longer checked")
 """In the order in which they are told."""
 
 _State = Literal["holds", "deviates", "broken", "unchecked"]
@@ -173,7 +173,7 @@ def _kind(was: _State, now: _State) -> Kind | None:
         return "no longer checked"
     if now == "broken":
         return "broke"
-    return "deviates" if (was, now) == ("holds", "deviates") else "mended"
+    return "deviates" if (was, now) == ("holds", "deviates") else "fixed"
 
 
 def _notes(old: Result, new: Result) -> Iterator[str]:
