@@ -92,17 +92,9 @@ class Request:
 
     def options(self) -> dict[str, Any]:
         """What must be the same on every rank, as plain values by the names of the options."""
-        return {
-            "format": self.format,
-            "max_shard_size": self.max_shard_size,
-            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
-            "verify": self.verify,
-            "checksums": self.checksums,
-            "relora": self.merge,
-            "check_replicas": self.check_replicas,
-            "digest": self.digest,
-            "portable": self.portable,
-        }
+        dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        found = {name: getattr(self, name) for name in ("max_shard_size", *CFG_KEYS)}
+        return found | {"dtype": dtype, "relora": self.merge}
 
 
 def build(

@@ -52,5 +52,5 @@ def test_check_an_old_name_in_code_is_found(tmp_path, monkeypatch) -> None:
     (tmp_path / "module.py").write_text("# the oldname save\n")
     monkeypatch.setattr(prose, "ROOT", tmp_path)
     monkeypatch.setattr(prose, "WORDS", tmp_path / "prose.toml")
-    (tmp_path / "prose.toml").write_text('[docs]\n[names]\n"oldnames?" = "new name"\n')
+    (tmp_path / "prose.toml").write_text('[docs]\n[code]\n[names]\n"oldnames?" = "new name"\n')
     assert [hit.word for hit in prose.check(["module.py"])] == ["oldname"]

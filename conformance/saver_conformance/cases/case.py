@@ -406,7 +406,7 @@ def select_modes(patterns: str) -> tuple[Mode, ...]:
         ValueError: a part of the list names none, or there is no part.
 
     Examples:
-        >>> [mode.name for mode in select_modes("full-zero*,lora-ddp")]
+        >>> [mode.name for mode in select_modes("full-zero?,lora-ddp")]
         ['full-zero1', 'full-zero2', 'full-zero3', 'lora-ddp']
     """
     names = [part.strip() for part in patterns.split(",") if part.strip()]
