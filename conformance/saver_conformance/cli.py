@@ -128,7 +128,7 @@ class _Parser(argparse.ArgumentParser):
     """Ends a wrong call with the exit code of a harness that was called wrongly."""
 
     def __init__(self, *given: Any, **options: Any) -> None:
-        super().__init__(*given, formatter_class=_Formatter, **options)
+        super().__init__(*given, **{"formatter_class": _Formatter, **options})
 
     def error(self, message: str) -> NoReturn:
         self.exit(HARNESS_FAILED, f"{self.prog}: {message}\n")

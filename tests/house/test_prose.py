@@ -54,3 +54,21 @@ def test_check_an_old_name_in_code_is_found(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(prose, "WORDS", tmp_path / "prose.toml")
     (tmp_path / "prose.toml").write_text('[docs]\n[code]\n[names]\n"oldnames?" = "new name"\n')
     assert [hit.word for hit in prose.check(["module.py"])] == ["oldname"]
+
+
+def test_comments_are_docstrings_and_comments_where_they_are() -> None:
+    source = (
+        '"""One."""\n\nword = "two"  # three\n\n\ndef f():\n    """Four.\n\n    Five.\n    """\n'
+    )
+    kept = prose.comments(source)
+    assert kept.split() == ['"""One."""', "#", "three", '"""Four.', "Five.", '"""']
+    assert kept.splitlines()[8].strip() == "Five."
+
+
+def test_check_a_word_in_a_docstring_of_a_package_is_found(tmp_path, monkeypatch) -> None:
+    module = tmp_path / "reference" / "module.py"
+    module.parent.mkdir()
+    module.write_text('"""Bytes in stretches."""\nstretches = 1\n')
+    monkeypatch.setattr(prose, "ROOT", tmp_path)
+    (hit,) = prose.check(["reference/module.py"])
+    assert (hit.line, hit.word) == (1, "stretches")
