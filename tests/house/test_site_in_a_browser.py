@@ -60,7 +60,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=["light", "dark"])
 def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A browser on its first visit, since the theme remembers a scheme; the reader prefers one."""
+    """A browser on its first visit, as the theme keeps a scheme, and a reader who prefers one."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM or ""
     for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu"):
