@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def complete(plan: WritePlan, folder: Path, written: Written) -> Written:
         names += [tensor.name for tensor in carried]
         kind = type(plan.model.config)
         lines += _tried(_CONFIG, _complete_config(folder / _CONFIG, config, kind, names))
-    lines += _tried(_TOKENIZER, _complete_tokenizer(folder))
+    if not _of_the_base(plan, folder / _TOKENIZER):
+        lines += _tried(_TOKENIZER, _complete_tokenizer(folder))
     warnings = (*written.warnings, *_warnings(carried))
     return replace(written, warnings=warnings, portability=tuple(lines), carried=carried)
 
@@ -67,6 +69,17 @@ def _of_base(plan: WritePlan, config: Mapping[str, Any]) -> tuple[BaseTensor, ..
     names = (getattr(plan.model.config, "_name_or_path", None), plan.request.base_model)
     found = base_tensors.find(names, config, plan.weight_sets[0])
     return found if all(tensor.dtype in DTYPE_NAMES for tensor in found) else ()
+
+
+def _of_the_base(plan: WritePlan, path: Path) -> bool:
+    """Whether a file beside an adapter lies in the output folder already, with a whole model.
+
+    It is the base's then, and an adapter that changes it would be refused.
+    """
+    lying = plan.request.output_dir
+    adapter = plan.weight_sets[0].adapter is not None
+    there = path.is_file() and (lying / _CONFIG).is_file() and (lying / path.name).is_file()
+    return adapter and there and cmp(path, lying / path.name, shallow=False)
 
 
 def _tried(name: str, lines: Iterator[str]) -> list[str]:
