@@ -54,7 +54,7 @@ def find(
         Those that the save does not hold; none if no checkpoint of the same model is at hand.
     """
     for folder in dict.fromkeys(_folders(names)):
-        with suppress(OSError, ValueError, SafetensorError):
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError):
             base = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if _of_one_model(base, config):
                 return tuple(_of_prediction_layers(folder, main_layers(base), weights))
