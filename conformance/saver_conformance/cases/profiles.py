@@ -23,7 +23,7 @@ from hypothesis.strategies import SearchStrategy
 from saver_conformance.cases.case import Case, Mode, WorldKey
 from saver_conformance.cases.families import names
 from saver_conformance.cases.pairwise import Table, cover_pairs
-from saver_conformance.cases.strategies import axes_of, cases, is_valid, make_case, with_family
+from saver_conformance.cases.strategies import axes_of, cases, is_valid, make_case
 from saver_conformance.cases.visits import visits
 
 Profile = Literal["smoke", "survey", "gate", "nightly", "readers", "explore"]
@@ -97,8 +97,8 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
             rows += _SURVEY_SINGLE_ADAPTER
         return tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
     if profile == "readers":
-        rows = (with_family({"architecture": name, "tokenizer": "chat"}) for name in names())
-        return tuple(make_case(mode, row) for row in rows if is_valid(row, mode))
+        every = ({"architecture": name, "tokenizer": "chat"} for name in names())
+        return tuple(make_case(mode, row) for row in every if is_valid(row, mode))
     if profile in ("gate", "nightly"):
         wide = profile == "nightly"
         rows_of_pairs = enumerate(pairs_of(mode, wide=wide).rows)
