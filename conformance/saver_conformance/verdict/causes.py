@@ -185,6 +185,7 @@ def read_row(case: Case) -> dict[str, Any]:
         "world_size": case.world_size,
         "nodes": case.nodes,
         "replicas": case.replicas,
+        "setting": case.setting,
         "after": case.after.mode.method if case.after else None,
         "probe": case.probe,
     }
