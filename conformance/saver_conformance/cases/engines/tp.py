@@ -17,8 +17,7 @@ TP_LIMITS = (
         when={"vocabulary": ("resized",)},
     ),
     Limit(
-        "PEFT leaves LoRA whole on packed projections, which are cut "
-        "(peft/tuners/lora/model.py)",
+        "PEFT leaves LoRA whole on packed projections, which are cut (peft/tuners/lora/model.py)",
         modes="lora-*",
         when={"architecture": ("phi3",)},
     ),
