@@ -17,7 +17,7 @@ from saver_conformance.cases.method import METHODS, Method
 if TYPE_CHECKING:
     from saver_conformance.cases.case import Case
 
-WorldFamily = Literal["torch", "deepspeed"]
+WorldFamily = Literal["torch", "deepspeed", "autotp"]
 
 WORLD_SIZES = (2, 3, 4)
 """Numbers of ranks of an engine that takes any number above one, the simplest first."""
@@ -27,6 +27,10 @@ def nothing(case: Case) -> Mapping[str, Any]:
     """No arguments."""
     del case
     return {}
+
+
+def keep() -> None:
+    """Nothing is to be forgotten."""
 
 
 @contextmanager
@@ -46,7 +50,8 @@ class Engine:
         text: what it does with the weights, in words for ``explain``.
         unavailable: methods that cannot be trained with it, and why: seen failing, and where in
             whose code.
-        world: DeepSpeed changes its process for good, so its engines have worlds of their own.
+        world: DeepSpeed changes its process for good, and its AutoTP does so again, so they have
+            worlds of their own.
         requires: what has to be installed, each as a requirement: ``deepspeed`` or ``torch>=2.6``.
         world_sizes: numbers of ranks, the simplest first.
         replicas: numbers of groups of ranks that each hold the whole model among them, the simplest
@@ -71,6 +76,7 @@ class Engine:
         whole: every parameter of the wrapped model in module order, given the model and whether
             changes made inside shall reach the shards. DTensors may stay so. This is the oracle: it
             uses the engine's own ways, and nothing of any saver.
+        forget: makes the process forget a case that has ended, so that the next can be trained.
     """
 
     name: str
@@ -92,6 +98,7 @@ class Engine:
     arguments: Callable[[Case], Mapping[str, Any]] = nothing
     trains: Callable[[Any, Any], bool]
     whole: Callable[[Any, bool], AbstractContextManager[list[Any]]] = as_held
+    forget: Callable[[], None] = keep
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -212,10 +212,10 @@ def with_family(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def fitting(row: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
     """The values of ``row`` that ``mode`` can have and train together, the first ones first."""
-    axes = {*all_axes(mode), "probe"}
+    axes = {**all_axes(mode), "probe": ("none", "control_run", "file_trace")}
     found: dict[str, Any] = {}
     for name, value in row.items():
-        if name in axes and is_valid({**found, name: value}, mode):
+        if value in axes.get(name, ()) and is_valid({**found, name: value}, mode):
             found[name] = value
     return found
 
