@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast, Trainer
 from saver_conformance.cases.case import Case, Engine
 from saver_conformance.workload import trainers
 from saver_conformance.workload.models import sizing
+from saver_conformance.workload.version_compat import FSDP_BY_WORDS
 
 STEPS = 2
 """Optimizer steps of a case."""
@@ -35,6 +36,11 @@ class RandomRows(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return self._family.batch(self._tokens[index], self._sizing)
+
+
+def fsdp_argument() -> bool | str:
+    """``TrainingArguments.fsdp`` for layers that are units of their own."""
+    return "full_shard auto_wrap" if FSDP_BY_WORDS.is_needed else True
 
 
 def fsdp_config(case: Case) -> dict[str, Any] | None:
@@ -144,7 +150,7 @@ def make_trainer(
         logging_strategy="no",
         save_strategy="no",
         disable_tqdm=True,
-        fsdp=True if fsdp else None,
+        fsdp=fsdp_argument() if fsdp else None,
         fsdp_config=fsdp,
         deepspeed=deepspeed_config(case),
         ddp_find_unused_parameters=True,
