@@ -17,6 +17,7 @@ from saver_conformance.cases.case import Case
 from saver_conformance.workload import trainers
 from saver_conformance.workload.models import sizing
 from saver_conformance.workload.running_engine import uncompiled
+from saver_conformance.workload.version_compat import FSDP_BY_WORDS
 
 STEPS = 2
 """Optimizer steps of a case."""
@@ -109,6 +110,8 @@ def make_trainer(
         torch_compile_backend="eager" if compiled else None,
     )
     arguments |= own
+    if own.get("fsdp") is True and FSDP_BY_WORDS.is_needed:
+        arguments["fsdp"] = "full_shard auto_wrap"
     adapter = adapter_config(case) if case.adapter and trainers.brings_adapter(case) else None
     dataset = RandomRows(case, case.seed)
     return trainers.make(case, model, arguments, dataset, tokenizer, adapter)
