@@ -38,6 +38,11 @@ class RandomRows(Dataset[dict[str, torch.Tensor]]):
         return self._family.batch(self._tokens[index], self._sizing)
 
 
+def fsdp_argument() -> bool | str:
+    """``TrainingArguments.fsdp`` for layers that are units of their own."""
+    return "full_shard auto_wrap" if FSDP_BY_WORDS.is_needed else True
+
+
 def adapter_config(case: Case, index: int = 0) -> PeftConfig:
     """The configuration of the adapter with this number; each has another rank."""
     assert case.adapter is not None
@@ -110,8 +115,8 @@ def make_trainer(
         torch_compile_backend="eager" if compiled else None,
     )
     arguments |= own
-    if own.get("fsdp") is True and FSDP_BY_WORDS.is_needed:
-        arguments["fsdp"] = "full_shard auto_wrap"
+    if own.get("fsdp") is True:
+        arguments["fsdp"] = fsdp_argument()
     adapter = adapter_config(case) if case.adapter and trainers.brings_adapter(case) else None
     dataset = RandomRows(case, case.seed)
     return trainers.make(case, model, arguments, dataset, tokenizer, adapter)
