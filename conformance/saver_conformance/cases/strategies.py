@@ -45,6 +45,9 @@ ADAPTER_AXES: Mapping[str, Sequence[Any]] = {
 }
 """The axes of an adapter; ``targets`` is a selection, resolved for each architecture."""
 
+ONLY_FULL = ("tie", "generation", "class_name")
+"""Axes of cases that train the whole model."""
+
 WIDE: Mapping[str, Sequence[Any]] = {
     "architecture": tuple(families()),
     "kind": tuple(adapter_kinds()),
@@ -114,8 +117,8 @@ def all_axes(mode: Mode, *, wide: bool = False) -> dict[str, Sequence[Any]]:
         axes["model_argument"] = ("trained", "base")
     if wide:
         axes |= {name: WIDE[name] for name in axes if name in WIDE}
-    own = mode.definition.axes.items()
-    return axes | {k: v for k, v in own if mode.is_adapter or k not in ADAPTER_AXES}
+    others = {*AXES, *ADAPTER_AXES, *ONLY_FULL}.difference(axes)
+    return axes | {k: v for k, v in mode.definition.axes.items() if k not in others}
 
 
 def _case(
