@@ -2,7 +2,7 @@
 
 The workload is written for the newest versions (``constraints.txt``). Where an older one that a
 framework pins cannot train, a row says what it lacks, since when that is there, and what is done
-instead: ``DIFFERENCES`` has what can be mended in the process, ``LIMITS`` what cannot, which makes
+instead: ``DIFFERENCES`` has what can be fixed in the process, ``LIMITS`` what cannot, which makes
 cases unavailable. None of it takes part in what a saver does.
 """
 
@@ -190,7 +190,7 @@ DIFFERENCES: Sequence[Difference] = (
         adjust=_await_every_gather,
     ),
 )
-"""What is mended; a module of the suite that asks for a version is in the wrong place."""
+"""What is fixed; a module of the suite that asks for a version is in the wrong place."""
 
 LIMITS: Sequence[VersionLimit] = (
     VersionLimit(

@@ -65,6 +65,8 @@ AUTOTP = Engine(
         "sizes": ("even",),
         "dtype": ("float32", "bfloat16"),
         "wrapper": ("none", "checkpointing"),
+        "vocabulary": ("same",),
+        "tie": ("declared",),
     },
     limits=(
         Limit(

@@ -1,4 +1,4 @@
-"""The files beside the weights, made fit for readers of other versions.
+"""The files next to the weights, made fit for readers of other versions.
 
 transformers 5 writes settings under new names, and readers that look for the old ones take their
 defaults without a word. Each setting is added under its old name too, where the installed
