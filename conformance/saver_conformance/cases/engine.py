@@ -61,6 +61,8 @@ class Engine:
             there, and their tables in ``nightly``.
         table: the name of the table that it shares with engines of which a save sees no difference;
             empty for one of its own.
+        seconds: of one training and one save on two cores, as an estimate; shards of a run are cut
+            by it.
         axes: axes that it alone has, and those on which it has other values than all, each with the
             simplest value first.
         limits: what it cannot train.
@@ -90,6 +92,7 @@ class Engine:
     shards: bool = False
     pairs: bool = False
     table: str = ""
+    seconds: float = 0.5
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
     no_odd_parameters: str = ""

@@ -287,7 +287,7 @@ def _shared_unusual(rows: Sequence[Row]) -> Values:
 @cache
 def _usual_values() -> Mapping[str, Any]:
     """The simplest value of each axis."""
-    apart = {"world_size": 2, "nodes": 1, "replicas": 1}
+    apart: dict[str, Any] = {"world_size": 2, "nodes": 1, "replicas": 1}
     apart |= {"probe": "none", "setting": "usual", "after": None}
     axes = {axis: values[0] for mode in reversed(MODES) for axis, values in all_axes(mode).items()}
     return apart | axes
