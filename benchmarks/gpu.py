@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "reference"))  # last: an installed saver comes first
@@ -225,7 +226,7 @@ def sharded(setting: Setting) -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_rank, (setting, folder, port), nprocs=setting.ranks)
+    spawn(_rank, (setting, folder, port), nprocs=setting.ranks)  # type: ignore[no-untyped-call]
     return f"{setting.ranks} ranks, {setting.backend}: {expect_same(folder, expected)}; proven"
 
 

@@ -172,7 +172,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="savers with environments of their own: tables [savers.NAME] with requirements and "
         f"call (default: {DEFAULT_FILE}, if it is there)",
     )
-    saver.add_argument("--known-as", default="", help=argparse.SUPPRESS)
+    saver.add_argument(
+        "--known-as",
+        default="",
+        metavar="NAME",
+        help="what the report calls the saver, and replays call it by (default: --saver)",
+    )
     saver.add_argument(
         "--save-limit",
         type=_positive,

@@ -31,7 +31,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         checksums: write ``SHA256SUMS``.
         check_replicas: compare what several ranks are said to hold before one of them writes it.
         digest: put a digest of the weights into the report.
-        portable: make the files beside the weights fit for readers of other versions.
+        portable: make the files next to the weights fit for readers of other versions.
 
     Attributes:
         report: what the last save did; None before it.

@@ -71,7 +71,7 @@ class Request:
         check_replicas: find out first whether ranks that are said to hold the same bytes do.
         base_model: the base of an adapter as the configuration names it, a folder or an id on the
             hub; None if it does not.
-        portable: whether to make the files beside the weights fit for readers of other versions.
+        portable: whether to make the files next to the weights fit for readers of other versions.
     """
 
     model: nn.Module

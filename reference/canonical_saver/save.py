@@ -114,7 +114,7 @@ def save_model(
         digest: put a digest of the weights into the report, which depends on names, dtypes, shapes
             and bytes alone, and is computed while they are written; ``"file"`` to write the digest
             of each tensor too, into ``model.digests.json`` or ``adapter_model.digests.json``.
-        portable: make the files beside the weights fit for readers of other versions too, such as
+        portable: make the files next to the weights fit for readers of other versions too, such as
             transformers 4 and mlx-lm, see ``docs/guides/portable.md``; False leaves them as
             ``save_pretrained`` writes them.
         progress: a function that each rank calls with a :class:`Progress` after each piece that it

@@ -22,6 +22,7 @@ from saver_conformance.cases.axis_text import AXES
 from saver_conformance.cases.case import MODES, Case, Mode, select_modes
 from saver_conformance.errors import HarnessFailedError
 from saver_conformance.execution import pipeline
+from saver_conformance.reports.advice import ADVICE
 from saver_conformance.spec import SPEC
 from saver_conformance.verdict.verdict import CaseRecord, Verdict, aggregate
 
@@ -143,6 +144,7 @@ def test_explaining_a_clause(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert SPEC["FILES-001"].text in shown
     assert SPEC["FILES-001"].reason in shown
+    assert shown.rstrip().endswith(ADVICE["FILES-001"])
 
 
 def test_modes_are_named_by_patterns() -> None:
@@ -309,7 +311,7 @@ def test_the_axes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--version") == 0
-    assert re.fullmatch(r"saver-conformance \d+\.\d+\S*\n", capsys.readouterr().out)
+    assert re.fullmatch(r"saver-conformance \d+\.\d+\S*, spec \d+\.\d+\n", capsys.readouterr().out)
 
 
 def test_the_smallest_case_is_left_nowhere_unasked(

@@ -3,6 +3,7 @@
 ``python -m tests.house.reading_path`` prints each module that a plain save of a whole model goes
 through, with its lines of code: no blank lines, comments or docstrings. These are the modules that
 ``canonical_saver.save`` imports when it is imported, and the format that is taken if none is named.
+What is added for readers of other versions is apart: it changes files that are there already.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ config = LlamaConfig(
     vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
     num_attention_heads=1, num_key_value_heads=1,
 )
-options = {"output_dir": sys.argv[1], "save_portable": False}
-save_trained_model(options, None, LlamaForCausalLM(config))
+cfg = {"output_dir": sys.argv[1], "save_portable": False}
+save_trained_model(cfg, None, LlamaForCausalLM(config))
 print(json.dumps([name for name in sys.modules if name.partition(".")[0] == "canonical_saver"]))
 """
 

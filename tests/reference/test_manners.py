@@ -50,7 +50,8 @@ def test_error_of_the_outside_keeps_its_class(
 def test_save_logs_begin_and_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="canonical_saver"):
         report = save_model(models.llama(), tmp_path / "m")
-    begun, ended = [record.getMessage() for record in caplog.records]
+    begun, *added, ended = [record.getMessage() for record in caplog.records]
+    assert tuple(added) == report.portability
     assert str(tmp_path / "m") in begun
     assert f"{report.bytes} bytes" in ended
     assert ended.endswith(" s")

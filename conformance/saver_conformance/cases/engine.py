@@ -17,7 +17,7 @@ from saver_conformance.cases.method import METHODS, Method
 if TYPE_CHECKING:
     from saver_conformance.cases.case import Case
 
-WorldFamily = Literal["torch", "deepspeed"]
+WorldFamily = Literal["torch", "deepspeed", "autotp"]
 
 WORLD_SIZES = (2, 3, 4)
 """Numbers of ranks of an engine that takes any number above one, the simplest first."""
@@ -27,6 +27,10 @@ def nothing(case: Case) -> Mapping[str, Any]:
     """No arguments."""
     del case
     return {}
+
+
+def keep() -> None:
+    """Nothing is to be forgotten."""
 
 
 @contextmanager
@@ -46,7 +50,8 @@ class Engine:
         text: what it does with the weights, in words for ``explain``.
         unavailable: methods that cannot be trained with it, and why: seen failing, and where in
             whose code.
-        world: DeepSpeed changes its process for good, so its engines have worlds of their own.
+        world: DeepSpeed changes its process for good, and its AutoTP does so again, so they have
+            worlds of their own.
         requires: what has to be installed, each as a requirement: ``deepspeed`` or ``torch>=2.6``.
         world_sizes: numbers of ranks, the simplest first.
         replicas: numbers of groups of ranks that each hold the whole model among them, the simplest
@@ -56,6 +61,8 @@ class Engine:
             there, and their tables in ``nightly``.
         table: the name of the table that it shares with engines of which a save sees no difference;
             empty for one of its own.
+        seconds: of one training and one save on two cores, as an estimate; shards of a run are cut
+            by it.
         axes: axes that it alone has, and those on which it has other values than all, each with the
             simplest value first.
         limits: what it cannot train.
@@ -71,6 +78,7 @@ class Engine:
         whole: every parameter of the wrapped model in module order, given the model and whether
             changes made inside shall reach the shards. DTensors may stay so. This is the oracle: it
             uses the engine's own ways, and nothing of any saver.
+        forget: makes the process forget a case that has ended, so that the next can be trained.
     """
 
     name: str
@@ -84,6 +92,7 @@ class Engine:
     shards: bool = False
     pairs: bool = False
     table: str = ""
+    seconds: float = 0.5
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
     no_odd_parameters: str = ""
@@ -92,6 +101,7 @@ class Engine:
     arguments: Callable[[Case], Mapping[str, Any]] = nothing
     trains: Callable[[Any, Any], bool]
     whole: Callable[[Any, bool], AbstractContextManager[list[Any]]] = as_held
+    forget: Callable[[], None] = keep
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -8,18 +8,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Self
 
-from saver_conformance.cases.case import Case, Engine, Probe, WorldKey
+from saver_conformance.cases.case import Case, Probe, WorldKey
 
-SECONDS: Mapping[Engine, float] = {
-    "single": 0.22,
-    "ddp": 0.34,
-    "fsdp1": 0.48,
-    "fsdp2": 0.45,
-    "zero1": 0.36,
-    "zero2": 0.37,
-    "zero3": 0.65,
-}
-"""Of one training and one save on two cores; see ``docs/records/suite-speed.md``."""
 PROBE_SECONDS: Mapping[Probe, float] = {
     "none": 0.0,
     "control_run": 0.5,
@@ -105,7 +95,7 @@ def _costs(planned: Sequence[Case]) -> list[float]:
     for case in planned:
         key = WorldKey.of(case.mode, case.world_size, case.nodes)
         start = START_SECONDS if key != world else 0.0
-        saves = sum(SECONDS[save.mode.engine] for save in case.saves())
+        saves = sum(save.mode.definition.seconds for save in case.saves())
         costs.append(start + saves * max(1, case.world_size / 2) + PROBE_SECONDS[case.probe])
         world = key
     return costs

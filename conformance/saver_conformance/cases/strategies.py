@@ -46,6 +46,9 @@ ADAPTER_AXES: Mapping[str, Sequence[Any]] = {
 }
 """The axes of an adapter; ``targets`` is a selection, resolved for each architecture."""
 
+ONLY_FULL = ("tie", "generation", "class_name")
+"""Axes of cases that train the whole model."""
+
 WIDE: Mapping[str, Sequence[Any]] = {
     "architecture": tuple(families()),
     "kind": tuple(adapter_kinds()),
@@ -57,7 +60,7 @@ UNPAIRED: Mapping[Method, frozenset[str]] = {
         {"max_shard_size", "tokenizer", "existing_save", "foreign_files", "model_argument"}
     )
 }
-"""Axes that take their values by turns in the gate's table of a method, and have no pairs in it.
+"""Axes that take their values in turns in the gate's table of a method, and have no pairs in it.
 
 A base of 4 bits changes neither what lies in the folder nor what is saved beside the adapter, and
 ``lora`` has these pairs on the same engine.
@@ -140,8 +143,8 @@ def all_axes(mode: Mode, *, wide: bool = False) -> dict[str, Sequence[Any]]:
         axes["model_argument"] = ("trained", "base")
     if wide:
         axes |= {name: WIDE[name] for name in axes if name in WIDE}
-    own = mode.definition.axes.items()
-    return axes | {k: v for k, v in own if mode.is_adapter or k not in ADAPTER_AXES}
+    others = {*AXES, *ADAPTER_AXES, *ONLY_FULL}.difference(axes)
+    return axes | {k: v for k, v in mode.definition.axes.items() if k not in others}
 
 
 def _case(
@@ -212,10 +215,10 @@ def with_family(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def fitting(row: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
     """The values of ``row`` that ``mode`` can have and train together, the first ones first."""
-    axes = {*all_axes(mode), "probe"}
+    axes = {**all_axes(mode), "probe": ("none", "control_run", "file_trace")}
     found: dict[str, Any] = {}
     for name, value in row.items():
-        if name in axes and is_valid({**found, name: value}, mode):
+        if value in axes.get(name, ()) and is_valid({**found, name: value}, mode):
             found[name] = value
     return found
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from saver_conformance.cases.case import METHODS, Case, Method, Mode
+from saver_conformance.cases.case import Case, Mode
 from saver_conformance.cases.engines import engines
+from saver_conformance.cases.method import METHODS, Method
 from saver_conformance.cases.strategies import WIDE, all_axes, is_valid, make_case, with_family
 
 ENGINES_OF: Mapping[Method, int] = {"full": 2, "lora": 2, "qlora": 1}

@@ -133,7 +133,7 @@ def _readings(e: Evidence, outcome: Outcome, *names: str) -> Iterator[Defect]:
     """What readers make of the saver's folder only.
 
     Raises:
-        BlockedError: nothing is found, and a reader that was asked for could not run.
+        BlockedError: nothing is found, and a reader that was requested could not run.
     """
     comparisons = e.observation.comparisons or ()
     found = False

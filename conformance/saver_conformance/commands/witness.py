@@ -80,11 +80,13 @@ def _witness(given: argparse.Namespace) -> int:
         found = judge_folder(record, output, base, folder)
         print(*describe(record, output, found), sep="\n")
         if code:
-            print(f"the command ended with exit code {code} after the training")
-        return _conclude(found, output, code)
+            # Whatever it was that failed, nobody claims that the model was saved.
+            print(f"the command ended with exit code {code} after the training: no verdict")
+            return INCONCLUSIVE
+        return _conclude(found, output)
 
 
-def _conclude(found: FolderJudgement, output: Path, code: int) -> int:
+def _conclude(found: FolderJudgement, output: Path) -> int:
     is_clean = True
     if output.is_dir() and not found.lost:
         structure = audit(output)
@@ -93,7 +95,7 @@ def _conclude(found: FolderJudgement, output: Path, code: int) -> int:
             print(*describe_audit(structure), sep="\n")
     if found.lost or not is_clean:
         return BROKEN
-    return INCONCLUSIVE if found.unknown or code else CONFORMS
+    return INCONCLUSIVE if found.unknown else CONFORMS
 
 
 def _run(command: list[str], folder: Path, *, cpu: bool) -> int:

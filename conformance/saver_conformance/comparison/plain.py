@@ -46,6 +46,7 @@ def audit_as_plain(audit: Audit) -> dict[str, Any]:
     """The structure of a folder."""
     return {
         "clean": audit.is_clean,
+        "portability": [{"file": note.file, "note": note.text} for note in audit.portability],
         "clauses": {
             clause: {"findings": result.count, "not_checked": result.blocked or None}
             for clause, result in audit.clauses.items()

@@ -7,7 +7,7 @@ the bits are checked in every case without them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from saver_conformance.cases.case import Case
@@ -27,7 +27,7 @@ from saver_conformance.readers.question import (
 from saver_conformance.readers.reader import PARTS, Reader
 from saver_conformance.readers.session import Session
 
-_TRAINING = dict.fromkeys(PARTS, "the training's own objects")
+_TRAINING: Mapping[str, str] = {part: "the training's own objects" for part in PARTS}
 
 
 class CaseReaders:

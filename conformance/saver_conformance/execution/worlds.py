@@ -139,7 +139,7 @@ class Worlds:
     def _build_operators(self, key: WorldKey) -> None:
         """Have what DeepSpeed would compile in the ranks compiled, once."""
         cpu = count_accelerators() < key.size
-        if key.family != "deepspeed" or cpu in self._operators or not self._workload.operators:
+        if key.family == "torch" or cpu in self._operators or not self._workload.operators:
             return
         run_operators(self._workload.operators, self._progress.note, self._scratch, cpu=cpu)
         self._operators.add(cpu)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from saver_conformance.checks.evidence import BlockedError
+from saver_conformance.checks.registry import PORTABLE
 from saver_conformance.folder.layout import Layout, digest, layout_of
 from saver_conformance.folder_check import FolderCheck, Remark, folder_checks, parts_of
 from saver_conformance.folder_check.folder import Folder
@@ -56,6 +57,7 @@ class Audit:
         clauses: what became of every structural clause, by id, in the order of the spec.
         digests: SHA-256 by weight file, where bytes were requested.
         remarks: what is worth knowing and no defect.
+        portability: the same, of readers of other ages and other programs.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class Audit:
     clauses: Mapping[str, ClauseAudit]
     digests: Mapping[str, str]
     remarks: tuple[Remark, ...] = ()
+    portability: tuple[Remark, ...] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -88,10 +91,13 @@ def audit(folder: Path, *, read_bytes: bool = False) -> Audit:
     parts = parts_of(folder)
     clauses: dict[str, ClauseAudit] = {}
     remarks: dict[Remark, None] = {}  # in their order; a folder can be taken for two things
+    portability: dict[Remark, None] = {}
     for part in parts.folders:
         for item in folder_checks():
             if item.applies_to(part):
-                _check(item, part, clauses.setdefault(item.clause, ClauseAudit()), remarks)
+                is_portable = SPEC[item.clause].area == PORTABLE
+                kept = portability if is_portable else remarks
+                _check(item, part, clauses.setdefault(item.clause, ClauseAudit()), kept)
     for name in parts.skipped:
         _keep(remarks, Remark("weights of its own in this folder were not looked at", file=name))
     digests = dict(_read_bytes(parts.folders, clauses)) if read_bytes else {}
@@ -111,6 +117,7 @@ def audit(folder: Path, *, read_bytes: bool = False) -> Audit:
         clauses={clause: clauses[clause] for clause in SPEC if clause in clauses},
         digests=digests,
         remarks=tuple(remarks),
+        portability=tuple(portability),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 PLAIN = "plain"
 """The folder, in a case's own, of a plain save of what the case trained."""
 BASE = "plain-base"
-"""The folder of the base model that its adapter is for, with the tokenizer beside it."""
+"""The folder of the base model that its adapter is for, with the tokenizer next to it."""
 ASKED = "asked.json"
 """The file that says what readers are asked."""
 RIGHT = "right.json"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
+from saver_conformance.folder_check import Remark
 from saver_conformance.folder_check.audit import Audit, ClauseAudit
 from saver_conformance.reports.plain_text import (
     INDENT,
@@ -34,7 +35,8 @@ def describe(audit: Audit) -> Iterator[str]:
     broken = {clause: result for clause, result in audit.clauses.items() if result.count}
     for clause in sorted(broken, key=lambda clause: SPEC[clause].level != "MUST"):
         yield from _describe_clause(clause, broken[clause])
-    yield from _describe_remarks(audit)
+    yield from _describe_remarks(audit.remarks)
+    yield from _describe_remarks(audit.portability)
     blocked = {clause: result for clause, result in audit.clauses.items() if result.blocked}
     for clause, result in blocked.items():
         yield f"\n{WORDS['unavailable']}: {clause}"
@@ -53,15 +55,15 @@ def _describe_clause(clause: str, result: ClauseAudit) -> Iterator[str]:
         yield f"  {'in all:':{INDENT}}{count(result.count, 'finding')}"
 
 
-def _describe_remarks(audit: Audit) -> Iterator[str]:
-    if audit.remarks:
+def _describe_remarks(remarks: Sequence[Remark]) -> Iterator[str]:
+    if remarks:
         yield ""
-    for remark in audit.remarks[:SHOWN_REMARKS]:
+    for remark in remarks[:SHOWN_REMARKS]:
         about = {"file": remark.file, "tensor": remark.tensor, "expected": "", "found": ""}
         where = dict(evidence_parts(evidence_of(about)))["where"]
         yield f"note: {where}: {printable(remark.text)}"
-    if len(audit.remarks) > SHOWN_REMARKS:
-        yield f"note: ... {count(len(audit.remarks), 'note')} in all"
+    if len(remarks) > SHOWN_REMARKS:
+        yield f"note: ... {count(len(remarks), 'note')} in all"
 
 
 def _conclude(audit: Audit) -> str:

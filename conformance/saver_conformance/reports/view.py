@@ -12,7 +12,7 @@ from itertools import groupby, zip_longest
 from typing import TypeVar
 
 from saver_conformance.cases import engines
-from saver_conformance.cases.case import METHODS
+from saver_conformance.cases.method import METHODS
 from saver_conformance.reports.plain_text import (
     failure_heading,
     failure_lines,

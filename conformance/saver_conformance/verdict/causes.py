@@ -185,6 +185,7 @@ def read_row(case: Case) -> dict[str, Any]:
         "world_size": case.world_size,
         "nodes": case.nodes,
         "replicas": case.replicas,
+        "setting": case.setting,
         "after": case.after.mode.method if case.after else None,
         "probe": case.probe,
     }
@@ -286,7 +287,8 @@ def _shared_unusual(rows: Sequence[Row]) -> Values:
 @cache
 def _usual_values() -> Mapping[str, Any]:
     """The simplest value of each axis."""
-    apart = {"world_size": 2, "nodes": 1, "replicas": 1, "probe": "none", "after": None}
+    apart: dict[str, Any] = {"world_size": 2, "nodes": 1, "replicas": 1}
+    apart |= {"probe": "none", "setting": "usual", "after": None}
     axes = {axis: values[0] for mode in reversed(MODES) for axis, values in all_axes(mode).items()}
     return apart | axes
 

@@ -31,7 +31,7 @@ class Record:
     """The weights at the end of the last training of a command.
 
     Attributes:
-        plain: what ``recorder.py`` wrote beside them.
+        plain: what ``recorder.py`` wrote next to them.
         tensors: by their names in memory.
     """
 

@@ -83,14 +83,14 @@ def _unpinned_offload() -> None:
 
     def init(self: FlatParamHandle) -> None:
         pin = torch.Tensor.pin_memory
-        torch.Tensor.pin_memory = lambda tensor: tensor  # type: ignore[method-assign, assignment]
+        torch.Tensor.pin_memory = lambda tensor: tensor  # type: ignore[method-assign, assignment, misc]
         try:
             original(self)
         finally:
             torch.Tensor.pin_memory = pin  # type: ignore[method-assign]
 
     FlatParamHandle.init_flat_param_attributes = init  # type: ignore[method-assign]
-    CPUOffloadPolicy.__init__.__defaults__ = (False,)  # type: ignore[misc]
+    CPUOffloadPolicy.__init__.__defaults__ = (False,)
     if not hasattr(torch.cpu.Stream, "synchronize"):
         torch.cpu.Stream.synchronize = lambda stream: None  # type: ignore[attr-defined]
 

@@ -80,7 +80,7 @@ def prepare(case: Case, folder: Path) -> PreparedCase:
     try:
         return _prepare(case, folder, environment)
     except BaseException:
-        _reset(environment)
+        _reset(environment, case)
         raise
 
 
@@ -140,7 +140,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         model.get_base_model() if case.model_argument == "base" else model,
         look=lambda: fingerprint.look(cfg, trainer, model),
         step=lambda path: extra_step.step(case, trainer, names, path),
-        close=lambda: _reset(environment, trainer),
+        close=lambda: _reset(environment, case, trainer),
     )
 
 
@@ -280,7 +280,7 @@ def _barrier() -> None:
         dist.barrier()
 
 
-def _reset(environment: Mapping[str, str], trainer: Trainer | None = None) -> None:
+def _reset(environment: Mapping[str, str], case: Case, trainer: Trainer | None = None) -> None:
     """Give back what a case leaves behind in the process: engine, shared state, environment."""
     from accelerate.state import AcceleratorState, GradientState
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -288,6 +288,7 @@ def _reset(environment: Mapping[str, str], trainer: Trainer | None = None) -> No
     engine = getattr(trainer, "deepspeed", None)
     if engine is not None:
         engine.destroy()
+    case.mode.definition.forget()
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     unset_hf_deepspeed_config()

@@ -24,7 +24,13 @@ from saver_conformance.cases.case import Adapter, Case
 from saver_conformance.observation.mapping_diff import describe_difference
 from saver_conformance.observation.observation import Difference, Expectation, Reload, Tensor
 from saver_conformance.observation.tensor_diff import compare
-from saver_conformance.workload import expectation, models, plain_save, training
+from saver_conformance.workload import (
+    expectation,
+    models,
+    plain_save,
+    training,
+    version_compat,
+)
 from saver_conformance.workload.hub_names import adapter_folder
 from saver_conformance.workload.oracle import DTYPE_NAMES, bits
 
@@ -51,6 +57,7 @@ def reload(case: Case, folder: Path) -> Reload:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     torch.manual_seed(case.seed + 7919)
+    version_compat.adjust("peft")  # the control model gets its adapters as the trained one
     expected = expectation.read(folder)
     memory = expectation.read_tensors(folder / expectation.MEMORY_FILE)
     try:

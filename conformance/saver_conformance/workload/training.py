@@ -17,6 +17,7 @@ from saver_conformance.cases.case import Case
 from saver_conformance.workload import trainers
 from saver_conformance.workload.models import sizing
 from saver_conformance.workload.running_engine import uncompiled
+from saver_conformance.workload.version_compat import FSDP_BY_WORDS
 
 STEPS = 2
 """Optimizer steps of a case."""
@@ -35,6 +36,11 @@ class RandomRows(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return self._family.batch(self._tokens[index], self._sizing)
+
+
+def fsdp_argument() -> bool | str:
+    """``TrainingArguments.fsdp`` for layers that are units of their own."""
+    return "full_shard auto_wrap" if FSDP_BY_WORDS.is_needed else True
 
 
 def adapter_config(case: Case, index: int = 0) -> PeftConfig:
@@ -109,6 +115,8 @@ def make_trainer(
         torch_compile_backend="eager" if compiled else None,
     )
     arguments |= own
+    if own.get("fsdp") is True:
+        arguments["fsdp"] = fsdp_argument()
     adapter = adapter_config(case) if case.adapter and trainers.brings_adapter(case) else None
     dataset = RandomRows(case, case.seed)
     return trainers.make(case, model, arguments, dataset, tokenizer, adapter)

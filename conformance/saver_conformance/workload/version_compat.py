@@ -2,7 +2,7 @@
 
 The workload is written for the newest versions (``constraints.txt``). Where an older one that a
 framework pins cannot train, a row says what it lacks, since when that is there, and what is done
-instead: ``DIFFERENCES`` has what can be mended in the process, ``LIMITS`` what cannot, which makes
+instead: ``DIFFERENCES`` has what can be fixed in the process, ``LIMITS`` what cannot, which makes
 cases unavailable. None of it takes part in what a saver does.
 """
 
@@ -29,24 +29,34 @@ class Difference:
         library: its distribution's name.
         before: the first version that does not need it.
         lacks: what goes wrong without.
-        adjust: does what is needed.
+        adjust: does what is needed; None where whoever asks ``is_needed`` does it.
     """
 
     library: str
     before: str
     lacks: str
-    adjust: Callable[[], None]
+    adjust: Callable[[], None] | None = None
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the installed version is an older one."""
+        return _is_before(self.library, self.before)
 
 
-def adjust() -> None:
-    """Do what the installed versions need; a second call changes nothing."""
+def adjust(*libraries: str) -> None:
+    """Do what the installed versions need; a second call changes nothing.
+
+    Args:
+        libraries: those that are used in this process; none: all.
+    """
     for difference in needed():
-        difference.adjust()
+        if difference.adjust and (not libraries or difference.library in libraries):
+            difference.adjust()
 
 
 def needed() -> tuple[Difference, ...]:
     """The rows that the installed versions need."""
-    return tuple(row for row in DIFFERENCES if _is_before(row.library, row.before))
+    return tuple(row for row in DIFFERENCES if row.is_needed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +152,15 @@ def _await_every_gather() -> None:
     Init._allgather_params_coalesced = gather_one_by_one
 
 
+FSDP_BY_WORDS = Difference(
+    library="transformers",
+    before="5.16",
+    lacks="TrainingArguments takes fsdp=True for the whole model as one unit; its layers are units "
+    "only by the word auto_wrap, which newer versions take too (training_args.py)",
+)
+
 DIFFERENCES: Sequence[Difference] = (
+    FSDP_BY_WORDS,
     Difference(
         library="peft",
         before="0.20",
@@ -172,7 +190,7 @@ DIFFERENCES: Sequence[Difference] = (
         adjust=_await_every_gather,
     ),
 )
-"""What is mended; a module of the suite that asks for a version is in the wrong place."""
+"""What is fixed; a module of the suite that asks for a version is in the wrong place."""
 
 LIMITS: Sequence[VersionLimit] = (
     VersionLimit(

@@ -54,7 +54,7 @@ def find(
         Those that the save does not hold; none if no checkpoint of the same model is at hand.
     """
     for folder in dict.fromkeys(_folders(names)):
-        with suppress(OSError, ValueError, SafetensorError):
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError):
             base = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if _of_one_model(base, config):
                 return tuple(_of_prediction_layers(folder, main_layers(base), weights))
@@ -106,20 +106,22 @@ def _folders(names: Sequence[str | None]) -> Iterator[Path]:
                 yield snapshots[0]
 
 
+_SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
+_MUST_AGREE = "quantization_config"
+"""Where the model was quantized or turned back since, its layers do not fit those of the base."""
+
+
 def _of_one_model(base: Any, config: Mapping[str, Any]) -> bool:
-    """Whether two configurations are of one kind of model with layers of the same size."""
-
-    def size(one: Mapping[str, Any]) -> tuple[Any, ...]:
-        inner = one.get("text_config")
-        own = inner if isinstance(inner, Mapping) and "hidden_size" in inner else one
-        return (main_layers(one), own.get("hidden_size"))
-
-    kinds = [
-        {one.get("model_type"), (one.get("text_config") or {}).get("model_type")} - {None}
-        for one in (base, config)
-        if isinstance(one, Mapping)
+    """Whether two configurations are of one kind of model, of the same sizes."""
+    if not isinstance(base, Mapping) or base.get(_MUST_AGREE) != config.get(_MUST_AGREE):
+        return False
+    first, second = ([one, one.get("text_config") or {}] for one in (base, config))
+    kinds = [{part.get("model_type") for part in parts} - {None} for parts in (first, second)]
+    sizes = [
+        [next((part[name] for part in parts[::-1] if name in part), None) for name in _SIZES]
+        for parts in (first, second)
     ]
-    return len(kinds) == 2 and bool(kinds[0] & kinds[1]) and size(base) == size(config)
+    return bool(kinds[0] & kinds[1]) and sizes[0] == sizes[1]
 
 
 def _of_prediction_layers(

@@ -129,7 +129,16 @@ def test_every_report_keeps_to_the_schema(folders: dict[str, Path]) -> None:
         assert report["exit_code"] == CODES[name]
 
 
-ADDED = ("failures", "unchanged", "interrupted", "ended", "place")
+ADDED = (
+    "failures",
+    "unchanged",
+    "interrupted",
+    "ended",
+    "place",
+    "spec_version",
+    "case_set",
+    "shard",
+)
 """Keys that reports of earlier versions of the suite do not have."""
 
 

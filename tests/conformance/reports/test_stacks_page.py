@@ -30,3 +30,9 @@ def test_page_has_versions_modes_and_reasons_of_every_stack(tmp_path: Path) -> N
 def test_page_without_reports_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultError):
         stacks.read_stacks(tmp_path)
+
+
+def test_page_that_is_committed_without_results_is_current() -> None:
+    committed = stacks.PAGE.read_text()
+    assert committed.startswith(stacks.MADE_BY)
+    assert "No results" not in committed or committed == stacks.make_page({})

@@ -12,12 +12,16 @@ from typing import Any
 
 import pytest
 
+from saver_conformance import cli
 from saver_conformance.cases.families import families
 from saver_conformance.folder.safetensors import write
 from saver_conformance.observation.observation import Tensor
+from saver_conformance.witness import witness_command
 from saver_conformance.witness.judge import FolderJudgement, describe, judge_folder
 from saver_conformance.witness.record import (
     ERROR_FILE,
+    PLAIN_FILE,
+    TENSORS_FILE,
     NoRecordError,
     Record,
     read_record,
@@ -230,6 +234,27 @@ def test_witness_own_script(how: str, code: int, text: str, tmp_path: Path) -> N
     assert "by single on 1 rank, 2 steps" in done.stdout
     assert (tmp_path / "own-sitecustomize").exists()
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "llama"
+
+
+@pytest.mark.parametrize(("command_code", "expected"), [(0, 1), (7, 2)])
+def test_witness_command_that_fails_is_not_judged(
+    command_code: int,
+    expected: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(command: list[str], folder: Path, *, cpu: bool) -> int:
+        write(folder / TENSORS_FILE, TRAINED)
+        plain = {**record().plain, "output": str(tmp_path / "empty"), "base": ""}
+        (folder / PLAIN_FILE).write_text(json.dumps(plain))
+        return command_code
+
+    monkeypatch.setattr(witness_command, "_run", run)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["witness", "--", "train", "--", "--its-own-option"])
+    assert end.value.code == expected
+    assert "LOST: no weights" in capsys.readouterr().out
 
 
 def test_witness_command_that_trains_nothing_is_not_judged(tmp_path: Path) -> None:

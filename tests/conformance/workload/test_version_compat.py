@@ -7,7 +7,7 @@ import torch
 
 from saver_conformance.cases.case import Case, Mode
 from saver_conformance.errors import Unavailable
-from saver_conformance.workload import trainers, version_compat
+from saver_conformance.workload import trainers, training, version_compat
 from saver_conformance.workload.tokenizer import make_tokenizer
 from saver_conformance.workload.training import RandomRows
 
@@ -45,10 +45,10 @@ def test_a_batch_is_what_the_trainer_takes(trainer, keys):
 @pytest.mark.parametrize(
     ("installed", "libraries"),
     [
-        ("0.18.9", {"peft", "deepspeed"}),
-        ("0.19.0", {"peft"}),
-        ("0.20.0", set()),
-        ("1.0", set()),
+        ("0.18.9", {"peft", "deepspeed", "transformers"}),
+        ("0.19.0", {"peft", "transformers"}),
+        ("5.6.0", {"transformers"}),
+        ("5.16.0", set()),
     ],
 )
 def test_only_older_versions_are_adjusted(monkeypatch, installed, libraries):
@@ -102,3 +102,25 @@ def test_a_library_that_is_not_there_needs_nothing(monkeypatch):
 
     monkeypatch.setattr(version_compat, "version", missing)
     assert version_compat.needed() == ()
+
+
+def test_only_the_libraries_that_are_named_are_adjusted(monkeypatch):
+    done = []
+    rows = [
+        version_compat.Difference(name, "999", "", lambda name=name: done.append(name))
+        for name in ("torch", "transformers")
+    ]
+    rows.append(version_compat.Difference("torch", "999", "told, not done"))
+    monkeypatch.setattr(version_compat, "DIFFERENCES", rows)
+    version_compat.adjust("torch")
+    assert done == ["torch"]
+    version_compat.adjust()
+    assert done == ["torch", "torch", "transformers"]
+
+
+@pytest.mark.parametrize(
+    ("installed", "argument"), [("5.5.0", "full_shard auto_wrap"), ("5.23.0", True)]
+)
+def test_layers_are_units_of_fsdp_in_the_words_of_each_version(monkeypatch, installed, argument):
+    monkeypatch.setattr(version_compat, "version", lambda library: installed)
+    assert training.fsdp_argument() == argument

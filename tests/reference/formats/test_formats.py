@@ -207,7 +207,7 @@ def test_quantized(bits: int, tmp_path: Path) -> None:
         tmp_path / "base", quantization_config=BitsAndBytesConfig(**options)
     )
     model.save_pretrained(tmp_path / "golden")
-    save_model(model, tmp_path / "m", verify="full")
+    save_model(model, tmp_path / "m", verify="full", portable=False)
     assert models.contents(tmp_path / "m") == models.contents(tmp_path / "golden")
 
 

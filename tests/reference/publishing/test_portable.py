@@ -315,12 +315,33 @@ def of_another_kind(base: Path) -> None:
     (base / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
 
 
+def of_another_vocabulary(base: Path) -> None:
+    config = read(base / "config.json")
+    (base / "config.json").write_text(json.dumps(config | {"vocab_size": 68}))
+
+
+def quantized(base: Path) -> None:
+    config = read(base / "config.json")
+    scheme = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (base / "config.json").write_text(json.dumps(config | {"quantization_config": scheme}))
+
+
 def damaged(base: Path) -> None:
     (base / "model.safetensors").unlink()  # the model in memory may be a map of it
     (base / "model.safetensors").write_bytes(b"\x00" * 30)
 
 
-@pytest.mark.parametrize("change", [without_the_base, of_another_depth, of_another_kind, damaged])
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_the_base,
+        of_another_depth,
+        of_another_kind,
+        of_another_vocabulary,
+        quantized,
+        damaged,
+    ],
+)
 def test_config_claims_no_layers_whose_base_is_not_at_hand(change: Any, tmp_path: Path) -> None:
     base = base_with_extra_layers(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(base)

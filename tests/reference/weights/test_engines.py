@@ -43,6 +43,7 @@ def save_through(rank: int, engines: tuple[str, ...], folder: str) -> None:
             size = "30KB" if name == "untied" else None
             output = f"{folder}/{engine}-{name}"
             cfg = {"output_dir": output, "max_shard_size": size, "save_verify": "full"}
+            cfg["save_portable"] = False
             trainer = SimpleNamespace(model=wrapped, model_wrapped=wrapped)
             save_trained_model(cfg, trainer, model)
             if name == "untied":

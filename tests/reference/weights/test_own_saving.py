@@ -105,7 +105,7 @@ def _same(found: Path, expected: Path) -> None:
 def test_own_saving_that_is_harmless_is_followed(kind: Any, tmp_path: Path) -> None:
     trained = _made(kind)
     config = trained.config.to_dict()
-    save_model(trained, tmp_path / "found")
+    save_model(trained, tmp_path / "found", portable=False)
     assert trained.config.to_dict() == config
     assert type(trained) is kind
     _made(kind).save_pretrained(tmp_path / "expected")
@@ -113,7 +113,7 @@ def test_own_saving_that_is_harmless_is_followed(kind: Any, tmp_path: Path) -> N
 
 
 def test_value_head_is_saved_beside_the_model_that_has_it(tmp_path: Path) -> None:
-    save_model(_value_head(), tmp_path / "found")
+    save_model(_value_head(), tmp_path / "found", portable=False)
     _value_head().save_pretrained(tmp_path / "expected")
     _same(tmp_path / "found", tmp_path / "expected")
     config = json.loads((tmp_path / "found" / "config.json").read_text())
@@ -122,7 +122,7 @@ def test_value_head_is_saved_beside_the_model_that_has_it(tmp_path: Path) -> Non
 
 def _save_value_head(rank: int, engine: str, folder: str) -> None:
     del rank
-    save_model(wrap(engine, _value_head()), folder)
+    save_model(wrap(engine, _value_head()), folder, portable=False)
 
 
 @pytest.mark.parametrize("engine", ["fsdp2", "zero3"])
@@ -171,6 +171,6 @@ def test_own_saving_of_transformers_is_followed(tmp_path: Path) -> None:
     )
     torch.manual_seed(0)
     trained = CsmForConditionalGeneration(config)
-    save_model(trained, tmp_path / "found")
+    save_model(trained, tmp_path / "found", portable=False)
     trained.save_pretrained(tmp_path / "expected")
     _same(tmp_path / "found", tmp_path / "expected")

@@ -58,8 +58,13 @@ def _train(model: Any) -> None:
 
 
 def _asked(folder: Path) -> dict[str, Any]:
-    qat = {"weight_dtype": "int4", "activation_dtype": "int8", "quantize_embedding": True}
-    return {"output_dir": folder, "qat": qat | {"group_size": GROUP}}
+    qat: dict[str, Any] = {
+        "weight_dtype": "int4",
+        "activation_dtype": "int8",
+        "quantize_embedding": True,
+    }
+    qat["group_size"] = GROUP
+    return {"output_dir": folder, "qat": qat, "save_portable": False}
 
 
 def _classes(model: nn.Module) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from saver_conformance.cases.engine import Engine
 from saver_conformance.cases.engines.zero import NO_ODD_PARAMETERS, config, stage
+from saver_conformance.cases.limit import Limit
 
 if TYPE_CHECKING:
     from saver_conformance.cases.case import Case
@@ -36,6 +37,15 @@ def _whole(root: Any, modify: bool) -> Iterator[list[Any]]:
         yield list(root.parameters())
 
 
+def _forget() -> None:
+    """Drop the sizes and the dtype that DeepSpeed keeps from one model for all that follow."""
+    from deepspeed.runtime.tensor_parallel import init_utils
+
+    init_utils._TP_MODEL_INIT_ARGS = None
+
+
+_FAMILIES = ("llama", "llama-tied", "qwen2")
+
 _NO_LORA = (
     "DeepSpeed also cuts the layers inside of LoRA, into parameters that its optimizer does not "
     "know (_create_param_mapping, deepspeed/runtime/zero/stage_1_and_2.py)"
@@ -46,12 +56,28 @@ AUTOTP = Engine(
     place=72,
     text="DeepSpeed's AutoTP with ZeRO-1; each rank holds parts of matrices in plain tensors",
     unavailable={"lora": _NO_LORA, "qlora": _NO_LORA},
-    world="deepspeed",
+    world="autotp",
     requires=("deepspeed>=0.19",),
     world_sizes=(2,),
     shards=True,
+    axes={
+        "architecture": _FAMILIES,
+        "sizes": ("even",),
+        "dtype": ("float32", "bfloat16"),
+        "wrapper": ("none", "checkpointing"),
+        "vocabulary": ("same",),
+        "tie": ("declared",),
+    },
+    limits=(
+        Limit(
+            "DeepSpeed refuses plans with packed weights or experts (TPPlanConverter.convert, "
+            "deepspeed/module_inject/tp_plan_converter.py)",
+            unless={"architecture": _FAMILIES},
+        ),
+    ),
     no_odd_parameters=NO_ODD_PARAMETERS,
     arguments=_arguments,
     trains=_trains,
     whole=_whole,
+    forget=_forget,
 )

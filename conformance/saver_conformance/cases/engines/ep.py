@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saver_conformance.cases.engine import Engine
 from saver_conformance.cases.engines.fsdp1 import NO_ODD_PARAMETERS
-from saver_conformance.cases.engines.fsdp_transformers import FSDP_LIMITS, NO_QLORA, spread
+from saver_conformance.cases.engines.fsdp_transformers import FSDP_LIMITS, NO_QLORA, TRIED, spread
 from saver_conformance.cases.limit import Limit
 
 EP = Engine(
@@ -13,7 +13,7 @@ EP = Engine(
     text="expert parallelism of transformers; each rank holds some of the experts whole",
     unavailable={"qlora": NO_QLORA},
     world_sizes=(2, 4),
-    axes={"architecture": ("mixtral", "qwen3_moe")},
+    axes={**TRIED, "architecture": ("mixtral", "qwen3_moe")},
     limits=(
         *FSDP_LIMITS,
         Limit(

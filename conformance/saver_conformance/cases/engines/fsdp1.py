@@ -65,6 +65,7 @@ FSDP1 = Engine(
     text="torch's FullyShardedDataParallel; each rank holds a part of each flat parameter",
     shards=True,
     pairs=True,
+    seconds=0.48,
     limits=(
         Limit(
             "a flat parameter holds one dtype (torch/distributed/fsdp/_flat_param.py)",

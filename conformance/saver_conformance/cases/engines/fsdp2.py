@@ -61,6 +61,7 @@ FSDP2 = Engine(
     replicas=(1, 2),
     shards=True,
     pairs=True,
+    seconds=0.45,
     no_odd_parameters=NO_ODD_PARAMETERS,
     arguments=arguments,
     trains=_trains,

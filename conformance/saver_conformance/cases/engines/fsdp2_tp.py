@@ -5,9 +5,9 @@ from __future__ import annotations
 from saver_conformance.cases.engine import Engine
 from saver_conformance.cases.engines.fsdp1 import NO_ODD_PARAMETERS
 from saver_conformance.cases.engines.fsdp_transformers import (
-    FAMILIES,
     FSDP_LIMITS,
     NO_QLORA,
+    TRIED,
     spread,
 )
 from saver_conformance.cases.engines.tp import TP_LIMITS
@@ -22,7 +22,7 @@ FSDP2_TP = Engine(
         "qlora": NO_QLORA,
     },
     world_sizes=(4,),
-    axes={"architecture": FAMILIES},
+    axes=TRIED,
     limits=(*TP_LIMITS, *FSDP_LIMITS),
     no_odd_parameters=NO_ODD_PARAMETERS,
     **spread(lambda ranks: {"fsdp_size": ranks // 2, "tp_size": 2}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,16 @@ if TYPE_CHECKING:
 REQUIRES = ("transformers>=5.23", "peft>=0.21")
 """Older ones have other arguments, or none; the suite has not been tried with them."""
 
-FAMILIES = ("llama", "llama-tied", "qwen2", "mixtral", "phi3", "custom")
-"""The families that these engines are tried with."""
+TRIED: Mapping[str, Sequence[Any]] = {
+    "architecture": ("llama", "llama-tied", "qwen2", "mixtral", "phi3", "custom"),
+    "tie": ("declared",),
+    "targets": ("attention",),
+    "modules_to_save": ((),),
+    "bias": ("none",),
+    "dora": (False,),
+    "kind": ("lora",),
+}
+"""What these engines are tried with, of axes that have more values for others."""
 
 FSDP_LIMITS = (
     Limit(
@@ -83,7 +91,7 @@ FSDP_TRANSFORMERS = Engine(
     place=63,
     text="FSDP2 applied by transformers as the model is loaded; adapters are whole on every rank",
     unavailable={"qlora": NO_QLORA},
-    axes={"architecture": FAMILIES, "kind": ("lora",)},
+    axes=TRIED,
     limits=FSDP_LIMITS,
     no_odd_parameters=NO_ODD_PARAMETERS,
     **spread(lambda ranks: {"fsdp_size": ranks}),

@@ -22,6 +22,7 @@ SINGLE = Engine(
     text="one process, which holds everything",
     world_sizes=(1,),
     pairs=True,
+    seconds=0.22,
     keeps_dtypes=True,
     trains=_trains,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saver_conformance.cases.engine import Engine
-from saver_conformance.cases.engines.fsdp_transformers import FAMILIES, NO_QLORA, spread
+from saver_conformance.cases.engines.fsdp_transformers import NO_QLORA, TRIED, spread
 from saver_conformance.cases.limit import Limit
 
 TP_LIMITS = (
@@ -41,7 +41,7 @@ TP = Engine(
     text="tensor parallelism of transformers; matrices are cut along rows or columns (DTensor)",
     unavailable={"qlora": NO_QLORA},
     world_sizes=(2,),
-    axes={"architecture": FAMILIES, "kind": ("lora",)},
+    axes=TRIED,
     limits=TP_LIMITS,
     **spread(lambda ranks: {"tp_size": ranks}),
 )

@@ -1,4 +1,4 @@
-"""The files beside the weights, made fit for readers of other versions.
+"""The files next to the weights, made fit for readers of other versions.
 
 transformers 5 writes settings under new names, and readers that look for the old ones take their
 defaults without a word. Each setting is added under its old name too, where the installed
@@ -11,9 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
+from canonical_saver.errors import describe
+from canonical_saver.formats.safetensors import DTYPE_NAMES
 from canonical_saver.publishing.portable import adapter_notes, claims, config_keys, tokenizer_keys
 from canonical_saver.publishing.portable.key import Key
 from canonical_saver.publishing.portable.reading import Reader
@@ -54,15 +57,39 @@ def complete(plan: WritePlan, folder: Path, written: Written) -> Written:
             carried = _of_base(plan, config)
         names = [saved.name for saved in plan.weight_sets[0].saved_tensors]
         names += [tensor.name for tensor in carried]
-        lines += _complete_config(folder / _CONFIG, config, type(plan.model.config), names)
-    lines += _complete_tokenizer(folder)
+        kind = type(plan.model.config)
+        lines += _tried(_CONFIG, _complete_config(folder / _CONFIG, config, kind, names))
+    if not _of_the_base(plan, folder / _TOKENIZER):
+        lines += _tried(_TOKENIZER, _complete_tokenizer(folder))
     warnings = (*written.warnings, *_warnings(carried))
     return replace(written, warnings=warnings, portability=tuple(lines), carried=carried)
 
 
 def _of_base(plan: WritePlan, config: Mapping[str, Any]) -> tuple[BaseTensor, ...]:
     names = (getattr(plan.model.config, "_name_or_path", None), plan.request.base_model)
-    return base_tensors.find(names, config, plan.weight_sets[0])
+    found = base_tensors.find(names, config, plan.weight_sets[0])
+    return found if all(tensor.dtype in DTYPE_NAMES for tensor in found) else ()
+
+
+def _of_the_base(plan: WritePlan, path: Path) -> bool:
+    """Whether a file beside an adapter lies in the output folder already, with a whole model.
+
+    It is the base's then, and an adapter that changes it would be refused.
+    """
+    lying = plan.request.output_dir
+    adapter = plan.weight_sets[0].adapter is not None
+    there = path.is_file() and (lying / _CONFIG).is_file() and (lying / path.name).is_file()
+    return adapter and there and cmp(path, lying / path.name, shallow=False)
+
+
+def _tried(name: str, lines: Iterator[str]) -> list[str]:
+    """What is said of a file; whatever is wrong with it must not cost the weights."""
+    try:
+        return list(lines)
+    except OSError:
+        raise
+    except Exception as error:
+        return [f"{name} has nothing for other readers than its own: {describe(error)}"]
 
 
 def _warnings(carried: Sequence[BaseTensor]) -> Iterator[str]:
@@ -79,7 +106,7 @@ def _warnings(carried: Sequence[BaseTensor]) -> Iterator[str]:
 def _complete_config(
     path: Path, config: dict[str, Any], kind: type[Any], names: Sequence[str]
 ) -> Iterator[str]:
-    reader = Reader(kind, path)
+    reader = Reader(kind)
     if not reader.reads(config):
         return  # it is not valid, and a warning says so
     made, kept = config, claims.unmet(config, names)
@@ -148,8 +175,6 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, values: Mapping[str, Any], *, ascii_only: bool) -> None:
-    """Write settings in the form that ``save_pretrained`` has, the whole file or nothing."""
+    """Write settings in the form that ``save_pretrained`` has."""
     text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=ascii_only) + "\n"
-    draft = path.with_name(f"{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    path.write_text(text, encoding="utf-8")

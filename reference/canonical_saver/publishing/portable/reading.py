@@ -7,21 +7,20 @@ import logging
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
+
+_FLOAT = "__float__"
 
 
 class Reader:
-    """Reads configurations as a loader does, from files.
+    """Reads configurations as a loader does.
 
     Args:
         kind: the class of the configuration.
-        path: of the file that it comes to, for its name.
     """
 
-    def __init__(self, kind: type[Any], path: Path) -> None:
-        self._kind, self._name = kind, path.name
+    def __init__(self, kind: type[Any]) -> None:
+        self._kind = kind
 
     def reads(self, config: Mapping[str, Any]) -> bool:
         """Whether the class can read a configuration at all."""
@@ -44,14 +43,20 @@ class Reader:
         return _text(first, but) == _text(second, but)
 
     def _values(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        with TemporaryDirectory() as folder, _quiet():
-            path = Path(folder) / self._name
-            path.write_text(json.dumps(config), encoding="utf-8")
+        with _quiet():
             try:
-                read = self._kind.from_json_file(path)
-                return dict(read.to_dict())
+                return dict(self._kind.from_dict(_decoded(config)).to_dict())
             except Exception:  # the class has its own rules, and may be anybody's
                 return None
+
+
+def _decoded(value: Any) -> Any:
+    """A copy of what JSON has, with the numbers that transformers writes as objects."""
+    if isinstance(value, Mapping):
+        if set(value) == {_FLOAT}:
+            return float(value[_FLOAT])
+        return {key: _decoded(one) for key, one in value.items()}
+    return [_decoded(one) for one in value] if isinstance(value, list) else value
 
 
 @contextmanager
