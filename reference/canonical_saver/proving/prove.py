@@ -150,7 +150,7 @@ def _of_model(
     A save that brings them along has copied them from the base, and no rank has them in memory.
     """
     found = {tensor.name: tensor for tensor in tensors}
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if weights.adapter is None and hasattr(config, "to_dict"):
         held = {*(saved.name for saved in weights.saved_tensors), *weights.model_tensors}
         for name in beside(list(found), held, main_layers(config.to_dict())):
