@@ -225,7 +225,8 @@ def sharded(setting: Setting) -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_rank, (setting, folder, port), nprocs=setting.ranks)
+    start: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]
+    start(_rank, (setting, folder, port), nprocs=setting.ranks)
     return f"{setting.ranks} ranks, {setting.backend}: {expect_same(folder, expected)}; proven"
 
 
