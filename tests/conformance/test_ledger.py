@@ -162,8 +162,13 @@ def test_explains_an_entry_is_about_its_savers_and_modes_alone():
 
 def test_as_in_a_report_has_what_was_lost_and_where():
     found = SuiteFinding(
-        expected="returns", found="it raised", ended="KeyError: 'a'", place="save.py:3",
-        rank=1, clause="RANKS-002", case=ENTRY.case,
+        expected="returns",
+        found="it raised",
+        ended="KeyError: 'a'",
+        place="save.py:3",
+        rank=1,
+        clause="RANKS-002",
+        case=ENTRY.case,
     )
     plain = as_in_a_report(found)
     assert content_of(plain) == "it raised | KeyError: 'a' | save.py:3"
