@@ -152,6 +152,12 @@ def test_compare_a_defect_that_is_gone_is_told():
     assert "fixed? then remove it" in line
 
 
+def test_compare_what_no_survey_shows_is_not_missed_there():
+    alone = dataclasses.replace(ENTRY, in_survey=False)
+    assert not list(compare(_report(), [alone]))
+    assert not list(compare(_report({**STALE, "case": USED}), [alone]))
+
+
 def test_explains_an_entry_is_about_its_savers_and_modes_alone():
     finding = {**STALE, "case": USED}
     assert ENTRY.explains(ENTRY.savers[0], "FILES-005", finding)
