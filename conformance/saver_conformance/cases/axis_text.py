@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from saver_conformance.cases.adapter_kinds import adapter_kinds
-from saver_conformance.cases.case import Adapter, Case
+from saver_conformance.cases.case import MODES, OF_THE_ENGINE, Adapter, Case, plainest
 from saver_conformance.cases.families import families
 from saver_conformance.cases.settings import settings
 from saver_conformance.safe_text import quoted
@@ -252,7 +252,7 @@ def unusual(case: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _unusual(case: Mapping[str, Any]) -> Iterator[str]:
-    usual = {**_DEFAULTS, "world_size": 2}
+    usual = {**_DEFAULTS, **_of_its_engine(case.get("mode"))}
     adapter = case.get("adapter")
     values = {**case, **adapter} if isinstance(adapter, Mapping) else dict(case)
     for name in (*AXES, *(name for name in values if name not in AXES)):
@@ -266,6 +266,15 @@ def _unusual(case: Mapping[str, Any]) -> Iterator[str]:
         told = "; ".join(unusual(earlier))
         mode = f"{earlier.get('mode')} ({told})" if told else str(earlier.get("mode"))
         yield f"after: {AXES['after'].other.format(mode)}"
+
+
+def _of_its_engine(mode: Any) -> dict[str, Any]:
+    """The defaults that the engine of the mode of this name decides, if there is such a mode."""
+    known = next((one for one in MODES if one.name == mode), None)
+    if known is None:
+        return {"world_size": 2}
+    usual = plainest(known)
+    return {name: getattr(usual, name) for name in OF_THE_ENGINE}
 
 
 def explain(name: str) -> str:

@@ -269,7 +269,7 @@ class Case:
         return json.dumps(self._to_short())
 
     def _to_short(self) -> dict[str, Any]:
-        short = _differences(self._to_plain(), _plainest(self.mode)._to_plain())
+        short = _differences(self._to_plain(), plainest(self.mode)._to_plain())
         if self.after is not None:
             short["after"] = self.after._to_short()
         return {"mode": self.mode.name, **short}
@@ -295,11 +295,11 @@ class Case:
         if "mode" not in plain:
             raise ValueError("a case needs a mode")
         mode = Mode.parse(plain["mode"])
-        usual = _plainest(mode)
+        usual = plainest(mode)
         adapter, after = plain.get("adapter", usual.adapter), plain.get("after")
         return cls(
             **{
-                **{name: getattr(usual, name) for name in _OF_THE_ENGINE},
+                **{name: getattr(usual, name) for name in OF_THE_ENGINE},
                 **plain,
                 "mode": mode,
                 "adapter": _adapter(adapter) if isinstance(adapter, Mapping) else adapter,
@@ -308,11 +308,11 @@ class Case:
         )
 
 
-_OF_THE_ENGINE = ("architecture", "world_size", "replicas")
+OF_THE_ENGINE = ("architecture", "world_size", "replicas")
 """Fields whose defaults an engine decides."""
 
 
-def _plainest(mode: Mode) -> Case:
+def plainest(mode: Mode) -> Case:
     """The case of ``mode`` in which every field has its default, or its engine's own."""
     engine = mode.definition
     return Case(

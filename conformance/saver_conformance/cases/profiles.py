@@ -73,7 +73,7 @@ _FOUR_RANKS |= {"special_values": True}
 _FEW: tuple[dict[str, Any], ...] = (
     {"special_values": True, "dtype": "bfloat16", "max_shard_size": 4_000, "tokenizer": "chat"}
     | {"existing_save": "sharded", "targets": "all", "probe": "control_run"},
-    {"special_values": True, "sizes": "odd", "wrapper": "checkpointing", "dtype": "mixed"}
+    {"sizes": "odd", "wrapper": "checkpointing", "dtype": "mixed"}
     | {"foreign_files": "strangers", "modules_to_save": ("lm_head",)},
 )
 """Cases of an engine that the gate has no table for; values that do not fit are left out."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from saver_conformance.environments.cache import keep
 
-NEEDS = ("hypothesis", "jinja2", "jsonschema", "rich", "pillow")
+NEEDS = ("hypothesis", "jinja2", "jsonschema", "packaging", "rich", "pillow")
 """Distributions that a run needs besides the libraries that train; installed with the saver."""
 IMPORTED = ("hypothesis", "jinja2", "jsonschema", "rich", "torch", "transformers", "accelerate")
 """Modules that an environment has to have."""

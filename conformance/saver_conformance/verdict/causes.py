@@ -15,6 +15,7 @@ from operator import and_
 from typing import Any
 
 from saver_conformance.cases.case import MODES, Case, Mode
+from saver_conformance.cases.engines import engines
 from saver_conformance.cases.strategies import all_axes, row_of
 from saver_conformance.verdict.failures import FailedSave, Kind
 
@@ -275,7 +276,9 @@ def _mask(rows: Sequence[Row], axis: str, values: tuple[Any, ...]) -> int:
 
 def _shared_unusual(rows: Sequence[Row]) -> Values:
     """The values, other than an axis's simplest, that all rows have."""
-    usual = _usual_values()
+    engine = engines().get(rows[0].get("engine", ""))
+    own = {axis: values[0] for axis, values in engine.axes.items()} if engine else {}
+    usual = {**_usual_values(), **own}
     return {
         axis: (value,)
         for axis, value in rows[0].items()

@@ -183,6 +183,6 @@ def test_worker_has_the_suite_and_nothing_else() -> None:
 
 
 def test_needs_are_those_of_the_suites_extra() -> None:
-    plain = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    extra = " ".join(plain["project"]["optional-dependencies"]["conformance"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = " ".join((*project["dependencies"], *project["optional-dependencies"]["conformance"]))
     assert all(name in extra for name in worker.NEEDS)

@@ -61,4 +61,7 @@ def test_right_saver_is_accused_of_nothing_by_a_careless_reader(judge: Judge) ->
     found = [finding for finding in record.findings if SPEC[finding.clause].level == "MUST"]
     assert found == []
     assert {"PORTABLE-009", "PORTABLE-010", "PORTABLE-011"} <= set(record.ran)
-    assert [one.saved.outcome for one in record.comparisons] == ["right"]
+    (comparison,) = record.comparisons
+    outcomes = {part.name: part.outcome for part in comparison.saved.parts}
+    assert (outcomes["chat"], outcomes["digests"]) == ("right", "right")
+    assert comparison.saved.parts == comparison.plain.parts

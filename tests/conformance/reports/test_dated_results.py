@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from fixtures.add_result import add
+from tests.helpers.verdicts import CLAIMED, make_record, make_verdict
 
+from saver_conformance.reports.report_json import write_report
 from saver_conformance.reports.result import read_report, read_result
 from saver_conformance.reports.site import why_withheld
 
@@ -21,6 +24,19 @@ def test_results_lie_in_folders_of_days() -> None:
     assert all(re.fullmatch(r"\d{4}-\d{2}-\d{2}", day) for day in days)
     others = {p.name for p in RESULTS.rglob("*") if p.is_file() and p not in REPORTS}
     assert others == {"README.md"}
+
+
+def test_add_keeps_what_the_report_says(tmp_path: Path) -> None:
+    record = make_record(CLAIMED[0], broken=("FILES-005",))
+    write_report(make_verdict("pkg.mod:save", [record]), tmp_path / "report")
+    source = tmp_path / "report" / "report.json"
+    target = add(source, tmp_path / "results")
+    assert read_result(target) == read_result(source)
+    assert target.stat().st_size < source.stat().st_size
+    idle = [make_record(mode, status="unavailable") for mode in CLAIMED]
+    write_report(make_verdict("idle:save", idle), tmp_path / "idle")
+    with pytest.raises(ValueError, match="ran no case"):
+        add(tmp_path / "idle" / "report.json", tmp_path / "results")
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: "-".join(path.parts[-3:-1]))

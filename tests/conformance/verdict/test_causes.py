@@ -146,5 +146,5 @@ def test_why_skip_bounds_a_saver_that_always_hangs_and_one_that_does_at_a_pair(m
         lambda case: case.dtype == "bfloat16" and case.tokenizer == "chat"
     )
     assert number <= 6
-    assert saved > 10
+    assert saved > (10 if mode.definition.pairs else 1)
     assert wrongly == 0

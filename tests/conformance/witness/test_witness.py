@@ -14,9 +14,9 @@ import pytest
 
 from saver_conformance import cli
 from saver_conformance.cases.families import families
+from saver_conformance.commands import witness as witness_command
 from saver_conformance.folder.safetensors import write
 from saver_conformance.observation.observation import Tensor
-from saver_conformance.witness import witness_command
 from saver_conformance.witness.judge import FolderJudgement, describe, judge_folder
 from saver_conformance.witness.record import (
     ERROR_FILE,

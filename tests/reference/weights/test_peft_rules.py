@@ -52,6 +52,7 @@ def settings(folder: Path) -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
             values[key] = sorted(value)
+    values["base_model_name_or_path"] = values["base_model_name_or_path"] or None  # "" by old PEFT
     return values
 
 

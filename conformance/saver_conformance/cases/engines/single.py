@@ -11,9 +11,8 @@ def _trains(trainer: Any, wrapped: Any) -> bool:
     from torch.distributed.fsdp import FSDPModule
     from torch.nn.parallel import DistributedDataParallel
 
-    return trainer.args.world_size == 1 and not isinstance(
-        wrapped, (DistributedDataParallel, FSDPModule)
-    )
+    alone = bool(trainer.args.world_size == 1)
+    return alone and not isinstance(wrapped, (DistributedDataParallel, FSDPModule))
 
 
 SINGLE = Engine(
