@@ -39,4 +39,7 @@ def test_mutants_declare_clauses_that_apply():
         assert mutant.breaks, mutant.address
         for name in mutant.modes:
             case = make_case(Mode.parse(name), mutant.axes)
-            assert mutant.breaks - set(applicable(case)) == set(), (mutant.address, name)
+            assert mutant.breaks - set(applicable(case, "in this case")) == set(), (
+                mutant.address,
+                name,
+            )

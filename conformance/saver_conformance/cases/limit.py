@@ -14,7 +14,7 @@ class Limit:
 
     Attributes:
         why: the reason, one line.
-        modes: a pattern of the modes in which it holds.
+        modes: patterns of the modes in which it holds, separated by commas.
         when: values of axes that all have to be met, each one of those listed.
         unless: values of axes none of which may be met; an axis that is not known yet meets them.
     """
@@ -33,7 +33,7 @@ class Limit:
             mode: the name of the mode; empty when it is not known, then only limits of every mode
                 hold.
         """
-        if not (self.modes == "*" or fnmatchcase(mode, self.modes)):
+        if self.modes != "*" and not any(fnmatchcase(mode, one) for one in self.modes.split(",")):
             return False
         return all(values.get(axis, _UNKNOWN) in them for axis, them in self.when.items()) and all(
             axis in values and values[axis] not in them for axis, them in self.unless.items()

@@ -33,7 +33,7 @@ EXPERTS = replace(
         Limit(
             "PEFT reads the adapter outside of the wrapped forward, where it is a flat shard "
             "(peft/tuners/lora/layer.py, get_delta_factors)",
-            modes="*-fsdp1",
+            modes="*-fsdp1*",
         ),
     ),
     pairs=False,

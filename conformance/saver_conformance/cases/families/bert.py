@@ -65,7 +65,7 @@ BERT = Family(
         Limit(
             "its norms have biases, and FSDP2 wants one dtype for all that a layer trains "
             "(torch, _fsdp_param_group.py)",
-            modes="*lora-fsdp2",
+            modes="*lora-fsdp2*,*lora-hsdp,*lora-fsdp-transformers",
             when={"dtype": ("mixed",), "bias": ("all",)},
         ),
     ),

@@ -56,12 +56,12 @@ T5 = Family(
         Limit(
             "FSDP2 refuses a parameter that is in two of its groups, and accelerate puts the "
             "embeddings of encoder and decoder into another one than the head (fsdp_utils.py)",
-            modes="*-fsdp2",
+            modes="*-fsdp2*,*-hsdp,*-fsdp-transformers",
         ),
         Limit(
             "recomputing, FSDP1 saves fewer tensors of the position bias that all layers share "
             "(torch/utils/checkpoint.py)",
-            modes="*-fsdp1",
+            modes="*-fsdp1*",
             when={"wrapper": ("checkpointing",)},
         ),
     ),
