@@ -55,7 +55,7 @@ AUTOTP = Engine(
     name="autotp",
     place=72,
     text="DeepSpeed's AutoTP with ZeRO-1; each rank holds parts of matrices in plain tensors",
-    unavailable={"lora": _NO_LORA, "qlora": _NO_LORA},
+    unavailable={"lora": _NO_LORA, "qlora": f"not tried, for the same reason as LoRA: {_NO_LORA}"},
     world="autotp",
     requires=("deepspeed>=0.19",),
     world_sizes=(2,),
