@@ -145,6 +145,7 @@ class Publication:
             brought = replace(arrival, names=arrival.names.union(outdated))
             old = stale_files.files(output_dir, brought)
             names = self._staging.commit([*old, *outdated], self._mode)
+        self._undo.pop_all()  # nothing is left to be undone once the other ranks hear of it
         left = stale_files.others(output_dir, arrival)
         warnings = [*self._sidecars.warnings, *_of_left(left, output_dir, arrival)]
         if self._request.dtype is not None:

@@ -117,5 +117,6 @@ def test_without_ranks(tmp_path: Path) -> None:
     for name, make in MAKE.items():
         size = "30KB" if name == "untied" else None
         for folder in (f"single-{name}", f"single-{name}-again"):
-            save_model(make(), tmp_path / folder, max_shard_size=size, verify="full")
+            options = {"max_shard_size": size, "verify": "full", "portable": False}
+            save_model(make(), tmp_path / folder, **options)
     compare(tmp_path, ("single",))
