@@ -27,6 +27,7 @@ from saver_conformance.observation.tensor_diff import compare
 from saver_conformance.workload import (
     expectation,
     models,
+    oracle,
     plain_save,
     training,
     version_compat,
@@ -224,10 +225,14 @@ def _adapted_control(
         name: value.to(state[name].dtype) if name in state else value
         for name, value in _tensors(memory).items()
     }
+    tied = oracle.read_names(control, case.family).tied
     unexpected = control.load_state_dict(values, strict=False, assign=True).unexpected_keys
     if unexpected:
         raise RuntimeError(f"the snapshot has tensors that the model lacks: {unexpected}")
-    control.get_base_model().tie_weights()  # assigning one of two names has parted them
+    for name, first in tied.items():  # assigning one of two names has parted them
+        kept, other = (name, first) if name in values and first not in values else (first, name)
+        place, _, leaf = other.rpartition(".")
+        setattr(control.get_submodule(place), leaf, control.get_parameter(kept))
     return control
 
 
