@@ -19,6 +19,8 @@ AUTOCAST = Setting(
     name="autocast",
     place=30,
     text="computation is in bfloat16 (`bf16=True`) whatever the weights' dtype",
-    modes=("*-single", "*-ddp", "*-fsdp1", "*-fsdp2", "*-hsdp"),
+    # Under FSDP2 its mixed precision meets packed 4-bit weights, which then have a shape that
+    # bitsandbytes refuses (backends/cpu/ops.py).
+    modes=("*-single", "*-ddp", "*-fsdp1", "full-fsdp2", "lora-fsdp2", "full-hsdp", "lora-hsdp"),
     change=_change,
 )
