@@ -311,7 +311,9 @@ def test_the_axes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--version") == 0
-    assert re.fullmatch(r"saver-conformance \d+\.\d+\S*, spec \d+\.\d+\n", capsys.readouterr().out)
+    assert re.fullmatch(
+        r"saver-conformance \d+\.\d+\S*, spec \d+\.\d+\+[0-9a-f]{8}\n", capsys.readouterr().out
+    )
 
 
 def test_the_smallest_case_is_left_nowhere_unasked(

@@ -35,7 +35,9 @@ def add_command(commands: Commands, read_case: Callable[[str], Case]) -> None:
         "version is installed without its dependencies in front of this environment's libraries; "
         "for uv:REQUIREMENT each gets an environment of its own.",
         epilog="Exit codes: 0 found; 3 the case is not as it has to be at one of the ends, or the "
-        "command was called wrongly.",
+        "command was called wrongly.\n\n"
+        "Example:\n  saver-conformance bisect report/cases/CASE.json --saver peft "
+        "--versions 0.20.0..0.21.2",
     )
     parser.add_argument("case", type=read_case, metavar="CASE.json", help="a file; - reads stdin")
     parser.add_argument(

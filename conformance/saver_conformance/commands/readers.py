@@ -29,7 +29,8 @@ def add_commands(commands: Any) -> None:
         "transformers in float32.",
         epilog="Exit codes: 0 every reader that is made for the folder gets it right; 1 a reader "
         "gets something else, or refuses; 2 a reader that was named cannot run here, or nothing "
-        "was compared; 3 the command was called wrongly.",
+        "was compared; 3 the command was called wrongly.\n\n"
+        "Example:\n  saver-conformance read out --reader tokenizers",
     )
     read.add_argument("folder", type=find_folder, metavar="DIR")
     read.add_argument(
@@ -46,15 +47,22 @@ def add_commands(commands: Any) -> None:
     read.add_argument("--json", action="store_true", help="print JSON instead of text")
     read.set_defaults(command=run_read)
 
-    readers = commands.add_parser("readers", help="list the readers, or install them")
-    actions = readers.add_subparsers(required=True, metavar="ACTION")
-    actions.add_parser("list", help="what there is, and what is installed").set_defaults(
-        command=run_list
+    readers = commands.add_parser(
+        "readers",
+        help="list the readers, or install them",
+        epilog="Example:\n  saver-conformance readers list",
     )
+    actions = readers.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser(
+        "list",
+        help="what there is, and what is installed",
+        epilog="Example:\n  saver-conformance readers list",
+    ).set_defaults(command=run_list)
     install = actions.add_parser(
         "install",
         help="make the environment of readers, each once",
-        epilog="Exit codes: 0 all are there; 2 one cannot be made here, and the reason is told.",
+        epilog="Exit codes: 0 all are there; 2 one cannot be made here, and the reason is told.\n\n"
+        "Example:\n  saver-conformance readers install tokenizers",
     )
     install.add_argument("names", nargs="*", metavar="NAME")
     install.add_argument("--all", action="store_true", dest="every", help="all readers")

@@ -29,7 +29,9 @@ def add_commands(commands: Commands) -> None:
         help="make the report of a run of the reports of its shards",
         description="The reports are those of run --shard 1/N to N/N. The verdict is that of a "
         "run in one piece, with the waivers that the shards were given.",
-        epilog="Exit codes: those of run; 3 too where the reports are not all shards of one run.",
+        epilog="Exit codes: those of run; 3 too where the reports are not all shards of one run."
+        "\n\n"
+        "Example:\n  saver-conformance merge report-1 report-2 --out report",
     )
     merging.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help=_PLACE)
     merging.add_argument(
@@ -42,7 +44,8 @@ def add_commands(commands: Commands) -> None:
         help="say what broke and what was fixed between two reports",
         description="Reports are paired by saver where a side has several.",
         epilog="Exit codes: 0 nothing broke; 1 a MUST that held is broken; 3 a report cannot be "
-        "read.",
+        "read.\n\n"
+        "Example:\n  saver-conformance compare old new --markdown",
     )
     comparing.add_argument("old", type=Path, metavar="OLD", help=_PLACE)
     comparing.add_argument("new", type=Path, metavar="NEW", help=_PLACE)
@@ -57,7 +60,8 @@ def add_commands(commands: Commands) -> None:
         description="Reports that ran no case are withheld, and named. A saver with several "
         "reports is shown over versions.",
         epilog="Exit codes: 0 written, whatever the verdicts are; 3 a report cannot be read, or "
-        "there is none that ran something.",
+        "there is none that ran something.\n\n"
+        "Example:\n  saver-conformance site results --out site",
     )
     showing.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=_PLACE)
     shape = showing.add_mutually_exclusive_group(required=True)

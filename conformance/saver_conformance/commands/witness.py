@@ -44,7 +44,8 @@ def add_command(commands: Commands) -> None:
         description="The weights are recorded when transformers.Trainer.train returns, before "
         "anything is saved; then the command goes on. Use a tiny model: it is gathered whole.",
         epilog="Exit codes: 0 the folder holds what was trained; 1 something is lost, or a "
-        "structural MUST is broken; 2 it could not be decided; 3 the command could not be run.",
+        "structural MUST is broken; 2 it could not be decided; 3 the command could not be run.\n\n"
+        "Example:\n  saver-conformance witness -- python train.py",
         usage="%(prog)s [--output DIR] [--base DIR] [--cpu] -- COMMAND...",
     )
     parser.add_argument(
