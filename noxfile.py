@@ -74,8 +74,8 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", *AT_ONCE, "tests/reference", env=env)
     session.run("coverage", "combine", "--quiet")
     # The tests of the suite watch all that a process does, a measurement too.
-    apart = (f"--ignore={path}" for path in ("tests/reference", INTERRUPTS))
-    session.run("pytest", *AT_ONCE, *apart, env=env)
+    elsewhere = (f"--ignore={path}" for path in ("tests/reference", INTERRUPTS))
+    session.run("pytest", *AT_ONCE, *elsewhere, env=env)
     session.run("pytest", INTERRUPTS, env=env)
     session.run("coverage", "report")
     # In a folder of its own: other libraries import it wherever they find it, which takes seconds.

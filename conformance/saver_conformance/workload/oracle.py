@@ -96,7 +96,9 @@ def read_names(model: nn.Module, family: Family | None) -> Names:
         embeddings=frozenset(
             name
             for name in first.values()
-            if name.replace(".base_layer.", ".").endswith(embeddings)
+            if name.replace(".token_adapter.", ".")
+            .replace(".base_layer.", ".")
+            .endswith(embeddings)
         ),
     )
 

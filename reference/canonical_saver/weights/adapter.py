@@ -228,8 +228,10 @@ def _embeddings(
     for layer in _text_embeddings(model.get_base_model()):
         inner: Any = layer
         adapters: set[str] = set()
-        if hasattr(inner, "original_module"):
-            continue  # modules_to_save and trainable tokens bring their own tensors
+        if hasattr(inner, "token_adapter"):
+            inner = unwrap(inner.token_adapter.get_base_layer())  # it brings the chosen rows alone
+        elif hasattr(inner, "original_module"):
+            continue  # modules_to_save brings its own tensors
         if isinstance(inner, BaseTunerLayer):
             adapters = inner._get_available_adapters()
             inner = unwrap(inner.get_base_layer())
