@@ -51,4 +51,4 @@ def test_verdict_job_runs_whatever_the_shards_found_and_finds_their_reports() ->
 def test_commands_of_the_page_are_understood(command: str) -> None:
     words = command.replace('"$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"', "2/8").split()
     words = [word for word in words if word != "\\"]
-    cli._make_parser().parse_args(words)
+    cli.make_parser().parse_args(words)
