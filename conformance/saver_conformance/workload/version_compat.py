@@ -203,6 +203,14 @@ LIMITS: Sequence[VersionLimit] = (
         ),
     ),
     VersionLimit(
+        requirement="peft>=0.21",
+        limit=Limit(
+            "OFT of 4-bit layers is made without its configuration (tuners/oft/bnb.py)",
+            modes="qlora-*",
+            when={"kind": ("oft",)},
+        ),
+    ),
+    VersionLimit(
         requirement="deepspeed>=0.19",
         limit=Limit(
             "recomputing, ZeRO-3 finds parameters of adapters partitioned that were whole in the "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from saver_conformance.cases.case import Case, Mode
+from saver_conformance.cases import requirement
+from saver_conformance.cases.case import Adapter, Case, Mode
 from saver_conformance.errors import Unavailable
 from saver_conformance.workload import trainers, training, version_compat
 from saver_conformance.workload.tokenizer import make_tokenizer
@@ -124,3 +125,15 @@ def test_only_the_libraries_that_are_named_are_adjusted(monkeypatch):
 def test_layers_are_units_of_fsdp_in_the_words_of_each_version(monkeypatch, installed, argument):
     monkeypatch.setattr(version_compat, "version", lambda library: installed)
     assert training.fsdp_argument() == argument
+
+
+@pytest.mark.parametrize(
+    ("installed", "reason"),
+    [("0.20.0", "qlora-single needs peft>=0.21, found 0.20.0: OFT of 4-bit layers"), ("0.21.2", "")],
+)
+def test_a_kind_that_the_installed_peft_cannot_train_is_a_reason(monkeypatch, installed, reason):
+    monkeypatch.setattr(requirement, "version", lambda library: installed)
+    case = Case(Mode("qlora", "single"), adapter=Adapter(kind="oft"))
+    assert version_compat.why_unable(case).startswith(reason)
+    assert bool(version_compat.why_unable(case)) is bool(reason)
+    assert not version_compat.why_unable(Case(Mode("qlora", "single"), adapter=Adapter()))
