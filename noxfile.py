@@ -16,8 +16,6 @@ CONSTRAINTS = ("-c", "constraints.txt")
 FUZZ_INPUTS = "-runs=1000000"
 AT_ONCE = ("-n", "2", "--dist", "loadfile")
 """The tests of a file share ranks, and run on one of two workers."""
-INTERRUPTS = "tests/conformance/test_cli.py"
-"""One of its tests, of an interrupted run, waits without end in a worker and passes without one."""
 LIBRARIES = "conformance,deepspeed,qlora"
 RESULTS = "report/savers"
 QUICK_TOOLS = (
@@ -74,9 +72,7 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", *AT_ONCE, "tests/reference", env=env)
     session.run("coverage", "combine", "--quiet")
     # The tests of the suite watch all that a process does, a measurement too.
-    elsewhere = (f"--ignore={path}" for path in ("tests/reference", INTERRUPTS))
-    session.run("pytest", *AT_ONCE, *elsewhere, env=env)
-    session.run("pytest", INTERRUPTS, env=env)
+    session.run("pytest", *AT_ONCE, "--ignore=tests/reference", env=env)
     session.run("coverage", "report")
     # In a folder of its own: other libraries import it wherever they find it, which takes seconds.
     apart = f"{session.virtualenv.location}/torchao"

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from multiprocessing import forkserver, util
@@ -35,6 +36,11 @@ EXIT_LIMIT = 2.0
 """Seconds that a process gets to end by itself once its result is in."""
 LOG_TAIL = 2000
 """Characters of a reload's output that go with its failure."""
+
+LONGEST_FOLDER = 108 - len("/pymp-12345678/listener-12345678") - 1
+"""Bytes of a temporary folder's path with which the server's socket still has an address
+(``sun_path`` of unix(7))."""
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -128,7 +134,8 @@ class Reloader:
         if forkserver._forkserver._forkserver_pid is not None:  # type: ignore[attr-defined]
             return
         self._context.set_forkserver_preload([self._module])
-        with interrupts.held(), _server_environment(self._scratch), _no_errors_shown():
+        environment = _server_environment(self._scratch)
+        with interrupts.held(), environment, _no_errors_shown(), _short_addresses():
             forkserver.ensure_running()
 
     def _start(self, process: ForkServerProcess) -> None:
@@ -215,6 +222,19 @@ def _server_environment(scratch: Path | None) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _short_addresses() -> Iterator[None]:
+    """Have multiprocessing keep its socket in a folder whose path fits into an address."""
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
+        short = (one for one in _SHORT_FOLDERS if os.access(one, os.W_OK | os.X_OK))
+        tempfile.tempdir = next(short, before)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextlib.contextmanager
