@@ -254,6 +254,12 @@ class Case:
         """Whether the head is the input embedding, and loading makes it so again."""
         return self.declares_tie and self.tie == "declared"
 
+    @property
+    def saves_into_empty_folder(self) -> bool:
+        """Whether nothing lies in the output folder before the save."""
+        untouched = self.existing_save == "empty" and self.foreign_files == "none"
+        return untouched and self.after is None
+
     def saves(self) -> Iterator[Case]:
         """The case and those that come before it, the last save first."""
         yield self

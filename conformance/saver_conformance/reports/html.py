@@ -23,6 +23,7 @@ from saver_conformance.reports.status import (
     tally,
 )
 from saver_conformance.reports.view import (
+    folders_told_apart,
     savers_by_areas,
     savers_by_modes,
     savers_over_time,
@@ -46,7 +47,10 @@ def render_site(results: Sequence[Result]) -> str:
         tally=tally(ordered),
         days=sorted({result.time[:10] for result in ordered}),
         profiles=sorted({result.profile for result in ordered}),
-        matrices=(savers_by_areas(subjects), savers_by_modes(subjects)),
+        matrices=(
+            *(savers_by_areas(subjects, folder) for folder in folders_told_apart(subjects)),
+            savers_by_modes(subjects),
+        ),
         history=savers_over_time(subjects),
     )
 

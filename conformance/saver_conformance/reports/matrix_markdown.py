@@ -10,13 +10,14 @@ from saver_conformance.reports.status import (
     MEANINGS,
     WORDS,
     WORST_FIRST,
-    CellStatus,
     failures_first,
     tally,
 )
 from saver_conformance.reports.view import (
+    Cell,
     Matrix,
     Subject,
+    folders_told_apart,
     savers_by_areas,
     savers_by_modes,
     view_subjects,
@@ -24,35 +25,53 @@ from saver_conformance.reports.view import (
 
 
 def by_areas(results: Sequence[Result]) -> str:
-    """Savers by areas."""
-    return _render(results, savers_by_areas)
+    """Savers by areas: into an empty folder and into a used one, where reports tell them apart."""
+    return _render(
+        results,
+        lambda subjects: [savers_by_areas(subjects, one) for one in folders_told_apart(subjects)],
+    )
 
 
 def by_modes(results: Sequence[Result]) -> str:
     """Savers by modes, a line for each method that a saver claims."""
-    return _render(results, savers_by_modes)
+    return _render(results, lambda subjects: [savers_by_modes(subjects)])
 
 
-def _render(results: Sequence[Result], compare: Callable[[Sequence[Subject]], Matrix]) -> str:
+def _render(
+    results: Sequence[Result], compare: Callable[[Sequence[Subject]], Sequence[Matrix]]
+) -> str:
     ordered = failures_first(results)
-    matrix = compare(view_subjects(ordered))
-    rows = (
-        [code(line.name), line.note, *(_word(cell.status) for cell in line.cells)]
-        for line in matrix.lines
-    )
-    seen = {cell.status for line in matrix.lines for cell in line.cells}
+    matrices = compare(view_subjects(ordered))
+    cells = [cell for matrix in matrices for line in matrix.lines for cell in line.cells]
+    seen = {cell.status for cell in cells}
     legend = "; ".join(f"{WORDS[item]}: {MEANINGS[item]}" for item in WORST_FIRST if item in seen)
+    numbers = (
+        " A number such as 3/21 is of the modes that were tried."
+        if any(cell.share for cell in cells)
+        else ""
+    )
     parts = [
         tally(ordered),
-        table([*matrix.heads, *matrix.columns], rows),
-        f"{legend}.",
+        *(part for matrix in matrices for part in _table(matrix, named=len(matrices) > 1)),
+        f"{legend}.{numbers}",
         "\n".join(_describe(ordered)),
     ]
     return "\n\n".join(parts)
 
 
-def _word(status: CellStatus) -> str:
-    return f"**{WORDS[status]}**" if status == "fail" else WORDS[status]
+def _table(matrix: Matrix, *, named: bool) -> Iterator[str]:
+    if named:
+        yield f"**{matrix.caption}**"
+    rows = (
+        [code(line.name), line.note, *(_word(cell) for cell in line.cells)] for line in matrix.lines
+    )
+    yield table([*matrix.heads, *matrix.columns], rows)
+
+
+def _word(cell: Cell) -> str:
+    word = f"**{WORDS[cell.status]}**" if cell.status == "fail" else WORDS[cell.status]
+    share = f" {cell.share}" if cell.share else ""
+    return f"{word}{share}; {cell.rest}" if cell.rest else f"{word}{share}"
 
 
 def _describe(results: Sequence[Result]) -> Iterator[str]:

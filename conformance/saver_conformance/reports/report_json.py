@@ -186,6 +186,11 @@ def _plain_row(row: Row, verdict: Verdict) -> dict[str, Any]:
         "status": row.status,
         "cases": row.cases,
         "planned": row.planned,
+        "empty_folder": {
+            "cases": row.empty_cases,
+            "planned": row.empty_planned,
+            "findings": sum(item.case.saves_into_empty_folder for item in row.findings),
+        },
         "reason": row.reason,
         "findings": [
             _plain_finding(item, _address_of(verdict))

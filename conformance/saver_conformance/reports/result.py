@@ -97,6 +97,21 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """How often a clause was checked in some of a mode's cases.
+
+    Attributes:
+        cases: number of cases in which it was checked.
+        planned: number of cases in which it should have been checked.
+        findings: number of findings.
+    """
+
+    cases: int
+    planned: int
+    findings: int
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One clause in one mode.
 
@@ -109,6 +124,7 @@ class Row:
         findings: number of findings.
         reason: why it was not checked everywhere, or is waived.
         evidence: the finding of the simplest case; None when there is none.
+        empty: what of it is about saves into an empty folder; None in reports of the first days.
     """
 
     clause: str
@@ -119,6 +135,18 @@ class Row:
     findings: int
     reason: str
     evidence: Evidence | None
+    empty: Share | None = None
+
+    @property
+    def used(self) -> Share | None:
+        """What of it is about saves into a folder in which something lay; None as ``empty``."""
+        if self.empty is None:
+            return None
+        return Share(
+            self.cases - self.empty.cases,
+            self.planned - self.empty.planned,
+            self.findings - self.empty.findings,
+        )
 
     @property
     def area(self) -> str:
@@ -408,6 +436,7 @@ def _parse_row(plain: Mapping[str, Any]) -> Row:
         findings=len(findings),
         reason=_shorten(plain["reason"], SHOWN_REASON_LINES),
         evidence=_parse_evidence(findings[0]) if findings else None,
+        empty=Share(**empty) if (empty := plain.get("empty_folder")) else None,
     )
 
 

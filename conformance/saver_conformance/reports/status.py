@@ -12,6 +12,9 @@ from saver_conformance.verdict.verdict import BROKEN, CONFORMS, HARNESS_FAILED, 
 CellStatus = Status | Literal["not tried", "no demand"]
 """A status, or why there is none: no case of the profile asks for it, or no clause does."""
 
+Folder = Literal["any", "empty", "used"]
+"""What lay in the output folder before the saves that a matrix is about."""
+
 _TABLE: tuple[tuple[CellStatus, str, str], ...] = (
     ("fail", "FAIL", "a MUST is broken"),
     ("error", "error", "the harness failed; nobody is accused"),
@@ -60,6 +63,48 @@ def in_area(result: Result, area: str) -> CellStatus:
     rows = (row for row in result.rows if row.area == area)
     # An area that is about other modes than the claimed ones, as ADAPTER often is.
     return status_of(rows, applies, claimed=applies or not clauses)
+
+
+def in_folder(row: Row, folder: Folder) -> CellStatus:
+    """The status of a row in the saves into one kind of folder."""
+    if folder == "any" or row.status == "not claimed":
+        return row.status
+    share = row.empty if folder == "empty" else row.used
+    if share is None or not share.planned:
+        return "not tried"
+    if share.findings:
+        return row.status
+    if share.cases == share.planned:
+        return "pass"
+    return row.status if row.status in ("error", "waived") else "unavailable"
+
+
+def modes_by_status(result: Result, area: str, folder: Folder) -> dict[CellStatus, int]:
+    """In how many modes an area has a status, the worst status first.
+
+    A mode in which clauses fail and others deviate counts for both. ``pass`` counts the modes in
+    which all of them hold, and modes that no case tries do not count.
+    """
+    modes: dict[str, set[CellStatus]] = {}
+    for row in result.rows:
+        if row.area == area:
+            modes.setdefault(row.mode, set()).add(in_folder(row, folder))
+    tried = [found - {"not tried", "not claimed"} for found in modes.values()]
+    found: list[CellStatus] = [
+        status for one in tried for status in (one - {"pass"} if len(one) > 1 else one)
+    ]
+    return {status: found.count(status) for status in WORST_FIRST if status in found}
+
+
+def tried_modes(result: Result, area: str, folder: Folder) -> int:
+    """In how many modes some case is about an area."""
+    return len(
+        {
+            row.mode
+            for row in result.rows
+            if row.area == area and in_folder(row, folder) not in ("not tried", "not claimed")
+        }
+    )
 
 
 def in_mode(result: Result, mode: str) -> CellStatus:

@@ -27,10 +27,13 @@ from saver_conformance.reports.status import (
     WORDS,
     WORST_FIRST,
     CellStatus,
+    Folder,
     in_area,
     in_mode,
     in_mode_and_area,
+    modes_by_status,
     of_clause,
+    tried_modes,
     why,
 )
 from saver_conformance.safe_text import count
@@ -45,12 +48,16 @@ class Cell:
         column: the head of its column.
         line: the head of its line.
         target: id of what it opens; empty when there is nothing.
+        share: in how many of the modes that were tried, as ``12/21``; empty where it is one mode.
+        rest: the other statuses of these modes, each with its number; empty when there is none.
     """
 
     status: CellStatus
     column: str
     line: str
     target: str
+    share: str = ""
+    rest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,15 +250,33 @@ def view_subject(result: Result, key: str, name: str = "") -> Subject:
     )
 
 
-def savers_by_areas(subjects: Iterable[Subject]) -> Matrix:
-    """The comparison of savers by areas."""
+FOLDERS: dict[Folder, str] = {
+    "any": "Savers by areas of the spec",
+    "empty": "Into an empty folder",
+    "used": "Into a folder in which something lies",
+}
+"""The captions of the comparisons by areas."""
+
+
+def folders_told_apart(subjects: Iterable[Subject]) -> tuple[Folder, ...]:
+    """The comparisons by areas that the reports allow: reports of the first days know one only."""
+    rows = [row for item in subjects for row in item.result.rows]
+    if any(row.empty is None and row.status != "not claimed" for row in rows):
+        return ("any",)
+    return ("empty", "used")
+
+
+def savers_by_areas(subjects: Iterable[Subject], folder: Folder = "any") -> Matrix:
+    """The comparison of savers by areas, over the saves into one kind of folder."""
     subjects = tuple(subjects)
     areas = tuple(dict.fromkeys(area for item in subjects for area in item.result.areas))
     lines = []
     for item in subjects:
-        note = f"{item.verdict}, {count(len(item.result.modes), 'mode')}"
-        lines.append(Line(item.name, note, item.key, _cells_by_areas(item, areas)))
-    return Matrix("Savers by areas of the spec", ("saver", "verdict"), areas, tuple(lines))
+        result = item.result
+        cases = f"{result.executed} of {count(result.expected, 'case')}"
+        note = f"{item.verdict}, {count(len(result.modes), 'mode')}, {cases}"
+        lines.append(Line(item.name, note, item.key, _cells_by_areas(item, areas, folder)))
+    return Matrix(FOLDERS[folder], ("saver", "verdict"), areas, tuple(lines))
 
 
 def savers_by_modes(subjects: Iterable[Subject]) -> Matrix:
@@ -303,16 +328,23 @@ def savers_over_time(subjects: Iterable[Subject]) -> Matrix | None:
     return Matrix("Savers over versions", ("saver", "verdict"), areas, tuple(lines))
 
 
-def _cells_by_areas(item: Subject, areas: Iterable[str]) -> tuple[Cell, ...]:
-    return tuple(
-        Cell(
-            in_area(item.result, area),
-            area,
-            item.name,
-            f"{item.key}-{area}" if area in item.result.areas else "",
-        )
-        for area in areas
-    )
+def _cells_by_areas(
+    item: Subject, areas: Iterable[str], folder: Folder = "any"
+) -> tuple[Cell, ...]:
+    return tuple(_cell_of_area(item, area, folder) for area in areas)
+
+
+def _cell_of_area(item: Subject, area: str, folder: Folder) -> Cell:
+    target = f"{item.key}-{area}" if area in item.result.areas else ""
+    modes = modes_by_status(item.result, area, folder)
+    if not modes:
+        over_all = in_area(item.result, area)
+        untold = over_all if over_all in ("not claimed", "no demand") else "not tried"
+        return Cell(untold, area, item.name, target)
+    (worst, number), *others = modes.items()
+    share = f"{number}/{tried_modes(item.result, area, folder)}"
+    rest = ", ".join(f"{WORDS[status]} {count}" for status, count in others if status != "pass")
+    return Cell(worst, area, item.name, target, share, rest)
 
 
 def _name(result: Result, same: Sequence[Result]) -> str:

@@ -80,6 +80,8 @@ class Row:
         cases: number of cases in which the clause was checked.
         planned: number of cases in which it should have been checked.
         findings: where it is broken.
+        empty_cases: number of ``cases`` in which nothing lay in the folder before the save.
+        empty_planned: the same of ``planned``.
         reason: why it was not checked everywhere; empty when it was.
         stopped_by: ids of the clauses that are broken wherever it was not checked, and are the
             reason for that; empty when something else is.
@@ -93,6 +95,8 @@ class Row:
     findings: tuple[Finding, ...] = ()
     reason: str = ""
     stopped_by: tuple[str, ...] = ()
+    empty_cases: int = 0
+    empty_planned: int = 0
 
     @property
     def area(self) -> str:
@@ -265,7 +269,18 @@ def _row(clause: str, mode: Mode, level: Level, records: Sequence[CaseRecord]) -
     stopped_by: tuple[str, ...] = ()
     if all(record.stopped_by for record in missing):
         stopped_by = tuple(sorted({clause for item in missing for clause in item.stopped_by}))
-    return Row(clause, mode, status, len(checked), len(records), findings, reason, stopped_by)
+    return Row(
+        clause=clause,
+        mode=mode,
+        status=status,
+        cases=len(checked),
+        planned=len(records),
+        findings=findings,
+        reason=reason,
+        stopped_by=stopped_by,
+        empty_cases=sum(record.case.saves_into_empty_folder for record in checked),
+        empty_planned=sum(record.case.saves_into_empty_folder for record in records),
+    )
 
 
 def _why_not(clause: str, record: CaseRecord) -> str:

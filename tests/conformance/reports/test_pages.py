@@ -34,6 +34,7 @@ from saver_conformance.reports.result import Result, find_reports, read_results,
 from saver_conformance.reports.site import TABLES
 from saver_conformance.reports.status import WORDS, sentence
 from saver_conformance.reports.view import (
+    FOLDERS,
     savers_by_areas,
     savers_by_modes,
     view_subject,
@@ -139,6 +140,7 @@ ADDED = (
     "spec_version",
     "case_set",
     "shard",
+    "empty_folder",
     "readings",
 )
 """Keys that reports of earlier versions of the suite do not have."""
@@ -233,12 +235,13 @@ def test_the_page_tells_what_is_broken_with_evidence_and_replay(folders: dict[st
 
 def test_every_field_opens_what_it_sums_up(results: tuple[Result, ...], site: Page) -> None:
     subjects = view_subjects(_ordered(results))
-    matrices = [savers_by_areas(subjects), savers_by_modes(subjects)]
+    by_areas = [savers_by_areas(subjects, folder) for folder in FOLDERS]
+    matrices = [*by_areas, savers_by_modes(subjects)]
     opened = 0
     for matrix in (*matrices, *(subject.matrix for subject in subjects)):
         for line in matrix.lines:
             for cell in line.cells:
-                if cell.status in ("not claimed", "no demand"):
+                if cell.status in ("not claimed", "no demand", "not tried"):
                     continue
                 opened += 1
                 inside = site.text_of[cell.target]
@@ -453,7 +456,7 @@ def test_the_command_writes_the_site(
     page = Page((out / "index.html").read_text(encoding="utf-8"))
     assert "Of 2 savers, 1 does not conform and 1 conforms." in page.text
     text = (out / "matrix.md").read_text(encoding="utf-8")
-    assert text.count("\n| --- ") == len(TABLES)
+    assert text.count("\n| --- ") == len(TABLES) + 1  # two kinds of folders
     assert "| saver | method | single |" in text
 
 
