@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,11 +20,14 @@ from canonical_saver.proving.places import Key, Places
 from canonical_saver.proving.safe_files import UnreadableError, opened
 from canonical_saver.weights.tensors import LocalSlice, elements
 from canonical_saver.writing.read_back import equal, read_into
-from canonical_saver.writing.write_items import WriteItem
+from canonical_saver.writing.write_items import WriteItem, batches
 from canonical_saver.writing.writer import carried
 
 CHUNK = 2**18
 """Bytes that are read and compared at a time."""
+
+AHEAD = 4
+"""Batches that the kernel is asked for before they are compared."""
 
 SHOWN = 16
 """Bytes of each side that a difference shows."""
@@ -88,9 +92,13 @@ class FoundBytes:
         self._closing.close()
 
     def expect(self, file: int, offset: int, size: int) -> None:
-        """Have the kernel begin to read what will be asked for."""
-        handle = self._handles.get(self._places.files[file].name)
-        if handle is not None and file not in self._places.strided:
+        """Have the kernel begin to read what will be asked for.
+
+        Raises:
+            ProofError: the file cannot be opened.
+        """
+        if file not in self._places.strided:
+            handle = self._handle(self._places.files[file].name)
             os.posix_fadvise(handle, offset, size, os.POSIX_FADV_WILLNEED)
 
     def read(self, file: int, offset: int, buffer: torch.Tensor) -> None:
@@ -100,20 +108,27 @@ class FoundBytes:
             ProofError: they cannot be read.
         """
         name = self._places.files[file].name
+        handle = self._handle(name)
         try:
-            if name not in self._handles:
-                self._handles[name] = self._closing.enter_context(opened(self._root / name))
             if file in self._places.strided:
                 self._gather(file, offset, buffer)
                 return
-            count = read_into(self._handles[name], offset, buffer)
+            count = read_into(handle, offset, buffer)
         except (OSError, UnreadableError) as error:
-            raise ProofError(f"{name}: expected to read it, found {error}") from error
+            raise _unreadable(name, error) from error
         if count < buffer.numel():
             raise ProofError(
                 f"{name}: expected bytes up to {offset + buffer.numel()}, found {offset + count}; "
                 "was it written while it was read?"
             )
+
+    def _handle(self, name: str) -> int:
+        if name not in self._handles:
+            try:
+                self._handles[name] = self._closing.enter_context(opened(self._root / name))
+            except (OSError, UnreadableError) as error:
+                raise _unreadable(name, error) from error
+        return self._handles[name]
 
     def _gather(self, file: int, offset: int, buffer: torch.Tensor) -> None:
         """Read elements that do not lie in row-major order, through a map of the file."""
@@ -215,9 +230,11 @@ class Comparison:
         """
         buffer = torch.empty(CHUNK, dtype=torch.uint8)
         with FoundBytes(self.root, self.places) as files:
+            ahead = (files.expect(it.file, it.offset, it.size) for it in batches(items))
+            deque(islice(ahead, AHEAD), maxlen=0)
             for batch, pieces in carried(items):
+                next(ahead, None)
                 offset = batch.offset
-                files.expect(batch.file, offset, batch.size)
                 for mine in chain.from_iterable(torch.split(piece, CHUNK) for piece in pieces):
                     found = buffer[: mine.numel()]
                     files.read(batch.file, offset, found)
@@ -258,6 +275,10 @@ class Comparison:
             _digest(there, there_now, left)
             left = max(left - piece.numel(), 0)
         return Evidence(zero, frozenset(casts), mine.digest(), there.digest())
+
+
+def _unreadable(name: str, error: Exception) -> ProofError:
+    return ProofError(f"{name}: expected to read it, found {error}")
 
 
 def _is_zero(found: torch.Tensor, dtype: torch.dtype) -> bool:

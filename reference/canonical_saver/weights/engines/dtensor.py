@@ -7,12 +7,14 @@ which holds for the strided placements of packed tensor-parallel weights as well
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
@@ -75,7 +77,13 @@ def _writes(tensor: Any, coordinate: list[int]) -> bool:
         for place, placement in zip(coordinate, tensor.placements, strict=True)
         if isinstance(placement, Replicate)
     )
-    return first and bool((tensor.device_mesh.mesh == 0).any())
+    return first and _has_rank_0(tensor.device_mesh)
+
+
+@lru_cache(maxsize=64)
+def _has_rank_0(mesh: DeviceMesh) -> bool:
+    """Whether rank 0 is in a mesh, whose table of ranks torch computes anew each time."""
+    return bool((mesh.mesh == 0).any())
 
 
 def _replica(tensor: Any, coordinate: list[int], local: torch.Tensor) -> Replica | None:
