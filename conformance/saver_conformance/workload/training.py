@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,15 @@ class RandomRows(Dataset[dict[str, torch.Tensor]]):
         return self._family.batch(self._tokens[index], self._sizing)
 
 
-def fsdp_argument() -> bool | str:
-    """``TrainingArguments.fsdp`` for layers that are units of their own."""
-    return "full_shard auto_wrap" if FSDP_BY_WORDS.is_needed else True
+def fsdp_argument(config: Mapping[str, Any]) -> bool | str:
+    """``TrainingArguments.fsdp`` for layers that are units of their own.
+
+    Args:
+        config: ``TrainingArguments.fsdp_config``.
+    """
+    if not FSDP_BY_WORDS.is_needed:
+        return True
+    return "full_shard auto_wrap offload" if config.get("cpu_offload") else "full_shard auto_wrap"
 
 
 def adapter_config(case: Case, index: int = 0) -> PeftConfig:
@@ -116,7 +123,7 @@ def make_trainer(
     )
     arguments |= own
     if own.get("fsdp") is True:
-        arguments["fsdp"] = fsdp_argument()
+        arguments["fsdp"] = fsdp_argument(own.get("fsdp_config", {}))
     adapter = adapter_config(case) if case.adapter and trainers.brings_adapter(case) else None
     dataset = RandomRows(case, case.seed)
     return trainers.make(case, model, arguments, dataset, tokenizer, adapter)

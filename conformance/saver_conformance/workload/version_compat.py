@@ -100,9 +100,14 @@ def _cast_added_adapters() -> None:
         return
 
     def add_and_cast(
-        self: Any, name: str, config: Any, *rest: Any, autocast_adapter_dtype: bool = True
+        self: Any,
+        name: str,
+        config: Any,
+        *rest: Any,
+        autocast_adapter_dtype: bool = True,
+        **others: Any,
     ) -> None:
-        add(self, name, config, *rest)
+        add(self, name, config, *rest, **others)
         if hasattr(self.base_model, "_cast_adapter_dtype"):
             self.base_model._cast_adapter_dtype(
                 adapter_name=name, autocast_adapter_dtype=autocast_adapter_dtype
@@ -156,7 +161,8 @@ FSDP_BY_WORDS = Difference(
     library="transformers",
     before="5.16",
     lacks="TrainingArguments takes fsdp=True for the whole model as one unit; its layers are units "
-    "only by the word auto_wrap, which newer versions take too (training_args.py)",
+    "only by the word auto_wrap, which newer versions take too, and the shards are in host memory "
+    "only by the word offload (training_args.py)",
 )
 
 DIFFERENCES: Sequence[Difference] = (
@@ -200,6 +206,14 @@ LIMITS: Sequence[VersionLimit] = (
             "them beside the adapter, and its loader does not find them",
             modes="lora-*",
             when={"architecture": ("custom",)},
+        ),
+    ),
+    VersionLimit(
+        requirement="accelerate>=1.12",
+        limit=Limit(
+            "transformers has no replicas of FSDP2 without ParallelismConfig (training_args.py)",
+            modes="*-fsdp2,*-hsdp",
+            when={"replicas": (2,)},
         ),
     ),
     VersionLimit(

@@ -70,14 +70,14 @@ def test_an_adapter_that_older_pefts_add_gets_the_dtype_of_the_first(monkeypatch
         base_model = Tuner()
 
         def add_adapter(self, adapter_name, peft_config, low_cpu_mem_usage=False):
-            self.added = (adapter_name, peft_config)
+            self.added = (adapter_name, peft_config, low_cpu_mem_usage)
 
     monkeypatch.setattr(peft, "PeftModel", OldPeft)
     for _ in range(2):  # the second call changes nothing
         version_compat._cast_added_adapters()
     model = OldPeft()
-    model.add_adapter("style", "config", autocast_adapter_dtype=False)
-    assert model.added == ("style", "config")
+    model.add_adapter("style", "config", low_cpu_mem_usage=True, autocast_adapter_dtype=False)
+    assert model.added == ("style", "config", True)
     assert cast == [("style", False)]
 
 
@@ -120,11 +120,19 @@ def test_only_the_libraries_that_are_named_are_adjusted(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("installed", "argument"), [("5.5.0", "full_shard auto_wrap"), ("5.23.0", True)]
+    ("installed", "offload", "argument"),
+    [
+        ("5.5.0", False, "full_shard auto_wrap"),
+        ("5.5.0", True, "full_shard auto_wrap offload"),
+        ("5.23.0", False, True),
+        ("5.23.0", True, True),
+    ],
 )
-def test_layers_are_units_of_fsdp_in_the_words_of_each_version(monkeypatch, installed, argument):
+def test_layers_are_units_of_fsdp_in_the_words_of_each_version(
+    monkeypatch, installed, offload, argument
+):
     monkeypatch.setattr(version_compat, "version", lambda library: installed)
-    assert training.fsdp_argument() == argument
+    assert training.fsdp_argument({"cpu_offload": offload}) == argument
 
 
 @pytest.mark.parametrize(
