@@ -49,7 +49,7 @@ class RunInterruptedError(KeyboardInterrupt):
 REFERENCE = "canonical_saver:save_trained_model"
 """Address of the saver that is judged when no other is named."""
 REFERENCE_CHECKPOINTS = CheckpointClaim(
-    prepare="canonical_saver.callback:save_at_checkpoints", model="canonical", resumes=True
+    prepare="canonical_saver.callback:save_at_checkpoints", model="canonical/model", resumes=True
 )
 """What that saver claims of checkpoints: it cannot say so itself, for it does not know the suite."""
 

@@ -16,6 +16,10 @@ from canonical_saver.from_trainer import lookup
 from canonical_saver.request import CFG_KEYS, Digest, Format, Verify, parse_options
 from canonical_saver.save import Report, save_trained_model
 
+PLACE = "canonical/model"
+"""Folder of the model in a checkpoint. Resuming takes each folder directly in a checkpoint that holds
+an adapter for a further adapter of the training (``Trainer._load_from_checkpoint``)."""
+
 
 class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
     """Saves the model at the end of training and, when asked, at each checkpoint.
@@ -25,7 +29,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
     Args:
         trainer: the trainer, to find its tokenizer and its wrapped model; give it after making the
             trainer, by ``callback.trainer = trainer``, or leave it out for an unwrapped model.
-        at_checkpoints: also save into ``checkpoint-N/canonical`` whenever the trainer saves. With a
+        at_checkpoints: also save into ``checkpoint-N/canonical/model`` whenever the trainer saves. With a
             trainer, its checkpoints are then there whole or not at all, see
             :mod:`canonical_saver.checkpoints`.
         at_end: save at the end of training; False leaves that to a call of your own.
@@ -97,11 +101,11 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         """Save beside a checkpoint that was just written, if asked for; runs on every rank."""
         if self.at_checkpoints and not self._is_part_of_checkpoints:
             checkpoint = self._folder(args) / f"checkpoint-{state.global_step}"
-            self._save(checkpoint / "canonical", kwargs)
+            self._save(checkpoint / PLACE, kwargs)
 
     def _save_into(self, checkpoint: Path) -> None:
         """Save into a checkpoint that has not got its name yet."""
-        self._save(checkpoint / "canonical", {})
+        self._save(checkpoint / PLACE, {})
 
     def _check(self, args: Any) -> None:
         if args.process_index == 0:  # other ranks may be on machines that do not have the folder

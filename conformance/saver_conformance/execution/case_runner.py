@@ -246,7 +246,9 @@ class CaseRunner:
                 )
         if case.probe == "checkpoints":
             with time_of("checkpoints"):
-                checkpoints = run_checkpoints(world, self._checkpoints, case, saved.folder)
+                checkpoints = run_checkpoints(
+                    world, self._checkpoints, case, saved.folder, self._crash_points
+                )
         spoilt = is_spoilt(changes) or (control is not None and failed(control.outcomes))
         with time_of("end"):
             reusable = not spoilt and world.close()

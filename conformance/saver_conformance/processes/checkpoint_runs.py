@@ -36,8 +36,8 @@ RESUMED = 3
 """The step whose checkpoint an uninterrupted training is resumed from."""
 CUT = 4
 """The step whose checkpoint's save is cut off: there is an older one that is not the best."""
-CUTS = 5
-"""Points at which it is cut off."""
+CUTS = 4
+"""Points at which it is cut off at most."""
 ATTEMPTS = 2
 """How often a kill is tried: now and then a thread makes its calls in another order."""
 SECONDS = 60.0
@@ -54,7 +54,7 @@ LONG_AGO = 1_000_000_000
 
 
 def run_checkpoints(
-    world: World, claim: CheckpointClaim | None, case: Case, folder: Path
+    world: World, claim: CheckpointClaim | None, case: Case, folder: Path, points: int = CUTS
 ) -> Checkpoints:
     """Train ``case`` with checkpoints; the world holds no case afterwards.
 
@@ -63,13 +63,14 @@ def run_checkpoints(
         claim: the saver's part in checkpoints; None when it claims none.
         case: the case.
         folder: its scratch folder.
+        points: at how many points of its save a checkpoint is cut off, if the case has one process.
 
     Raises:
         HarnessFailedError: the case cannot be trained without checkpoints.
     """
     if claim is None:
         return Checkpoints(unavailable="the saver claims no part in checkpoints")
-    return _Runs(world, claim, case, folder / "checkpoints").look()
+    return _Runs(world, claim, case, folder / "checkpoints", min(points, CUTS)).look()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,14 @@ class _Runs:
         claim: the saver's part.
         case: what is trained.
         folder: where all of this lies.
+        points: at how many points a save is cut off.
     """
 
     world: World
     claim: CheckpointClaim
     case: Case
     folder: Path
+    points: int
 
     @property
     def run(self) -> Path:
@@ -188,6 +191,8 @@ class _Runs:
             return (), "a training of several ranks is not killed"
         if not strace.is_available():
             return (), strace.MISSING
+        if not self.points:
+            return (), "no save was to be cut off"
         log = self.folder / "strace.log"
         self._clear()
         ended = self._in_fork("traced", strace.options(log))
@@ -195,7 +200,7 @@ class _Runs:
             return (), f"a traced training {ended} in a forked process"
         calls = list(_calls_between(strace.read_calls(log, self.folder), CUT - 1, CUT))
         killed = {}
-        for number, call in enumerate(strace.spread(calls, CUTS)):
+        for number, call in enumerate(strace.spread(calls, self.points)):
             if self._kill(f"killed-{number}", call, log):
                 killed[f"killed-{number}"] = call
         if not killed:
