@@ -26,7 +26,7 @@ STAGING = ".canonical-checkpoint"
 """Folder in the trainer's for what is not a checkpoint yet, and for what is none any more."""
 
 _NAME = re.compile(r"checkpoint-([0-9]+)")
-_STATE = "trainer_state.json"
+_STATE, _REPLACED = "trainer_state.json", "-replaced"
 _METHOD, _PLACE = "_save_checkpoint", "_get_output_dir"
 _log = logging.getLogger("canonical_saver")
 
@@ -76,8 +76,12 @@ class _WholeCheckpoints:
         name = f"checkpoint-{trainer.state.global_step}"
         staged, final = run / STAGING / name, run / name
         ranks.step("prepare a checkpoint", lambda: self._clear(run, final))
-        with _writing_to(trainer, run / STAGING):
-            self.save(model, trial)
+        try:
+            with _writing_to(trainer, run / STAGING):
+                self.save(model, trial)
+        except BaseException:  # a full disk needs the space
+            shutil.rmtree(run / STAGING, ignore_errors=True)
+            raise
         ranks.step("finish a checkpoint", lambda: self._finish(staged, final))
         self.also(staged)
         # Where ranks share no file system, each machine has a part of the checkpoint.
@@ -95,6 +99,10 @@ class _WholeCheckpoints:
                 f"expected a place for a checkpoint, found something else, please move it: {final}"
             )
         if self.trainer.args.local_process_index == 0:
+            for path in (run / STAGING).glob(f"*{_REPLACED}"):  # cut off while it was replaced
+                place = run / path.name.removesuffix(_REPLACED)
+                if not os.path.lexists(place):
+                    path.rename(place)
             shutil.rmtree(run / STAGING, ignore_errors=True)
 
     def _finish(self, staged: Path, final: Path) -> None:
@@ -161,7 +169,7 @@ def _publish(staged: Path, final: Path) -> None:
             flush_path(Path(folder, name))
         flush_path(Path(folder))
     if final.is_dir():  # of a training that went on from an earlier checkpoint
-        final.rename(staged.with_name(f"{final.name}-replaced"))
+        final.rename(staged.with_name(f"{final.name}{_REPLACED}"))
     with suppress(FileNotFoundError):
         staged.rename(final)
     flush_path(final.parent)
