@@ -51,7 +51,7 @@ REFERENCE = "canonical_saver:save_trained_model"
 REFERENCE_CHECKPOINTS = CheckpointClaim(
     prepare="canonical_saver.callback:save_at_checkpoints", model="canonical/model", resumes=True
 )
-"""What that saver claims of checkpoints: it cannot say so itself, for it does not know the suite."""
+"""What that saver claims of checkpoints. It does not import the suite, and cannot say so itself."""
 
 
 def run_conformance(

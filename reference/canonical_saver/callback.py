@@ -17,8 +17,8 @@ from canonical_saver.request import CFG_KEYS, Digest, Format, Verify, parse_opti
 from canonical_saver.save import Report, save_trained_model
 
 PLACE = "canonical/model"
-"""Folder of the model in a checkpoint. Resuming takes each folder directly in a checkpoint that holds
-an adapter for a further adapter of the training (``Trainer._load_from_checkpoint``)."""
+"""Folder of the model in a checkpoint. Not directly in it: there, ``Trainer._load_from_checkpoint``
+takes each folder with an adapter for a further adapter of the training."""
 
 
 class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
@@ -29,8 +29,8 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
     Args:
         trainer: the trainer, to find its tokenizer and its wrapped model; give it after making the
             trainer, by ``callback.trainer = trainer``, or leave it out for an unwrapped model.
-        at_checkpoints: also save into ``checkpoint-N/canonical/model`` whenever the trainer saves. With a
-            trainer, its checkpoints are then there whole or not at all, see
+        at_checkpoints: also save into ``checkpoint-N/canonical/model`` whenever the trainer saves.
+            With a trainer, its checkpoints are then there whole or not at all, see
             :mod:`canonical_saver.checkpoints`.
         at_end: save at the end of training; False leaves that to a call of your own.
         format: as in :func:`canonical_saver.save_model`, like all that follow.

@@ -2,8 +2,8 @@
 
 The trainer writes into the folder ``checkpoint-N`` itself, and rotation goes by the beginning of
 names and the age of folders. A job that is killed meanwhile leaves a folder that
-``get_last_checkpoint`` takes for a checkpoint. Here each checkpoint is written out of sight, flushed
-and renamed, and rotation removes nothing but checkpoints.
+``get_last_checkpoint`` takes for a checkpoint. Here each checkpoint is written out of sight,
+flushed and renamed, and rotation removes nothing but checkpoints.
 """
 
 from __future__ import annotations
@@ -41,8 +41,14 @@ def make_checkpoints_whole(trainer: Any, also: Callable[[Path], object] = lambda
 
     Returns:
         Whether that is so. A trainer that uploads its checkpoints reads them from where they are
-        while training goes on: it is left as it is, with a warning.
+        while training goes on: it is left as it is, with a warning. So is one of another kind.
     """
+    if not (hasattr(trainer, _METHOD) and hasattr(trainer, _PLACE)):
+        _log.warning(
+            "expected a transformers.Trainer, found %s: its checkpoints are left to it",
+            type(trainer).__name__,
+        )
+        return False
     if trainer.args.push_to_hub:
         _log.warning(
             "push_to_hub uploads checkpoints from where the trainer writes them: they are left "

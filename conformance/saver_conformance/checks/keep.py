@@ -25,7 +25,7 @@ def best_stays(e: Evidence) -> Iterator[Defect]:
     """The checkpoint of the best evaluation so far is there and whole."""
     for moment in _trained(e).moments:
         if fault := moment.fault_of(moment.best):
-            yield _defect(e, moment, f"the best checkpoint so far, whole: {_at(moment.best)}", fault)
+            yield _defect(e, moment, _best(moment), fault)
 
 
 @check("KEEP-002", when=_has_checkpoints)
@@ -47,7 +47,7 @@ def older_ones_survive_a_kill(e: Evidence) -> Iterator[Defect]:
     for cut in _cuts(e):
         moment = cut.moment
         if fault := moment.fault_of(moment.best):
-            yield _defect(e, moment, f"the best checkpoint so far, whole: {_at(moment.best)}", fault)
+            yield _defect(e, moment, _best(moment), fault)
         newer = [step for step in moment.checkpoints if step > moment.step]
         fault = moment.fault_of(moment.step)
         if fault and all(moment.fault_of(step) for step in newer):
@@ -74,8 +74,9 @@ def files_of_others_stay(e: Evidence) -> Iterator[Defect]:
         for name in moment.foreign:
             if name not in told:
                 told.add(name)
+                expected = f"{moment.name}: a file that belongs to no checkpoint stays"
                 found = "missing, or with other bytes"
-                yield e.defect(f"{moment.name}: a file that is no checkpoint's stays", found, file=name)
+                yield e.defect(expected, found, file=name)
 
 
 @check("KEEP-006", when=_has_checkpoints)
@@ -89,7 +90,8 @@ def no_more_goes_than_must(e: Evidence) -> Iterator[Defect]:
         steps = range(1, moment.step)
         wanted = [step for step in reversed(steps) if step != moment.best][:room]
         if lost := sorted(set(wanted) - set(there)):
-            expected = f"of {moment.step} checkpoints, {found.limit} stay: {', '.join(map(_at, wanted))}"
+            others = ", ".join(map(_at, wanted))
+            expected = f"of {moment.step} checkpoints, {found.limit} stay, {others} among them"
             yield _defect(e, moment, expected, f"missing: {', '.join(map(_at, lost))}")
 
 
@@ -130,6 +132,10 @@ def _cuts(e: Evidence) -> tuple[Cut, ...]:
     if found.no_cuts:
         raise BlockedError(found.no_cuts)
     return found.cuts
+
+
+def _best(moment: Moment) -> str:
+    return f"the best checkpoint so far, whole: {_at(moment.best)}"
 
 
 def _at(step: int) -> str:

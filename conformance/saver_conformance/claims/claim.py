@@ -84,8 +84,9 @@ class Claim:
         """Whether the saver is tried on ``case`` or on one like it."""
         if case.probe != "checkpoints":
             return True
-        claimed = self.checkpoints
-        return claimed is not None and case.mode.matches(claimed.modes)
+        if self.checkpoints is None or self.trainer != "transformers":
+            return False
+        return case.mode.matches(self.checkpoints.modes)
 
     def leaves_out(self, clause: str) -> bool:
         """Whether the saver has no part in ``clause``."""

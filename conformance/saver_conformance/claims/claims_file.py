@@ -14,7 +14,8 @@ The same as ``@claims`` says above a saver in its source::
     model = "weights"                   # the folder of the model in a checkpoint
     resumes = true                      # a resumed training ends with the same bits
 
-A key that is left out claims everything, except ``checkpoints``, which claims nothing then. TOML has no null: ``"default"`` stands for it.
+A key that is left out claims everything, except ``checkpoints``: without it nothing is claimed of
+them. TOML has no null: ``"default"`` stands for it.
 """
 
 from __future__ import annotations

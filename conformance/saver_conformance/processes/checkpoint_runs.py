@@ -100,11 +100,15 @@ class _Runs:
         for name in ("ends", "steps", "moments", "meetings"):
             (self.folder / name).mkdir(parents=True)
         self._clear()
-        if error := _error_of(self.world.train(self._training("plain", saves=False))):
+        plain = self.world.train(self._training("plain", saves=False))
+        if all(answer.status == "unavailable" for answer in plain):
+            return Checkpoints(unavailable=plain[0].detail)
+        if error := _error_of(plain):
             raise HarnessFailedError(f"{self.case.to_json()} could not be trained:\n{error}")
         self._clear()
-        kept = {name: str(self.folder / name) for name in ("steps", "moments")}
-        if error := _error_of(self.world.train(self._training("whole", **kept))):
+        steps, moments_of = (str(self.folder / name) for name in ("steps", "moments"))
+        whole = self._training("whole", steps=steps, moments=moments_of)
+        if error := _error_of(self.world.train(whole)):
             return Checkpoints(error=error, limit=LIMIT)
         self.run.rename(self.folder / "moments" / str(STEPS))
         model = self.folder / "moments/1/checkpoint-1" / self.claim.model

@@ -243,8 +243,14 @@ class World:
         self, training: Mapping[str, Any], strace: list[str], meeting: Path, limit: float
     ) -> Answer:
         """Train in a forked copy of the only rank; how it ended is JSON in the detail."""
-        request = {"do": "train_in_fork", "training": training, "strace": strace}
-        request |= {"meeting": str(meeting), "limit": limit, "grace": limit}
+        request = {
+            "do": "train_in_fork",
+            "training": training,
+            "strace": strace,
+            "meeting": str(meeting),
+            "limit": limit,
+            "grace": limit,
+        }
         return self._ask(request, limit + FORKED_SAVE_GRACE)[0]
 
     def find_last(self, module: str, folders: Mapping[str, str]) -> Answer:

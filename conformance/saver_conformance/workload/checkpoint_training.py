@@ -71,7 +71,7 @@ def train(case: Case, folder: Path, plan: Plan, prepare: Prepare | None) -> None
     """
     require(case)
     if case.trainer != "transformers":
-        raise Unavailable(f"checkpoints are looked at with transformers.Trainer, not {case.trainer}")
+        raise Unavailable(f"checkpoints are tried with transformers.Trainer, not {case.trainer}")
     process_state.start_process()
     process_state.forget_garbage()
     environment = dict(os.environ)
@@ -88,9 +88,7 @@ def last_steps(folders: Mapping[str, str]) -> dict[str, str | None]:
     return {name: path and Path(path).name for name, path in found.items()}
 
 
-def _train(
-    case: Case, folder: Path, plan: Plan, prepare: Prepare | None, made: list[Any]
-) -> None:
+def _train(case: Case, folder: Path, plan: Plan, prepare: Prepare | None, made: list[Any]) -> None:
     process_state.seed_all(case.seed)
     base = models.base_folder(case, folder)
     processing = models.make_processing(case)
@@ -185,4 +183,3 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
                 kept = Path(self._plan.moments, str(step))
                 shutil.copytree(self._plan.run, kept, symlinks=True)
         process_state.barrier()
-

@@ -88,9 +88,7 @@ def test_keep_right_checkpoints_break_nothing() -> None:
         ),
     ],
 )
-def test_keep_each_loss_breaks_one_clause(
-    seen: Checkpoints, broken: dict[str, list[str]]
-) -> None:
+def test_keep_each_loss_breaks_one_clause(seen: Checkpoints, broken: dict[str, list[str]]) -> None:
     assert found(seen) == broken
 
 
