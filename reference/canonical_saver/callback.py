@@ -137,6 +137,9 @@ def save_at_checkpoints(cfg: Any, trainer: Any, model: Any) -> None:
 
     Raises:
         RequestError: the trainer's folder cannot be written to.
+
+    Examples:
+        >>> save_at_checkpoints({"save_dtype": "bfloat16"}, trainer, model)
     """
     options = {option: lookup(cfg, key) for option, key in CFG_KEYS.items()}
     options["max_shard_size"] = lookup(cfg, "max_shard_size")

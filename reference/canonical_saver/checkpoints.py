@@ -42,6 +42,10 @@ def make_checkpoints_whole(trainer: Any, also: Callable[[Path], object] = lambda
     Returns:
         Whether that is so. A trainer that uploads its checkpoints reads them from where they are
         while training goes on: it is left as it is, with a warning. So is one of another kind.
+
+    Examples:
+        >>> make_checkpoints_whole(trainer)
+        True
     """
     if not (hasattr(trainer, _METHOD) and hasattr(trainer, _PLACE)):
         _log.warning(
