@@ -27,7 +27,7 @@ def main(output_dir: str) -> None:
         use_cpu=not torch.accelerator.is_available(),
     )
     trainer = Trainer(model, arguments, train_dataset=data, processing_class=tiny.tokenizer())
-    # Checkpoints go to output_dir/checkpoint-N/canonical.
+    # Checkpoints go to output_dir/checkpoint-N/canonical/model.
     callback = CanonicalSaveCallback(trainer, at_checkpoints=True)
     trainer.add_callback(callback)
     trainer.train()

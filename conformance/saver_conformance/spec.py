@@ -24,6 +24,7 @@ AREAS = (
     "RANKS",
     "PURITY",
     "CRASH",
+    "KEEP",
     "PORTABLE",
 )
 

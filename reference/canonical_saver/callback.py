@@ -10,9 +10,15 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from canonical_saver.checkpoints import make_checkpoints_whole
 from canonical_saver.errors import RequestError
+from canonical_saver.from_trainer import lookup
 from canonical_saver.request import CFG_KEYS, Digest, Format, Verify, parse_options
 from canonical_saver.save import Report, save_trained_model
+
+PLACE = "canonical/model"
+"""Folder of the model in a checkpoint. Not directly in it: there, ``Trainer._load_from_checkpoint``
+takes each folder with an adapter for a further adapter of the training."""
 
 
 class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
@@ -23,7 +29,10 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
     Args:
         trainer: the trainer, to find its tokenizer and its wrapped model; give it after making the
             trainer, by ``callback.trainer = trainer``, or leave it out for an unwrapped model.
-        at_checkpoints: also save into ``checkpoint-N/canonical`` whenever the trainer saves.
+        at_checkpoints: also save into ``checkpoint-N/canonical/model`` whenever the trainer saves.
+            With a trainer, its checkpoints are then there whole or not at all, see
+            :mod:`canonical_saver.checkpoints`.
+        at_end: save at the end of training; False leaves that to a call of your own.
         format: as in :func:`canonical_saver.save_model`, like all that follow.
         max_shard_size: bytes of tensors a file at most, or a text such as ``"5GB"``.
         dtype: cast floating-point tensors to it.
@@ -48,6 +57,7 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         trainer: Any = None,
         *,
         at_checkpoints: bool = False,
+        at_end: bool = True,
         format: Format = "safetensors",
         max_shard_size: int | str | None = None,
         dtype: torch.dtype | str | None = None,
@@ -59,6 +69,8 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self.trainer = trainer
         self.at_checkpoints = at_checkpoints
+        self.at_end = at_end
+        self._is_part_of_checkpoints = False
         self.report: Report | None = None
         options = parse_options(
             format=format,
@@ -77,16 +89,23 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Find out whether the model can be saved before it is trained."""
         self._check(args)
+        if self.at_checkpoints and self.trainer is not None:
+            self._is_part_of_checkpoints = make_checkpoints_whole(self.trainer, self._save_into)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save the trained model into the trainer's output folder; runs on every rank."""
-        self._save(self._folder(args), kwargs)
+        if self.at_end:
+            self._save(self._folder(args), kwargs)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save beside a checkpoint that was just written, if asked for; runs on every rank."""
-        if self.at_checkpoints:
+        if self.at_checkpoints and not self._is_part_of_checkpoints:
             checkpoint = self._folder(args) / f"checkpoint-{state.global_step}"
-            self._save(checkpoint / "canonical", kwargs)
+            self._save(checkpoint / PLACE, kwargs)
+
+    def _save_into(self, checkpoint: Path) -> None:
+        """Save into a checkpoint that has not got its name yet."""
+        self._save(checkpoint / PLACE, {})
 
     def _check(self, args: Any) -> None:
         if args.process_index == 0:  # other ranks may be on machines that do not have the folder
@@ -104,6 +123,29 @@ class CanonicalSaveCallback(TrainerCallback):  # type: ignore[misc]
         model = given["model"] if self.trainer is None else self.trainer.model
         cfg = self._cfg | {"output_dir": str(folder)}
         self.report = save_trained_model(cfg, trainer, model)
+
+
+def save_at_checkpoints(cfg: Any, trainer: Any, model: Any) -> None:
+    """Save at each checkpoint; what a training framework calls before training, on every rank.
+
+    The counterpart of :func:`canonical_saver.save_trained_model`, with the same arguments.
+
+    Args:
+        cfg: the training configuration, with the options of a save.
+        trainer: the trainer, which has not trained yet.
+        model: not used; the trainer's own is saved.
+
+    Raises:
+        RequestError: the trainer's folder cannot be written to.
+
+    Examples:
+        >>> save_at_checkpoints({"save_dtype": "bfloat16"}, trainer, model)
+    """
+    options = {option: lookup(cfg, key) for option, key in CFG_KEYS.items()}
+    options["max_shard_size"] = lookup(cfg, "max_shard_size")
+    given = {option: value for option, value in options.items() if value is not None}
+    callback = CanonicalSaveCallback(trainer, at_checkpoints=True, at_end=False, **given)
+    trainer.add_callback(callback)
 
 
 def _check_writable(folder: Path) -> None:

@@ -14,7 +14,8 @@ def runs():
         (mutant, make_case(Mode.parse(name), mutant.axes))
         for mutant in all_mutants()
         for name in mutant.modes
-        if not any(clause.startswith("PORTABLE-") for clause in mutant.breaks)  # test_portable.py
+        # Those of these areas are in test_portable.py and test_keep.py.
+        if not any(clause.startswith(("PORTABLE-", "KEEP-")) for clause in mutant.breaks)
     ]
     pairs.sort(key=lambda pair: WorldKey.of(pair[1].mode, pair[1].world_size))
     return [

@@ -17,7 +17,7 @@ from saver_conformance.verdict.verdict import CaseRecord, Pace, Row, Verdict, ag
 from saver_conformance.verdict.waivers import Waiver, apply
 
 CHECKED = tuple(check.clause for check in checks.checks())
-NOT_PLANNED = ("CRASH", "PORTABLE")
+NOT_PLANNED = ("CRASH", "KEEP", "PORTABLE")
 """Areas that the made-up profile plans no case for."""
 CLAIMED = tuple(Mode.parse(name) for name in ("full-single", "full-zero3", "lora-ddp"))
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)></style>`|\x1b[2J\x00\ud800\u202e"

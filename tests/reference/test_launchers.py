@@ -103,7 +103,7 @@ def test_command_saves(command: str, tmp_path: Path) -> None:
     assert not any(codes), printed[-3000:]
     assert set(re.findall(r"bytes by (\d+) ranks: ", printed)) == {"2"}  # one line a machine
     if "examples/trainer.py" in command:
-        for folder in ("", "checkpoint-1/canonical", "checkpoint-2/canonical"):
+        for folder in ("", "checkpoint-1/canonical/model", "checkpoint-2/canonical/model"):
             names = load_file(tmp_path / "m" / folder / "adapter_model.safetensors")
             assert all("lora_" in name for name in names)
         return

@@ -156,6 +156,8 @@ _AXES: Mapping[str, Axis] = {
             "fault_injection": "saves are killed at many system calls, and others meet calls "
             "that fail",
             "file_trace": "the system calls of every rank are recorded",
+            "checkpoints": "the same is trained with checkpoints of which an old one is the best, "
+            "resumed from one of them, and killed while one is saved",
         },
     ),
     "vocabulary": Axis(

@@ -118,7 +118,7 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         if mode.is_adapter and mode.engine == "single":
             rows += _SURVEY_SINGLE_ADAPTER
         planned = tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
-        return planned + _settings(mode)
+        return planned + _settings(mode) + _checkpoints(mode)
     if profile == "readers":
         every = ({"architecture": name, "tokenizer": "chat"} for name in names())
         return tuple(make_case(mode, row) for row in every if is_valid(row, mode))
@@ -156,8 +156,23 @@ def _settings(mode: Mode) -> tuple[Case, ...]:
     )
 
 
+CHECKPOINT_MODES = ("full-single", "lora-single", "full-fsdp2")
+"""Modes that are trained with checkpoints: what differs is the trainer's and the engine's."""
+
+
 def _trials(mode: Mode) -> tuple[Case, ...]:
     """What ``mode`` is tried on in simple cases of their own."""
+    return _plain_trials(mode) + _checkpoints(mode)
+
+
+def _checkpoints(mode: Mode) -> tuple[Case, ...]:
+    """A case of ``mode`` with checkpoints, for savers that claim a part in them."""
+    if mode.name not in CHECKPOINT_MODES:
+        return ()
+    return (make_case(mode, {"probe": "checkpoints"}),)
+
+
+def _plain_trials(mode: Mode) -> tuple[Case, ...]:
     control = make_case(mode, {"probe": "control_run"})
     earlier = "adapter" if mode.is_adapter else "single"
     crash = make_case(mode, {"probe": "fault_injection", "existing_save": earlier})

@@ -22,10 +22,13 @@ from typing import Any, TypeVar
 from saver_conformance.cases.case import MODES, Adapter, Case, Mode
 from saver_conformance.cases.families import families
 from saver_conformance.cases.fitting import nearest_trainable, with_model
+from saver_conformance.claims.checkpoint_claim import CheckpointClaim
 from saver_conformance.errors import UnknownSaverError
 from saver_conformance.spec import SPEC
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
+RESUMING = "KEEP-007"
+"""The clause of savers that claim that training resumes from their checkpoints."""
 _ARGUMENTS = ("cfg", "trainer", "model")
 _PACKAGE, _DECORATOR = "saver_conformance.claims", "claims"
 
@@ -43,6 +46,7 @@ class Claim:
         without: patterns of the clauses that it has no part in, for instance because its library
             saves weights only.
         trainer: the trainer that belongs to the saver, by its name in the workload.
+        checkpoints: its part in the checkpoints of a training; None when it has none.
     """
 
     address: str
@@ -51,6 +55,7 @@ class Claim:
     without: tuple[str, ...] = ()
     only: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     trainer: str = "transformers"
+    checkpoints: CheckpointClaim | None = None
 
     def __post_init__(self) -> None:
         known = {item.name for kind in (Case, Adapter) for item in fields(kind)}
@@ -67,11 +72,31 @@ class Claim:
         """This saver with the claims of ``other``, if there are any."""
         if other is None:
             return self
-        return replace(self, modes=other.modes, without=other.without, only=other.only)
+        return replace(
+            self,
+            modes=other.modes,
+            without=other.without,
+            only=other.only,
+            checkpoints=other.checkpoints,
+        )
+
+    def takes(self, case: Case) -> bool:
+        """Whether the saver is tried on ``case`` or on one like it."""
+        if case.probe != "checkpoints":
+            return True
+        if self.checkpoints is None or self.trainer != "transformers":
+            return False
+        return case.mode.matches(self.checkpoints.modes)
 
     def leaves_out(self, clause: str) -> bool:
         """Whether the saver has no part in ``clause``."""
-        return any(fnmatchcase(clause, pattern) for pattern in self.without)
+        return any(fnmatchcase(clause, pattern) for pattern in self.unclaimed)
+
+    @property
+    def unclaimed(self) -> tuple[str, ...]:
+        """Patterns of all clauses that the saver has no part in."""
+        part = self.checkpoints
+        return self.without if part is None or part.resumes else (*self.without, RESUMING)
 
     @property
     def line(self) -> str:
@@ -124,6 +149,7 @@ def claims(
     without: Sequence[str] = (),
     only: Mapping[str, Sequence[Any]] | None = None,
     trainer: str = "transformers",
+    checkpoints: Mapping[str, Any] | None = None,
 ) -> Callable[[_Function], _Function]:
     """Declare what the decorated saver is called and claims; the fields are those of ``Claim``."""
 
@@ -192,6 +218,8 @@ def _read_claim(address: str, function: ast.FunctionDef, decorators: frozenset[s
             (name,) = (ast.literal_eval(value) for value in call.args)
             said = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
             said.update({key: tuple(said[key]) for key in ("modes", "without") if key in said})
+            if "checkpoints" in said:
+                said["checkpoints"] = CheckpointClaim.from_plain(address, said["checkpoints"])
             return Claim(address, name, **said)
         except (ValueError, TypeError) as error:
             raise UnknownSaverError(

@@ -9,7 +9,13 @@ The same as ``@claims`` says above a saver in its source::
     max_shard_size = ["default"]        # it never splits weights
     architecture = ["llama", "qwen2"]   # see: saver-conformance list axes
 
-A key that is left out claims everything. TOML has no null: ``"default"`` stands for it.
+    [checkpoints]                       # its part in a trainer's checkpoints; see KEEP
+    prepare = "my_package.saving:at_checkpoints"   # called before trainer.train()
+    model = "weights"                   # the folder of the model in a checkpoint
+    resumes = true                      # a resumed training ends with the same bits
+
+A key that is left out claims everything, except ``checkpoints``: without it nothing is claimed of
+them. TOML has no null: ``"default"`` stands for it.
 """
 
 from __future__ import annotations
@@ -21,11 +27,12 @@ from typing import Any
 
 from saver_conformance.cases.case import Adapter, Case, check_value
 from saver_conformance.claims import Claim
+from saver_conformance.claims.checkpoint_claim import CheckpointClaim
 from saver_conformance.errors import ClaimsFileError, UnknownSaverError
 from saver_conformance.safe_text import quoted
 
 _LISTS = ("modes", "without")
-_KEYS = (*_LISTS, "only")
+_KEYS = (*_LISTS, "only", "checkpoints")
 _NULL = "default"
 _NOT_AXES = ("mode", "adapter", "after", "trainer")
 """Fields whose values a claim cannot choose this way; modes have a key of their own."""
@@ -54,7 +61,13 @@ def read_claims(path: Path) -> Claim:
         key: _read_list(path, key, plain[key]) for key in _LISTS if key in plain
     }
     try:
-        return Claim(str(path), **lists, only=_read_only(path, plain.get("only", {})))
+        checkpoints = (
+            CheckpointClaim.from_plain(str(path), plain["checkpoints"])
+            if "checkpoints" in plain
+            else None
+        )
+        only = _read_only(path, plain.get("only", {}))
+        return Claim(str(path), **lists, only=only, checkpoints=checkpoints)
     except UnknownSaverError as error:
         raise ClaimsFileError(str(error)) from error
 

@@ -13,6 +13,7 @@ from typing import Self
 
 from saver_conformance import checks
 from saver_conformance.cases.case import Case, Mode
+from saver_conformance.claims.checkpoint_claim import CheckpointClaim
 from saver_conformance.errors import HarnessFailedError
 from saver_conformance.execution.case_readers import CaseReaders
 from saver_conformance.execution.disk_space import why_no_room, why_no_space
@@ -26,6 +27,7 @@ from saver_conformance.execution.worlds import Worlds, is_spoilt, read_changes
 from saver_conformance.folder.layout import scan
 from saver_conformance.observation.observation import Crashes, Entry, RankOutcome, failed
 from saver_conformance.processes import interrupts
+from saver_conformance.processes.checkpoint_runs import run_checkpoints
 from saver_conformance.processes.control_run import run_control
 from saver_conformance.processes.fault_injection import CRASH_POINTS, inject_faults
 from saver_conformance.processes.file_trace import Tracers
@@ -55,12 +57,14 @@ class CaseRunner:
         listen: Listener | None = None,
         keep: KeptOutput | None = None,
         readers: CaseReaders | None = None,
+        checkpoints: CheckpointClaim | None = None,
     ) -> None:
         """Run cases of the saver at the address ``saver``; nothing is started yet."""
         workload = workload or Workload()
         self._listen = listen
         self._keep = keep
         self._crash_points = crash_points
+        self._checkpoints = checkpoints
         self._save_limit = save_limit
         with interrupts.held():
             self._scratch = Path(tempfile.mkdtemp(prefix="saver-conformance-"))
@@ -232,6 +236,7 @@ class CaseRunner:
         """``saved``, and what it changed on the ranks, which are ended if others would notice."""
         case, output = saved.case, saved.folder / "out"
         time_of, control = partial(self.stopwatch.time, case.mode.engine), None
+        checkpoints = None
         with time_of("compare"):
             changes = read_changes(world.compare())
         if case.probe == "control_run" and output.is_dir():
@@ -239,12 +244,17 @@ class CaseRunner:
                 control = run_control(
                     world, self._worlds.saver, self._save_limit, case, saved.folder
                 )
+        if case.probe == "checkpoints":
+            with time_of("checkpoints"):
+                checkpoints = run_checkpoints(
+                    world, self._checkpoints, case, saved.folder, self._crash_points
+                )
         spoilt = is_spoilt(changes) or (control is not None and failed(control.outcomes))
         with time_of("end"):
             reusable = not spoilt and world.close()
         if not reusable:
             self._worlds.discard(case)  # else the next case would train under what this save left
-        return replace(saved, changes=changes, control=control)
+        return replace(saved, changes=changes, control=control, checkpoints=checkpoints)
 
     def _not_prepared(self, case: Case, answers: tuple[Answer, ...]) -> CaseRecord:
         clauses = checks.applicable(case)

@@ -106,6 +106,7 @@ class Inspector:
             changes=saved.changes,
             control=saved.control,
             crashes=crashes,
+            checkpoints=saved.checkpoints,
             untraced=saved.untraced,
             operations=saved.operations,
             comparisons=comparisons,

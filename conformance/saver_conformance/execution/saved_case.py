@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saver_conformance.cases.case import Case
+from saver_conformance.observation.checkpoints import Checkpoints
 from saver_conformance.observation.file_operation import FileOperation
 from saver_conformance.observation.observation import ControlRun, Crashes, Entry, RankOutcome
 from saver_conformance.observation.process_diff import Change
@@ -28,6 +29,7 @@ class SavedCase:
         crashes: None when the case asks for none.
         changes: for each rank what the save changed in its process; None when a rank failed.
         control: None when the case asks for none, or when a rank failed.
+        checkpoints: None when the case asks for none, or when a rank failed.
         untraced: why the ranks were not traced.
         operations: for each rank what it did to files.
         earlier: the save into the same folder before this one, if the case has one.
@@ -44,6 +46,7 @@ class SavedCase:
     crashes: Crashes | None = None
     changes: tuple[tuple[Change, ...], ...] | None = None
     control: ControlRun | None = None
+    checkpoints: Checkpoints | None = None
     untraced: str = ""
     operations: tuple[tuple[FileOperation, ...], ...] = ()
     earlier: SavedCase | None = None

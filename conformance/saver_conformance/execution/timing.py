@@ -15,6 +15,7 @@ STEPS = (
     "save",
     "compare",
     "go on",
+    "checkpoints",
     "end",
     "read",
     "reload",
@@ -22,8 +23,9 @@ STEPS = (
     "check",
 )
 """In order: start of the ranks with all imports, training, saves with injected faults, the save
-that is judged, comparison of the process with what it was, an unsaved control, reset of the ranks,
-reading what the saver was given, reload in another process, what readers make of it, checks."""
+that is judged, comparison of the process with what it was, an unsaved control, trainings with
+checkpoints, reset of the ranks, reading what the saver was given, reload in another process, what
+readers make of it, checks."""
 
 
 class Stopwatch:

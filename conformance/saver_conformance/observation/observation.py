@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saver_conformance.cases.case import Case
+from saver_conformance.observation.checkpoints import Checkpoints
 from saver_conformance.observation.file_operation import FileOperation
 from saver_conformance.observation.process_diff import Change
 from saver_conformance.observation.reading import Comparison
@@ -256,6 +257,7 @@ class Observation:
         crashes: None when the case asks for none.
         untraced: why the ranks were not traced; empty when they were.
         operations: for each rank what it did to files in the output folder, if it was traced.
+        checkpoints: None when the case asks for none.
         comparisons: what readers made of the folder and of a plain save; None where none was asked.
     """
 
@@ -272,6 +274,7 @@ class Observation:
     crashes: Crashes | None = None
     untraced: str = "the case asks for no trace"
     operations: tuple[tuple[FileOperation, ...], ...] = ()
+    checkpoints: Checkpoints | None = None
     comparisons: tuple[Comparison, ...] | None = None
 
 

@@ -147,6 +147,22 @@ class Rank:
         connect = partial(connect_again, how.meeting) if self._start.group else lambda: None
         return json.dumps(asdict(save_in_fork(partial(self._save, saver), how, connect)))
 
+    def _train(self, module: str, case: str, folder: str, plan: dict[str, Any], saver: str) -> None:
+        from saver_conformance.cases.case import Case
+
+        self._close()
+        workload = importlib.import_module(module)
+        prepare = find_saver(saver) if saver else None
+        workload.train(Case.from_json(case), Path(folder), workload.Plan(**plan), prepare)
+
+    def _train_in_fork(self, training: dict[str, Any], strace: list[str], **how: Any) -> str:
+        self._close()
+        forked = ForkedSave(strace, Path(how["meeting"]), 0, how["limit"], how["grace"])
+        return json.dumps(asdict(save_in_fork(partial(self._train, **training), forked)))
+
+    def _find_last(self, module: str, folders: dict[str, str]) -> str:
+        return json.dumps(importlib.import_module(module).last_steps(folders))
+
     def _meet(self) -> None:
         if not self._start.group:
             return
@@ -165,7 +181,8 @@ class Rank:
 
     def _close(self) -> None:
         case, self._prepared = self._prepared, None
-        case.close()
+        if case is not None:
+            case.close()
 
 
 def _is_unavailable(error: BaseException) -> bool:

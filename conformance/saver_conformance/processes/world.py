@@ -235,6 +235,30 @@ class World:
         }
         return self._ask(request, limit + FORKED_SAVE_GRACE)
 
+    def train(self, training: Mapping[str, Any]) -> tuple[Answer, ...]:
+        """Train once more, see ``checkpoint_runs``; what was prepared is given back."""
+        return self._ask({"do": "train", **training}, PREPARE_LIMIT)
+
+    def train_in_fork(
+        self, training: Mapping[str, Any], strace: list[str], meeting: Path, limit: float
+    ) -> Answer:
+        """Train in a forked copy of the only rank; how it ended is JSON in the detail."""
+        request = {
+            "do": "train_in_fork",
+            "training": training,
+            "strace": strace,
+            "meeting": str(meeting),
+            "limit": limit,
+            "grace": limit,
+        }
+        return self._ask(request, limit + FORKED_SAVE_GRACE)[0]
+
+    def find_last(self, module: str, folders: Mapping[str, str]) -> Answer:
+        """The checkpoint that a loader finds in each folder; JSON in the detail."""
+        return self._ask({"do": "find_last", "module": module, "folders": folders}, PREPARE_LIMIT)[
+            0
+        ]
+
     def meet(self) -> bool:
         """Whether the ranks still hear each other, none a collective ahead of another."""
         answers = self._ask({"do": "meet"}, MEET_LIMIT)

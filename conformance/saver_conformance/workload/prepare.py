@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import random
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torch.distributed as dist
-import transformers
 from transformers import Trainer
 
 from saver_conformance.cases.case import Adapter, Case
 from saver_conformance.observation.observation import Expectation, Tensor
 from saver_conformance.workload import (
-    cpu_patches,
     existing_files,
     expectation,
     extra_step,
     fingerprint,
     models,
     oracle,
+    process_state,
     require,
     training,
-    version_compat,
 )
 from saver_conformance.workload.config import Config, make_config
 from saver_conformance.workload.hub_names import adapter_folder, adapter_key, embedding_keys, to_hub
@@ -74,8 +66,8 @@ def prepare(case: Case, folder: Path) -> PreparedCase:
         Unavailable: a library that the case needs is not installed.
     """
     require(case)
-    _start_process()
-    _forget()
+    process_state.start_process()
+    process_state.forget_garbage()
     environment = dict(os.environ)
     try:
         return _prepare(case, folder, environment)
@@ -85,7 +77,7 @@ def prepare(case: Case, folder: Path) -> PreparedCase:
 
 
 def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> PreparedCase:
-    rank = dist.get_rank() if dist.is_initialized() else 0
+    rank = process_state.rank()
     models.keep_code_in(folder.parent / f"code-{rank}")
     output = folder / "out"
     base = models.base_folder(case, folder)
@@ -98,8 +90,8 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
             models.make_processing(case, trained=False).save_pretrained(partial)
             partial.rename(base)
         existing_files.occupy(case, output, base)
-    _barrier()
-    _seed(case.seed)
+    process_state.barrier()
+    process_state.seed_all(case.seed)
     model = training.adapt(models.load_base(case, base, spread=True), case)
     trainer = training.make_trainer(case, model, processing, folder / "trainer")
     model = trainer.model
@@ -130,10 +122,10 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     if case.tie == "contrary":  # loading does not know of the tie: both names need the value
         memory |= {name: memory[first] for name, first in names.tied.items()}
     if rank == 0:
-        expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab(), changed)
+        expected = expect(case, base, model, names, memory, tokenizer.get_vocab(), changed)
         expectation.write(folder, expected, memory)
     cfg = make_config(case, base, output, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
-    _barrier()
+    process_state.barrier()
     return PreparedCase(
         cfg,
         trainer,
@@ -144,7 +136,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     )
 
 
-def _expectation(
+def expect(
     case: Case,
     base: Path,
     model: Any,
@@ -248,52 +240,9 @@ def _adapter_settings(case: Case, adapter: Adapter, base: Path) -> dict[str, Any
     }
 
 
-@cache
-def _start_process() -> None:
-    """Do once a process what every case needs."""
-    cpu_patches.enable()
-    version_compat.adjust()
-    transformers.logging.set_verbosity_error()
-    # Compiled models keep their wrappers and names, and run without the seconds of compiling.
-    torch.compiler.set_stance("force_eager")
-
-
-def _forget() -> None:
-    """Free the case before, and keep the garbage collector from what outlives it.
-
-    Trainers and engines collect garbage several times a case. That would take a quarter of a second
-    each with all that is imported, and ever longer with what DeepSpeed never gives back of a ZeRO-3
-    engine, about 5,000 objects.
-    """
-    gc.collect()
-    gc.freeze()
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
-
-
 def _reset(environment: Mapping[str, str], case: Case, trainer: Trainer | None = None) -> None:
-    """Give back what a case leaves behind in the process: engine, shared state, environment."""
-    from accelerate.state import AcceleratorState, GradientState
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    engine = getattr(trainer, "deepspeed", None)
-    if engine is not None:
-        engine.destroy()
-    case.mode.definition.forget()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    unset_hf_deepspeed_config()
-    os.environ.clear()
-    os.environ.update(environment)
+    """Give back what a case leaves behind in the process, and remove what the trainer wrote."""
+    process_state.give_back(environment, case, trainer)
     if trainer is not None:
         with suppress(OSError):
             shutil.rmtree(trainer.args.output_dir)

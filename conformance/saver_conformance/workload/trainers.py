@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -40,6 +40,7 @@ def make(
     rows: Rows,
     tokenizer: PreTrainedTokenizerFast,
     adapter: Any,
+    parts: Mapping[str, Any],
 ) -> Trainer:
     """The trainer of ``case``.
 
@@ -50,6 +51,7 @@ def make(
         rows: what to train on.
         tokenizer: the model's tokenizer.
         adapter: the ``LoraConfig`` that the trainer puts on the model; None for none.
+        parts: further arguments of ``transformers.Trainer``; other trainers get none.
 
     Raises:
         Unavailable: the library of the trainer is not installed.
@@ -61,6 +63,7 @@ def make(
             train_dataset=rows,
             data_collator=default_data_collator if case.family.rows else None,
             processing_class=tokenizer,
+            **parts,
         )
     if find_spec("trl") is None:
         raise Unavailable(f"{case.trainer} needs trl, which is not installed")

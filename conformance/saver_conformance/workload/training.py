@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import peft
@@ -22,6 +23,7 @@ from saver_conformance.workload.version_compat import FSDP_BY_WORDS
 
 STEPS = 2
 """Optimizer steps of a case."""
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class RandomRows(Dataset[dict[str, torch.Tensor]]):
@@ -90,11 +92,25 @@ def add_adapters(model: Any, case: Case, *, upcast: bool = True) -> Any:
 
 
 def make_trainer(
-    case: Case, model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path
+    case: Case,
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    *,
+    more_arguments: Mapping[str, Any] = NOTHING,
+    parts: Mapping[str, Any] = NOTHING,
 ) -> Trainer:
     """A trainer for :data:`STEPS` steps; accelerate and the engine start inside.
 
     Its ``model`` is the one that is trained: a trainer may put the adapter on itself.
+
+    Args:
+        case: what is trained.
+        model: the model, with its adapter.
+        tokenizer: the model's tokenizer.
+        folder: the trainer's folder.
+        more_arguments: of ``TrainingArguments``, in place of the usual ones.
+        parts: of ``transformers.Trainer``, in addition to the usual ones.
     """
     own = case.arguments
     compiled = case.wrapper in ("compile", "regional")
@@ -124,9 +140,10 @@ def make_trainer(
     arguments |= own
     if own.get("fsdp") is True:
         arguments["fsdp"] = fsdp_argument(own.get("fsdp_config", {}))
+    arguments |= more_arguments
     adapter = adapter_config(case) if case.adapter and trainers.brings_adapter(case) else None
     dataset = RandomRows(case, case.seed)
-    return trainers.make(case, model, arguments, dataset, tokenizer, adapter)
+    return trainers.make(case, model, arguments, dataset, tokenizer, adapter, parts)
 
 
 def is_trained_by_its_engine(case: Case, trainer: Trainer) -> bool:

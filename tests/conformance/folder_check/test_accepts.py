@@ -321,7 +321,7 @@ def test_check_of_a_variant_says_that_a_loader_has_to_be_asked_for_it(whole):
 
 
 EXAMPLES = {
-    "trainer.py": ("", "checkpoint-1/canonical", "checkpoint-2/canonical"),
+    "trainer.py": ("", "checkpoint-1/canonical/model", "checkpoint-2/canonical/model"),
     "accelerate_loop.py": ("",),
     "fsdp_loop.py": ("",),
 }

@@ -217,7 +217,7 @@ def test_what_a_trainer_set_is_the_trained_configuration(tmp_path):
     names = oracle.read_names(model, case.family)
     memory = oracle.snapshot("single", model, names, names.of_whole_model)
     model.config.output_router_logits = True
-    expected = prepare._expectation(case, tmp_path, model, names, memory, {})
+    expected = prepare.expect(case, tmp_path, model, names, memory, {})
     assert expected.config["output_router_logits"] is True
     assert expected.config["num_local_experts"] == 4
 

@@ -175,5 +175,5 @@ def test_callback(tmp_path: Path) -> None:
     callback.on_save(args, SimpleNamespace(global_step=3), None, model=model)
     callback.on_train_end(args, None, None, model=model)
     name = "adapter_model.safetensors"
-    inner = tmp_path / "checkpoint-3" / "canonical" / name
+    inner = tmp_path / "checkpoint-3" / "canonical/model" / name
     assert inner.read_bytes() == (tmp_path / name).read_bytes()
