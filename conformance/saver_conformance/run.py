@@ -203,7 +203,7 @@ def replay(
 def plan(claim: Claim, modes: Sequence[Mode], profile: Profile) -> tuple[Case, ...]:
     """The cases of a run in their order; none for ``explore``, which plans nothing."""
     fitting = [claim.fit(case) for mode in modes for case in cases_of(mode, profile)]
-    return in_order(dict.fromkeys(fitting))
+    return in_order(dict.fromkeys(fitting), profile)
 
 
 def part_of(planned: Sequence[Case], shard: Shard, profile: Profile) -> tuple[Case, ...]:

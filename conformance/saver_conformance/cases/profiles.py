@@ -93,13 +93,15 @@ _SURVEY_FULL: tuple[dict[str, Any], ...] = (
     | {"vocabulary": "resized"},
 )
 _SURVEY_ADAPTER: tuple[dict[str, Any], ...] = (
+    {"targets": "all", "wrapper": "checkpointing"},
     {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "existing_save": "single"}
     | {"probe": "control_run"},
     {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "special_values": True}
     | {"modules_to_save": ("lm_head",), "foreign_files": "strangers"},
     {"targets": "embeddings", "vocabulary": "resized"},
-    {"targets": "all", "wrapper": "checkpointing"},
 )
+_SURVEY_FIRST = Mode("lora", "fsdp2")
+"""What is trained most: ``survey`` begins with it, and with activation checkpointing in it."""
 _SURVEY_SINGLE_ADAPTER: tuple[dict[str, Any], ...] = ({"model_argument": "base"},)
 
 
@@ -212,13 +214,23 @@ def _by_turns(axes: Mapping[str, Sequence[Any]], turn: int) -> dict[str, Any]:
     }
 
 
-def in_order(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """``cases`` so that neighbours share a world, an engine and a mode."""
+def in_order(cases: Iterable[Case], profile: Profile = "gate") -> tuple[Case, ...]:
+    """``cases`` so that neighbours share a world, an engine and a mode; ``survey``'s first first."""
+    planned = tuple(cases)
+    first = [case for case in planned if profile == "survey" and case.mode == _SURVEY_FIRST][:1]
 
-    def place(case: Case) -> tuple[WorldKey, str, Mode]:
-        return WorldKey.of(case.mode, case.world_size, case.nodes), case.mode.engine, case.mode
+    def place(case: Case) -> tuple[Any, ...]:
+        own = _groups(case)
+        known = [_groups(one) for one in first]
+        apart = tuple(mine not in others for mine, *others in zip(own, *known, strict=True))
+        return tuple(part for pair in zip(apart, own, strict=True) for part in pair)
 
-    return tuple(sorted(cases, key=place))
+    return tuple(sorted(planned, key=place))
+
+
+def _groups(case: Case) -> tuple[WorldKey, str, Mode]:
+    """What neighbours share, the costliest to change first."""
+    return WorldKey.of(case.mode, case.world_size, case.nodes), case.mode.engine, case.mode
 
 
 def _draw(strategy: SearchStrategy[Case], count: int) -> tuple[Case, ...]:
