@@ -202,7 +202,8 @@ def replay(
 
 def plan(claim: Claim, modes: Sequence[Mode], profile: Profile) -> tuple[Case, ...]:
     """The cases of a run in their order; none for ``explore``, which plans nothing."""
-    fitting = [claim.fit(case) for mode in modes for case in cases_of(mode, profile)]
+    every = [case for mode in modes for case in cases_of(mode, profile)]
+    fitting = [claim.fit(case) for case in every if claim.tries(case)]
     return in_order(dict.fromkeys(fitting), profile)
 
 

@@ -6,6 +6,7 @@
 Families of models and kinds of adapters that its table has no room for have a few cases each, see
 ``visits.py``.
 Engines without a table of their own there have a few cases instead, see ``_FEW``.
+Merged models have cases of their own in each, see ``merging.py``.
 ``nightly`` tries every engine with a table that has every family and every kind of adapter.
 ``readers`` tries every family once, for what other programs make of its folder.
 ``explore`` draws on and on; see ``explore.py``.
@@ -24,6 +25,7 @@ from hypothesis.strategies import SearchStrategy
 from saver_conformance.cases import engines
 from saver_conformance.cases.case import Case, Mode, WorldKey
 from saver_conformance.cases.families import names
+from saver_conformance.cases.merging import merging
 from saver_conformance.cases.pairwise import Table, cover_pairs
 from saver_conformance.cases.settings import settings as settings_of_training
 from saver_conformance.cases.strategies import (
@@ -120,7 +122,7 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         if mode.is_adapter and mode.engine == "single":
             rows += _SURVEY_SINGLE_ADAPTER
         planned = tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
-        return planned + _settings(mode)
+        return planned + _settings(mode) + merging(mode, kinds=False)
     if profile == "readers":
         every = ({"architecture": name, "tokenizer": "chat"} for name in names())
         return tuple(make_case(mode, row) for row in every if is_valid(row, mode))
@@ -133,7 +135,7 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         if mode.definition.shards:  # FSDP2 shards within two replicas
             draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
         # Trials first: a saver that fails in many cases may have spoilt its mode before the last.
-        others = (*_settings(mode), *(() if wide else visits(mode)))
+        others = (*_settings(mode), *merging(mode, wide=wide), *(() if wide else visits(mode)))
         return tuple(dict.fromkeys((*_trials(mode), *_sequence(mode), *table, *draws, *others)))
     return ()
 
@@ -144,9 +146,10 @@ def _few(mode: Mode, profile: Profile) -> tuple[Case, ...]:
     if profile == "smoke":
         return rows[:1]
     if profile == "survey":
-        return rows + _settings(mode)
+        return rows + _settings(mode) + merging(mode, kinds=False)
     size = mode.definition.world_sizes[0]
-    return tuple(dict.fromkeys((*rows, *_draw(cases(mode, world_size=size, nodes=1), FEW_DRAWS))))
+    draws = _draw(cases(mode, world_size=size, nodes=1), FEW_DRAWS)
+    return tuple(dict.fromkeys((*rows, *draws, *merging(mode))))
 
 
 def _settings(mode: Mode) -> tuple[Case, ...]:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from saver_conformance.cases.case import MODES, Adapter, Case, Mode
+from saver_conformance.cases.case import MODES, Adapter, Case, Mode, Result
 from saver_conformance.cases.families import families
 from saver_conformance.cases.fitting import nearest_trainable, with_model
 from saver_conformance.errors import UnknownSaverError
@@ -27,6 +27,8 @@ from saver_conformance.spec import SPEC
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _ARGUMENTS = ("cfg", "trainer", "model")
+RESULTS: tuple[str, ...] = get_args(Result)
+"""What a save can be asked to be."""
 _PACKAGE, _DECORATOR = "saver_conformance.claims", "claims"
 
 
@@ -43,6 +45,8 @@ class Claim:
         without: patterns of the clauses that it has no part in, for instance because its library
             saves weights only.
         trainer: the trainer that belongs to the saver, by its name in the workload.
+        results: what it has a way to save, of the values of the axis ``result``; others are not
+            tried. Merging has to be claimed: few savers do it.
     """
 
     address: str
@@ -51,6 +55,7 @@ class Claim:
     without: tuple[str, ...] = ()
     only: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     trainer: str = "transformers"
+    results: tuple[str, ...] = ("trained",)
 
     def __post_init__(self) -> None:
         known = {item.name for kind in (Case, Adapter) for item in fields(kind)}
@@ -62,12 +67,28 @@ class Claim:
         for pattern in self.modes:
             if not any(mode.matches((pattern,)) for mode in MODES):
                 raise UnknownSaverError(f"{self.address}: no mode is called {pattern!r}")
+        for result in self.results:
+            if result not in RESULTS:
+                known_results = ", ".join(RESULTS)
+                raise UnknownSaverError(
+                    f"{self.address}: no result is called {result!r}; there are {known_results}"
+                )
 
     def claiming(self, other: Claim | None) -> Claim:
         """This saver with the claims of ``other``, if there are any."""
         if other is None:
             return self
-        return replace(self, modes=other.modes, without=other.without, only=other.only)
+        return replace(
+            self,
+            modes=other.modes,
+            without=other.without,
+            only=other.only,
+            results=other.results,
+        )
+
+    def tries(self, case: Case) -> bool:
+        """Whether the saver has a way to save what ``case`` and those before it ask for."""
+        return all(one.result in self.results for one in case.saves())
 
     def leaves_out(self, clause: str) -> bool:
         """Whether the saver has no part in ``clause``."""
@@ -124,6 +145,7 @@ def claims(
     without: Sequence[str] = (),
     only: Mapping[str, Sequence[Any]] | None = None,
     trainer: str = "transformers",
+    results: Sequence[str] = ("trained",),
 ) -> Callable[[_Function], _Function]:
     """Declare what the decorated saver is called and claims; the fields are those of ``Claim``."""
 
@@ -191,7 +213,7 @@ def _read_claim(address: str, function: ast.FunctionDef, decorators: frozenset[s
         try:
             (name,) = (ast.literal_eval(value) for value in call.args)
             said = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
-            said.update({key: tuple(said[key]) for key in ("modes", "without") if key in said})
+            said.update({key: tuple(said[key]) for key in ("modes", "without", "results") if key in said})
             return Claim(address, name, **said)
         except (ValueError, TypeError) as error:
             raise UnknownSaverError(

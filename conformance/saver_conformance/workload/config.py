@@ -30,7 +30,8 @@ CFG_KEYS: dict[str, str] = {
     "bf16": "whether training computes in bfloat16",
     "seed": "seed of training",
     "rl": "'dpo' where the saver gets the base model of preference tuning; else None",
-    "relora": "None: no ReLoRA",
+    "relora": "whether ReLoRA trained, which ends with the adapter merged into the base",
+    "merge_lora": "whether the adapter is to be merged into the base",
     "qat": "None: no quantization-aware training",
 }
 """Every key that the suite may set, with its meaning."""
@@ -86,5 +87,7 @@ def make_config(
         "bf16": arguments.get("bf16", case.dtype != "float32"),
         "seed": case.seed,
         "rl": "dpo" if case.model_argument == "base" else None,
+        "relora": True if case.result == "relora" else None,
+        "merge_lora": True if case.result == "merged" else None,
     }
     return Config({key: _nested(item) for key, item in values.items() if item is not None})
