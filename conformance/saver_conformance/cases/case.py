@@ -225,7 +225,7 @@ class Case:
             raise ValueError(f"{self.mode}: {self.replicas} replicas of {self.world_size} ranks")
         if self.model_argument == "base" and self.adapter is None:
             raise ValueError(f"{self.mode}: only a model with an adapter has a base inside of it")
-        if self.result != "trained" and self.mode.method != "lora":
+        if self.result != "trained" and (self.adapter is None or self.base_bits):
             raise ValueError(f"{self.mode}: only an adapter on a base that is not quantized merges")
         if self.tie == "contrary" and self.adapter is not None:
             raise ValueError(f"{self.mode}: an adapter's save does not bring the head's tie")
@@ -244,6 +244,12 @@ class Case:
     def family(self) -> Family:
         """The family of the tiny model."""
         return families.families()[self.architecture]
+
+    @property
+    def base_bits(self) -> int:
+        """Bits that the weights of the base are quantized to; 0 without quantization."""
+        usual = 4 if self.mode.method == "qlora" else 0
+        return settings.settings()[self.setting].base_bits or usual
 
     @property
     def saves_adapter(self) -> bool:

@@ -13,7 +13,7 @@ from saver_conformance.cases.case import Case
 CFG_KEYS: dict[str, str] = {
     "base_model": "folder of the model that training started from",
     "output_dir": "folder that becomes the saved model",
-    "adapter": "None, 'lora' or 'qlora'",
+    "adapter": "None, 'lora', or 'qlora' where the base is quantized to 4 bits",
     "load_in_4bit": "whether the base is quantized to 4 bits",
     "load_in_8bit": "whether the base is quantized to 8 bits",
     "lora_r": "rank of the adapter",
@@ -71,8 +71,9 @@ def make_config(
     values: dict[str, Any] = {
         "base_model": str(base),
         "output_dir": str(output_dir),
-        "adapter": case.mode.method if adapter else None,
-        "load_in_4bit": True if case.mode.method == "qlora" else None,
+        "adapter": ("qlora" if case.base_bits == 4 else "lora") if adapter else None,
+        "load_in_4bit": True if case.base_bits == 4 else None,
+        "load_in_8bit": True if case.base_bits == 8 else None,
         "lora_r": adapter.r if adapter else None,
         "lora_alpha": adapter.alpha if adapter else None,
         "lora_target_modules": list(adapter.targets) if adapter else None,

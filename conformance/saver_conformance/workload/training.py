@@ -59,7 +59,7 @@ def adapt(model: Any, case: Case) -> Any:
     if case.adapter is None or trainers.brings_adapter(case):
         return model
     keeps_dtypes = case.mode.definition.keeps_dtypes
-    if case.mode.method == "qlora" and keeps_dtypes:
+    if case.base_bits and keeps_dtypes:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     # Flat parameters and DeepSpeed's bf16 engine want one dtype: no fp32 adapter on a bf16 base.
     return add_adapters(model, case, upcast=keeps_dtypes)
