@@ -148,10 +148,13 @@ def _reload_full(
     )
     differences = tuple(_differences(memory, state))  # a call may change buffers
     logits = None
-    floating = {name for name, p in model.named_parameters() if p.is_floating_point()}
-    types = {tensor.dtype for name, tensor in memory.items() if name in floating}
+    floating = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    types = {TORCH_DTYPES[one.dtype] for name, one in memory.items() if name in floating}
+    if case.result != "trained" and len(types) > 1:
+        # PEFT merges some kinds into layers of another dtype; loading gives all of them one.
+        types = {parameter.dtype for parameter in floating.values()}
     if not case.special_values and len(types) == 1:
-        dtype = TORCH_DTYPES[types.pop()]
+        [dtype] = types
         logits = _same_logits(case, model, lambda: _control(case, expected, memory, dtype))
     return Reload(
         class_name=type(model).__name__,
@@ -194,7 +197,8 @@ def _reload_adapter(
             upcast=any(tensor.dtype == "F32" for tensor in memory.values()),
         )
     missing = tuple(str(w.message) for w in said if "missing adapter keys" in str(w.message))
-    state = model.state_dict()
+    # Without what is around it where nothing was around the trained one.
+    state = (model.get_base_model() if case.adapter.method.prefix else model).state_dict()
     differences = tuple(_differences(memory, state))  # a call may change buffers
     logits = None
     if not case.special_values and not missing:

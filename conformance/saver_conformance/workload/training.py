@@ -9,7 +9,7 @@ from typing import Any
 
 import peft
 import torch
-from peft import PeftConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import PeftConfig, prepare_model_for_kbit_training
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast, Trainer
 
@@ -75,7 +75,7 @@ def add_adapters(model: Any, case: Case, *, upcast: bool = True) -> Any:
     """
     assert case.adapter is not None
     first, *others = case.adapter.names
-    model = get_peft_model(model, adapter_config(case), first, autocast_adapter_dtype=upcast)
+    model = case.adapter.method.put_on(model, adapter_config(case), first, upcast)
     for index, name in enumerate(others, start=1):
         model.add_adapter(name, adapter_config(case, index), autocast_adapter_dtype=upcast)
     model.set_adapter(first)
