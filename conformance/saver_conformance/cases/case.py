@@ -225,8 +225,6 @@ class Case:
             raise ValueError(f"{self.mode}: {self.replicas} replicas of {self.world_size} ranks")
         if self.model_argument == "base" and self.adapter is None:
             raise ValueError(f"{self.mode}: only a model with an adapter has a base inside of it")
-        if self.result != "trained" and (self.adapter is None or self.base_bits):
-            raise ValueError(f"{self.mode}: only an adapter on a base that is not quantized merges")
         if self.tie == "contrary" and self.adapter is not None:
             raise ValueError(f"{self.mode}: an adapter's save does not bring the head's tie")
         if self.generation != "sampling" and self.adapter is not None:
@@ -239,6 +237,11 @@ class Case:
             raise ValueError(f"{self.mode}: this mode has no setting {self.setting}")
         if self.persistence_threshold not in engine.axes.get("persistence_threshold", ("zero",)):
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
+        self._check_result()
+
+    def _check_result(self) -> None:
+        if self.result != "trained" and (self.adapter is None or self.base_bits):
+            raise ValueError(f"{self.mode}: only an adapter on a base that is not quantized merges")
 
     @property
     def family(self) -> Family:

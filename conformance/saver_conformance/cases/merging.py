@@ -1,8 +1,9 @@
 """Cases whose save is to be a whole model, with the adapter merged into it.
 
-Each mode that trains a LoRA has one in ``survey`` and in ``gate``, and there each other kind of
-adapter has one, the modes in turns. ``nightly`` has every kind in every mode that trains it. They are no axis of
-the tables: what a merge depends on is the kind of adapter, the dtypes and the engine.
+Each mode that trains a LoRA has one in ``survey`` and in ``gate``, and there each kind of adapter
+that is not held as a LoRA has one, the modes in turns. ``nightly`` has every kind in every mode
+that trains it. They are no axis of the tables: what a merge depends on is the kind of adapter, the
+dtypes and the engine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from saver_conformance.cases.adapter_kinds import names
+from saver_conformance.cases.adapter_kinds import adapter_kinds, names
 from saver_conformance.cases.case import MODES, Case, Mode
 from saver_conformance.cases.strategies import all_axes, is_valid, make_case, with_family
 
@@ -63,10 +64,16 @@ def _merges(mode: Mode, kind: str) -> bool:
 
 def _dealt(mode: Mode) -> Iterator[tuple[str, int]]:
     """The kinds that meet ``mode``: each meets one mode, another one than its neighbours."""
-    for number, kind in enumerate(KINDS[1:]):
+    for number, kind in enumerate(filter(_is_held_otherwise, KINDS)):
         able = [one for one in _modes() if one.definition.pairs and _merges(one, kind)]
         if able and able[number % len(able)] == mode:
             yield kind, number
+
+
+def _is_held_otherwise(kind: str) -> bool:
+    """Whether other tensors or modules hold it than those of a LoRA on layers."""
+    usual, own = (adapter_kinds()[name] for name in (KINDS[0], kind))
+    return (own.peft_type, own.marks, own.needs) != (usual.peft_type, usual.marks, usual.needs)
 
 
 def _row(mode: Mode, kind: str, turn: int) -> dict[str, Any]:

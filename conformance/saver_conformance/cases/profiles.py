@@ -218,7 +218,10 @@ def _by_turns(axes: Mapping[str, Sequence[Any]], turn: int) -> dict[str, Any]:
 
 
 def in_order(cases: Iterable[Case], profile: Profile = "gate") -> tuple[Case, ...]:
-    """``cases`` so that neighbours share a world, an engine and a mode; ``survey``'s first first."""
+    """``cases`` so that neighbours share a world, an engine and a mode.
+
+    ``survey`` begins with what is trained most.
+    """
     planned = tuple(cases)
     first = [case for case in planned if profile == "survey" and case.mode == _SURVEY_FIRST][:1]
 

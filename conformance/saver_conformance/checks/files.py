@@ -59,9 +59,7 @@ def _has_earlier_weights(case: Case) -> bool:
 
 
 def _has_earlier_adapter(case: Case) -> bool:
-    return case.existing_save == "adapter" or (
-        case.after is not None and case.after.saves_adapter
-    )
+    return case.existing_save == "adapter" or (case.after is not None and case.after.saves_adapter)
 
 
 def _has_strangers(case: Case) -> bool:

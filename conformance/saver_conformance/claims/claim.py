@@ -213,7 +213,9 @@ def _read_claim(address: str, function: ast.FunctionDef, decorators: frozenset[s
         try:
             (name,) = (ast.literal_eval(value) for value in call.args)
             said = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
-            said.update({key: tuple(said[key]) for key in ("modes", "without", "results") if key in said})
+            said.update(
+                {key: tuple(said[key]) for key in ("modes", "without", "results") if key in said}
+            )
             return Claim(address, name, **said)
         except (ValueError, TypeError) as error:
             raise UnknownSaverError(

@@ -1,4 +1,4 @@
-"""What belongs in the save of a merged model: PEFT's own merge, of a model that no engine has spread.
+"""What belongs in the save of a merged model: PEFT's own merge of a model that is whole.
 
 The model is made anew from the base, on one rank and before the engine starts, and is given the
 trained bits afterwards. So it has every tensor whole, and in the dtype that was trained.
@@ -31,7 +31,7 @@ class Merged:
     memory: dict[str, Tensor]
 
 
-def make_twin(case: Case, base: Path) -> Any:
+def make_whole(case: Case, base: Path) -> Any:
     """The model of ``case`` with its adapters as they are before training, whole in this process.
 
     Call it before the trainer is made: afterwards DeepSpeed spreads what is loaded.
@@ -40,24 +40,24 @@ def make_twin(case: Case, base: Path) -> Any:
     return training.add_adapters(model, case, upcast=case.mode.definition.keeps_dtypes)
 
 
-def merge(twin: Any, case: Case, trained: Mapping[str, Tensor]) -> Merged:
-    """Give ``twin`` the trained bits, and have PEFT merge it.
+def merge(whole: Any, case: Case, trained: Mapping[str, Tensor]) -> Merged:
+    """Give ``whole`` the trained bits, and have PEFT merge it.
 
     Args:
-        twin: what ``make_twin`` made; it is used up.
+        whole: what ``make_whole`` made; it is used up.
         case: what was trained.
         trained: every parameter, buffer and extra state of the trained model, by name.
 
     Raises:
-        RuntimeError: the twin has other tensors than the trained model.
+        RuntimeError: ``whole`` has other tensors than the trained model.
     """
     rest = {name: oracle.to_torch(tensor) for name, tensor in trained.items()}
-    for name, parameter in twin.named_parameters():
+    for name, parameter in whole.named_parameters():
         if name not in rest:
-            raise RuntimeError(f"the trained model lacks {name}, which its twin has")
+            raise RuntimeError(f"the trained model lacks {name}, which the whole one has")
         parameter.data = rest.pop(name)  # in place, so that what is tied stays tied
-    if unexpected := twin.load_state_dict(rest, strict=False).unexpected_keys:
-        raise RuntimeError(f"the trained model has tensors that its twin lacks: {unexpected}")
-    model = twin.merge_and_unload()
+    if unexpected := whole.load_state_dict(rest, strict=False).unexpected_keys:
+        raise RuntimeError(f"the trained model has tensors that the whole one lacks: {unexpected}")
+    model = whole.merge_and_unload()
     names = oracle.read_names(model, case.family)
     return Merged(model, names, oracle.snapshot("single", model, names, names.of_whole_model))

@@ -101,7 +101,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         existing_files.occupy(case, output, base)
     _barrier()
     merges = case.result != "trained"
-    twin = merged_model.make_twin(case, base) if merges and rank == 0 else None
+    whole = merged_model.make_whole(case, base) if merges and rank == 0 else None
     _seed(case.seed)
     model = training.adapt(models.load_base(case, base, spread=True), case)
     trainer = training.make_trainer(case, model, processing, folder / "trainer")
@@ -134,8 +134,8 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         memory |= {name: memory[first] for name, first in names.tied.items()}
     if rank == 0:
         saved = merged_model.Merged(model, names, memory)
-        if twin is not None:
-            saved = merged_model.merge(twin, case, memory)
+        if whole is not None:
+            saved = merged_model.merge(whole, case, memory)
         expected = _expectation(
             *(case, base, saved.model, saved.names, saved.memory),
             *(tokenizer.get_vocab(), changed),

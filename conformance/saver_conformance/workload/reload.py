@@ -47,6 +47,7 @@ for _family in families.families().values():
 TEXTS = ("w5 w6  w7w8,w9", "don't w12'll\n\tw1 2", "<s>w3</s> \u6771w4")
 """Texts on which pre-tokenizers differ, in words of the suite's own tokenizers."""
 
+
 def reload(case: Case, folder: Path) -> Reload:
     """Load what was saved for ``case`` into ``folder / "out"``; errors end in ``Reload.error``."""
     torch.set_num_threads(1)

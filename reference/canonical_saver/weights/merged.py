@@ -60,15 +60,15 @@ def weights(model: Any, model_tensors: Mapping[str, ModelTensor]) -> WeightSet:
     """
     if not isinstance(model.base_model, BaseTuner):
         raise WeightsError(
-            "merge_lora, relora: expected an adapter that can be merged into its base, as LoRA, found "
-            f"{type(model.base_model).__name__}; save the adapter"
+            "merge_lora, relora: expected an adapter that can be merged into its base, as LoRA, "
+            f"found {type(model.base_model).__name__}; save the adapter"
         )
     model.base_model._check_merge_allowed()
     base = unwrap(model.get_base_model())
     if has_own_state_dict(base):
         raise WeightsError(
-            f"merge_lora, relora: expected a base that is saved tensor by tensor, found that modules of "
-            f"{type(base).__name__} have rules of their own for their state dict; merge it by "
+            "merge_lora, relora: expected a base that is saved tensor by tensor, found that modules "
+            f"of {type(base).__name__} have rules of their own for their state dict; merge it by "
             "merge_and_unload and save the result"
         )
     start = next(f"{name}." for name, module in named_modules(model) if module is base)

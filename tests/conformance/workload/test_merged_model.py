@@ -30,7 +30,7 @@ LORA = Mode("lora", "single")
 def test_merge_is_that_of_the_trained_model(values: dict, tmp_path: Path) -> None:
     case = make_case(LORA, with_family({**values, "result": "merged"}))
     models.save_base(case, tmp_path / "base")
-    twin = merged_model.make_twin(case, tmp_path / "base")
+    whole = merged_model.make_whole(case, tmp_path / "base")
     trained = training.adapt(models.load_base(case, tmp_path / "base"), case)
     with torch.no_grad():
         for parameter in trained.parameters():
@@ -38,7 +38,7 @@ def test_merge_is_that_of_the_trained_model(values: dict, tmp_path: Path) -> Non
                 parameter.add_(torch.randn_like(parameter))
     names = oracle.read_names(trained, case.family)
     bits = oracle.snapshot("single", trained, names, names.of_whole_model)
-    found = merged_model.merge(twin, case, bits)
+    found = merged_model.merge(whole, case, bits)
     wanted = copy.deepcopy(trained).merge_and_unload()
     own = oracle.read_names(wanted, case.family)
     assert found.memory == oracle.snapshot("single", wanted, own, own.of_whole_model)
@@ -53,7 +53,7 @@ def test_merge_other_tensors_are_an_error_of_ours(tmp_path: Path) -> None:
     bits = oracle.snapshot("single", trained, names, names.of_whole_model)
     other = {**bits, "another": next(iter(bits.values()))}
     with pytest.raises(RuntimeError, match="another"):
-        merged_model.merge(merged_model.make_twin(case, tmp_path / "base"), case, other)
+        merged_model.merge(merged_model.make_whole(case, tmp_path / "base"), case, other)
     fewer = dict(list(bits.items())[1:])
     with pytest.raises(RuntimeError, match="the trained model lacks"):
-        merged_model.merge(merged_model.make_twin(case, tmp_path / "base"), case, fewer)
+        merged_model.merge(merged_model.make_whole(case, tmp_path / "base"), case, fewer)

@@ -1,6 +1,6 @@
 """A base that bitsandbytes has quantized to 8 bits, below a LoRA that is trained.
 
-The Trainer refuses to train a quantized model without an adapter (validate_quantization_for_training,
+The Trainer refuses to train a quantized model without an adapter ("purely quantized models",
 transformers/trainer_utils.py), so no case saves a quantized model whole.
 """
 
