@@ -84,7 +84,7 @@ def split(planned: Sequence[Case], parts: int) -> tuple[tuple[Case, ...], ...]:
 
 
 def estimate(planned: Sequence[Case]) -> float:
-    """Seconds that a run of ``planned`` takes on two cores, with nothing beside it."""
+    """Seconds that a run of ``planned`` takes on two cores that do nothing else."""
     return sum(_costs(planned))
 
 

@@ -22,7 +22,7 @@ def tally(plans: Mapping[str, Sequence[Case]]) -> Iterator[str]:
     """The lines of a Markdown table: axes and their values with the numbers of cases.
 
     The last lines have the number of cases of each profile and the seconds that they are estimated
-    to take on two cores, with nothing beside them.
+    to take on two cores that do nothing else.
 
     Args:
         plans: the cases of each profile, by its name.

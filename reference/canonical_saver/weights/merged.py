@@ -67,9 +67,9 @@ def weights(model: Any, model_tensors: Mapping[str, ModelTensor]) -> WeightSet:
     base = unwrap(model.get_base_model())
     if has_own_state_dict(base):
         raise WeightsError(
-            "merge_lora, relora: expected a base that is saved tensor by tensor, found that modules "
-            f"of {type(base).__name__} have rules of their own for their state dict; merge it by "
-            "merge_and_unload and save the result"
+            "merge_lora, relora: expected a base that is saved tensor by tensor, found that "
+            f"modules of {type(base).__name__} have rules of their own for their state dict; merge "
+            "it by merge_and_unload and save the result"
         )
     start = next(f"{name}." for name, module in named_modules(model) if module is base)
     model_tensors = _under(start, model_tensors)
