@@ -215,7 +215,7 @@ def with_family(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def fitting(row: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
     """The values of ``row`` that ``mode`` can have and train together, the first ones first."""
-    axes = {**all_axes(mode), "probe": ("none", "control_run", "file_trace")}
+    axes = {**all_axes(mode, wide=True), "probe": ("none", "control_run", "file_trace")}
     found: dict[str, Any] = {}
     for name, value in row.items():
         if value in axes.get(name, ()) and is_valid({**found, name: value}, mode):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from saver_conformance.cases.case import MODES, Mode
 from saver_conformance.cases.profiles import cases_of
-from saver_conformance.cases.strategies import make_case
+from saver_conformance.cases.strategies import fitting, make_case
 from saver_conformance.cases.tally import tally
 
 LORA = Mode("lora", "ddp")
@@ -40,3 +40,8 @@ def test_tally_the_survey_has_every_mode_and_every_setting() -> None:
         assert int(found["mode", mode.name][0]) > 0
     for setting in ("no-gather", "sharded-state-dict", "8-bit-base"):
         assert int(found["setting", setting][0]) > 0
+
+
+def test_fitting_keeps_families_and_kinds_that_only_nightly_has_a_table_for() -> None:
+    assert fitting({"kind": "ia3"}, LORA) == {"kind": "ia3"}
+    assert fitting({"architecture": "bert"}, Mode("full", "ddp")) == {"architecture": "bert"}
