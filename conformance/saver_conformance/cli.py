@@ -18,8 +18,11 @@ from rich.console import Console
 
 from saver_conformance.cases.axis_text import AXES, explain
 from saver_conformance.cases.case import MODES, Case, Mode, select_modes
+from saver_conformance.cases.profiles import Profile
 from saver_conformance.cases.shards import Shard
+from saver_conformance.cases.tally import tally
 from saver_conformance.claims import Claim
+from saver_conformance.claims.claim import RESULTS
 from saver_conformance.claims.claims_file import read_claims
 from saver_conformance.claims.known_savers import list_savers
 from saver_conformance.commands import bisect, folder, readers, reports, starting, witness
@@ -51,7 +54,7 @@ from saver_conformance.reports.readings import describe_readings
 from saver_conformance.reports.report_folder import SMALLEST_CASE_FILE, prepare
 from saver_conformance.reports.report_json import write_report
 from saver_conformance.reports.terminal import LiveProgress, make_console, print_verdict
-from saver_conformance.run import REFERENCE, RunInterruptedError, replay, run_conformance
+from saver_conformance.run import REFERENCE, RunInterruptedError, plan, replay, run_conformance
 from saver_conformance.safe_text import printable
 from saver_conformance.spec import SPEC, Clause, spec_version
 from saver_conformance.verdict.verdict import HARNESS_FAILED, Verdict
@@ -297,10 +300,10 @@ def make_parser() -> argparse.ArgumentParser:
     listing = commands.add_parser(
         "list",
         parents=[named],
-        help="list clauses, modes, savers or axes",
+        help="list clauses, modes, savers, axes, or how many cases try each value",
         epilog="Example:\n  saver-conformance list clauses",
     )
-    listing.add_argument("subject", choices=("clauses", "modes", "savers", "axes"))
+    listing.add_argument("subject", choices=("clauses", "modes", "savers", "axes", "coverage"))
     listing.set_defaults(command=_list)
 
     explain = commands.add_parser(
@@ -449,6 +452,11 @@ def _list(given: argparse.Namespace) -> int:
     if given.subject == "savers":
         known = list_savers(Path.cwd(), given.savers_dir)
         print(*dict.fromkeys((REFERENCE, *(claim.line for claim in known))), sep="\n")
+        return 0
+    if given.subject == "coverage":
+        every = Claim("", results=RESULTS)
+        profiles: tuple[Profile, ...] = ("smoke", "survey", "gate", "nightly")
+        print(*tally({profile: plan(every, MODES, profile) for profile in profiles}), sep="\n")
         return 0
     lines: dict[str, Sequence[str]] = {
         "clauses": [f"{item.id}  {item.level:6}  {item.title}" for item in SPEC.values()],

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from saver_conformance.cases.case import MODES, Case, Mode
 from saver_conformance.cases.profiles import Profile, cases_of, in_order
 from saver_conformance.cases.shards import Shard, case_set, split
-from saver_conformance.claims.checkpoint_claim import CheckpointClaim
 from saver_conformance.claims.claim import Claim, claimed_modes
 from saver_conformance.claims.known_savers import check_address, find_claim
 from saver_conformance.errors import ShardError
@@ -48,10 +46,6 @@ class RunInterruptedError(KeyboardInterrupt):
 
 REFERENCE = "canonical_saver:save_trained_model"
 """Address of the saver that is judged when no other is named."""
-REFERENCE_CHECKPOINTS = CheckpointClaim(
-    prepare="canonical_saver.callback:save_at_checkpoints", model="canonical/model", resumes=True
-)
-"""What that saver claims of checkpoints. It does not import the suite, and cannot say so itself."""
 
 
 def run_conformance(
@@ -210,10 +204,9 @@ def replay(
 
 def plan(claim: Claim, modes: Sequence[Mode], profile: Profile) -> tuple[Case, ...]:
     """The cases of a run in their order; none for ``explore``, which plans nothing."""
-    fitting = [
-        claim.fit(case) for mode in modes for case in cases_of(mode, profile) if claim.takes(case)
-    ]
-    return in_order(dict.fromkeys(fitting))
+    every = [case for mode in modes for case in cases_of(mode, profile)]
+    fitting = [claim.fit(case) for case in every if claim.takes(case)]
+    return in_order(dict.fromkeys(fitting), profile)
 
 
 def part_of(planned: Sequence[Case], shard: Shard, profile: Profile) -> tuple[Case, ...]:
@@ -231,10 +224,7 @@ def part_of(planned: Sequence[Case], shard: Shard, profile: Profile) -> tuple[Ca
 
 
 def _find(saver: str, claims: Claim | None, savers_dir: Path | None) -> Claim:
-    claim = find_claim(saver, Path.cwd(), savers_dir)
-    if claim.address == REFERENCE:
-        claim = replace(claim, checkpoints=REFERENCE_CHECKPOINTS)
-    claim = claim.claiming(claims)
+    claim = find_claim(saver, Path.cwd(), savers_dir).claiming(claims)
     check_address(claim.address, Path.cwd())
     return claim
 

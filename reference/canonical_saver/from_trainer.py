@@ -32,8 +32,8 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
     Args:
         cfg: the training configuration; ``output_dir``, ``save_safetensors``, ``max_shard_size``,
             ``save_format``, ``save_dtype``, ``save_verify``, ``save_checksums``,
-            ``save_check_replicas``, ``save_digest``, ``save_portable``, ``base_model`` and
-            ``relora`` (with ``load_in_4bit`` and ``load_in_8bit``) are read.
+            ``save_check_replicas``, ``save_digest``, ``save_portable``, ``base_model``,
+            ``merge_lora`` and ``relora`` (with ``load_in_4bit`` and ``load_in_8bit``) are read.
         trainer: the trainer, or None; its tokenizer, or its data collator's, and its wrapped model
             are looked up.
         model: the model, wrapped or not.
@@ -48,7 +48,9 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
     options = {option: lookup(cfg, key) for option, key in CFG_KEYS.items()}
     if options["format"] is None and lookup(cfg, "save_safetensors") is False:
         options["format"] = "torch"
-    quantized = bool(lookup(cfg, "load_in_4bit") or lookup(cfg, "load_in_8bit"))
+    quantized = lookup(cfg, "load_in_4bit") or lookup(cfg, "load_in_8bit")
+    # As axolotl has it: a quantized base cannot take the merged weights.
+    relora = "relora" if lookup(cfg, "relora") and not quantized else ""
     tokenizer = getattr(trainer, "processing_class", None)
     if tokenizer is None:
         tokenizer = getattr(trainer, "tokenizer", None)
@@ -72,8 +74,7 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         **options,
         tokenizer=tokenizer,
         progress=False if lookup(arguments, "disable_tqdm") else None,
-        # As axolotl has it: a quantized base cannot take the merged weights.
-        merge=bool(lookup(cfg, "relora")) and not quantized,
+        merge="merge_lora" if lookup(cfg, "merge_lora") else relora,
         names=CFG_KEYS,
         base_model=str(base_model) if isinstance(base_model, str | Path) else None,
     )

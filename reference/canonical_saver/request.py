@@ -67,7 +67,8 @@ class Request:
         tokenizer: the tokenizer or processor, or None.
         progress: who is told of the progress, see
             :func:`canonical_saver.progress.progress_callback`.
-        merge: save the base with the adapter merged into it, as ReLoRA trains it.
+        merge: the key of the configuration that asks for the base with the adapter merged into it,
+            ``relora`` or ``merge_lora``; "" if none does.
         check_replicas: find out first whether ranks that are said to hold the same bytes do.
         base_model: the base of an adapter as the configuration names it, a folder or an id on the
             hub; None if it does not.
@@ -84,7 +85,7 @@ class Request:
     checksums: bool = False
     tokenizer: Any = None
     progress: ProgressCallback | bool | None = None
-    merge: bool = False
+    merge: str = ""
     check_replicas: bool = True
     base_model: str | None = None
     digest: Digest = False
@@ -94,7 +95,7 @@ class Request:
         """What must be the same on every rank, as plain values by the names of the options."""
         dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
         found = {name: getattr(self, name) for name in ("max_shard_size", *CFG_KEYS)}
-        return found | {"dtype": dtype, "relora": self.merge}
+        return found | {"dtype": dtype, "merge": self.merge}
 
 
 def build(
@@ -104,7 +105,7 @@ def build(
     roots: tuple[nn.Module, ...] = (),
     tokenizer: Any = None,
     progress: Any = None,
-    merge: bool = False,
+    merge: str = "",
     base_model: str | None = None,
     names: Mapping[str, str] = MappingProxyType({}),
     **options: Any,

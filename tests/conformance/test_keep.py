@@ -11,10 +11,11 @@ from fixtures.mutants import Mutant, all_mutants
 
 from saver_conformance.cases.case import Case, Mode, WorldKey
 from saver_conformance.cases.strategies import make_case
+from saver_conformance.claims import find_claim
 from saver_conformance.claims.checkpoint_claim import CheckpointClaim
 from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.processes import strace
-from saver_conformance.run import REFERENCE, REFERENCE_CHECKPOINTS
+from saver_conformance.run import REFERENCE
 
 ROOT = Path(__file__).parents[2]
 AREA = "KEEP-"
@@ -84,7 +85,9 @@ def test_mutant_of_checkpoints_breaks_what_it_declares(
 
 @pytest.mark.parametrize(("mode", "cuts"), [("full-single", CUTS), ("lora-single", 0)])
 def test_callback_of_the_reference_breaks_nothing(judge: Judge, mode: str, cuts: int) -> None:
-    judge.turn_to(REFERENCE, REFERENCE_CHECKPOINTS, cuts)
+    claim = find_claim(REFERENCE, ROOT).checkpoints
+    assert claim is not None
+    judge.turn_to(REFERENCE, claim, cuts)
     record = judge.run(case_of(mode))
     assert record.status == "run", record.reason
     assert record.findings == ()

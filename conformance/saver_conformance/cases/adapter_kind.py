@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from saver_conformance.cases.family import Family
 
 
+def by_peft(model: Any, config: Any, name: str, upcast: bool) -> Any:
+    """A ``PeftModel`` around the model, with the adapter of this name."""
+    from peft import get_peft_model
+
+    return get_peft_model(model, config, name, autocast_adapter_dtype=upcast)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterKind:
     """A kind of adapter.
@@ -30,6 +37,9 @@ class AdapterKind:
         marks: what the modules and dictionaries that hold its tensors are called; a beginning each.
         keys: names on disk of tensors that PEFT puts under another name, by a shell-style pattern
             of the name in memory, in which ``{}`` stands for the adapter's name.
+        put_on: puts the adapter on a model, given its configuration, its name and whether one of
+            half precision is made float32; returns the model that is trained.
+        prefix: what the names of its tensors on disk begin with and those in memory do not.
         needs: the attribute of a family that must not be empty; empty when it fits all.
         pairs: whether the gate tries it with every value of every other axis; the others are tried
             once or twice, and with all values by ``nightly``.
@@ -47,6 +57,8 @@ class AdapterKind:
     untrained: Mapping[str, Any] = field(default_factory=dict)
     marks: tuple[str, ...]
     keys: Mapping[str, str] = field(default_factory=dict)
+    put_on: Callable[[Any, Any, str, bool], Any] = by_peft
+    prefix: str = ""
     needs: str = ""
     pairs: bool = False
     limits: tuple[Limit, ...] = ()

@@ -209,6 +209,14 @@ _AXES: Mapping[str, Axis] = {
         "which setting of training is away from the usual ones",
         {name: setting.text for name, setting in settings().items()},
     ),
+    "result": Axis(
+        "what the save is to be",
+        {
+            "trained": "what was trained: an adapter, or the whole model",
+            "merged": "a whole model with the adapter merged into it (`merge_lora: true` in cfg)",
+            "relora": "the same, as ReLoRA ends (`relora: true` in cfg)",
+        },
+    ),
     "world_size": Axis("the number of ranks", other="{} ranks"),
     "replicas": Axis(
         "the number of groups of ranks that each hold the whole model",

@@ -99,6 +99,7 @@ Tie = Literal["declared", "contrary"]
 PersistenceThreshold = Literal["zero", "default"]
 Generation = Literal["sampling", "contradictory"]
 ModelArgument = Literal["trained", "base"]
+Result = Literal["trained", "merged", "relora"]
 Wrapper = Literal["none", "checkpointing", "compile", "regional"]
 TrainerName = Literal["transformers", "trl-sft", "trl-dpo"]
 
@@ -174,6 +175,8 @@ class Case:
             checkpointing, ``torch.compile`` of the whole or of each layer.
         trainer: the class that trains, by the name of the library and its task.
         setting: what of the training's settings is away from the usual ones.
+        result: what the save is to be: what was trained, or a whole model, into which the adapter
+            is merged because ``cfg`` says ``merge_lora`` or ``relora``.
         world_size: number of ranks; 1 for the engine ``single``.
         replicas: number of groups of ranks that each hold the whole model among them (hybrid
             sharding); 1 shards over all ranks.
@@ -203,6 +206,7 @@ class Case:
     wrapper: Wrapper = "none"
     trainer: TrainerName = "transformers"
     setting: SettingName = "usual"
+    result: Result = "trained"
     world_size: int = 1
     replicas: int = 1
     nodes: int = 1
@@ -234,11 +238,32 @@ class Case:
             raise ValueError(f"{self.mode}: this mode has no setting {self.setting}")
         if self.persistence_threshold not in engine.axes.get("persistence_threshold", ("zero",)):
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
+        self._check_result()
+
+    def _check_result(self) -> None:
+        if self.result != "trained" and (self.adapter is None or self.base_bits):
+            raise ValueError(f"{self.mode}: only an adapter on a base that is not quantized merges")
 
     @property
     def family(self) -> Family:
         """The family of the tiny model."""
         return families.families()[self.architecture]
+
+    @property
+    def base_bits(self) -> int:
+        """Bits that the weights of the base are quantized to; 0 without quantization."""
+        usual = 4 if self.mode.method == "qlora" else 0
+        return settings.settings()[self.setting].base_bits or usual
+
+    @property
+    def saves_adapter(self) -> bool:
+        """Whether an adapter belongs into the folder, and not a whole model."""
+        return self.mode.is_adapter and self.result == "trained"
+
+    @property
+    def saved_as(self) -> Mode:
+        """The mode whose clauses the save is held to: a merged model is a whole one."""
+        return self.mode if self.result == "trained" else Mode("full", self.mode.engine)
 
     @property
     def arguments(self) -> Mapping[str, Any]:

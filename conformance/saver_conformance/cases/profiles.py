@@ -6,6 +6,7 @@
 Families of models and kinds of adapters that its table has no room for have a few cases each, see
 ``visits.py``.
 Engines without a table of their own there have a few cases instead, see ``_FEW``.
+Merged models have cases of their own in each, see ``merging.py``.
 ``nightly`` tries every engine with a table that has every family and every kind of adapter.
 ``readers`` tries every family once, for what other programs make of its folder.
 ``explore`` draws on and on; see ``explore.py``.
@@ -24,6 +25,7 @@ from hypothesis.strategies import SearchStrategy
 from saver_conformance.cases import engines
 from saver_conformance.cases.case import Case, Mode, WorldKey
 from saver_conformance.cases.families import names
+from saver_conformance.cases.merging import merging
 from saver_conformance.cases.pairwise import Table, cover_pairs
 from saver_conformance.cases.settings import settings as settings_of_training
 from saver_conformance.cases.strategies import (
@@ -93,13 +95,15 @@ _SURVEY_FULL: tuple[dict[str, Any], ...] = (
     | {"vocabulary": "resized"},
 )
 _SURVEY_ADAPTER: tuple[dict[str, Any], ...] = (
+    {"targets": "all", "wrapper": "checkpointing"},
     {"architecture": "phi3", "targets": "all", "tokenizer": "chat", "existing_save": "single"}
     | {"probe": "control_run"},
     {"architecture": "qwen2", "sizes": "odd", "dtype": "bfloat16", "special_values": True}
     | {"modules_to_save": ("lm_head",), "foreign_files": "strangers"},
     {"targets": "embeddings", "vocabulary": "resized"},
-    {"targets": "all", "wrapper": "checkpointing"},
 )
+_SURVEY_FIRST = Mode("lora", "fsdp2")
+"""What is trained most: ``survey`` begins with it, and with activation checkpointing in it."""
 _SURVEY_SINGLE_ADAPTER: tuple[dict[str, Any], ...] = ({"model_argument": "base"},)
 
 
@@ -118,7 +122,8 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         if mode.is_adapter and mode.engine == "single":
             rows += _SURVEY_SINGLE_ADAPTER
         planned = tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
-        return planned + _settings(mode) + _checkpoints(mode)
+        merged = merging(mode, kinds=False)
+        return planned + _settings(mode) + _checkpoints(mode) + merged
     if profile == "readers":
         every = ({"architecture": name, "tokenizer": "chat"} for name in names())
         return tuple(make_case(mode, row) for row in every if is_valid(row, mode))
@@ -131,7 +136,7 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
         if mode.definition.shards:  # FSDP2 shards within two replicas
             draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
         # Trials first: a saver that fails in many cases may have spoilt its mode before the last.
-        others = (*_settings(mode), *(() if wide else visits(mode)))
+        others = (*_settings(mode), *merging(mode, wide=wide), *(() if wide else visits(mode)))
         return tuple(dict.fromkeys((*_trials(mode), *_sequence(mode), *table, *draws, *others)))
     return ()
 
@@ -142,9 +147,10 @@ def _few(mode: Mode, profile: Profile) -> tuple[Case, ...]:
     if profile == "smoke":
         return rows[:1]
     if profile == "survey":
-        return rows + _settings(mode)
+        return rows + _settings(mode) + merging(mode, kinds=False)
     size = mode.definition.world_sizes[0]
-    return tuple(dict.fromkeys((*rows, *_draw(cases(mode, world_size=size, nodes=1), FEW_DRAWS))))
+    draws = _draw(cases(mode, world_size=size, nodes=1), FEW_DRAWS)
+    return tuple(dict.fromkeys((*rows, *draws, *merging(mode))))
 
 
 def _settings(mode: Mode) -> tuple[Case, ...]:
@@ -227,13 +233,26 @@ def _by_turns(axes: Mapping[str, Sequence[Any]], turn: int) -> dict[str, Any]:
     }
 
 
-def in_order(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """``cases`` so that neighbours share a world, an engine and a mode."""
+def in_order(cases: Iterable[Case], profile: Profile = "gate") -> tuple[Case, ...]:
+    """``cases`` so that neighbours share a world, an engine and a mode.
 
-    def place(case: Case) -> tuple[WorldKey, str, Mode]:
-        return WorldKey.of(case.mode, case.world_size, case.nodes), case.mode.engine, case.mode
+    ``survey`` begins with what is trained most.
+    """
+    planned = tuple(cases)
+    first = [case for case in planned if profile == "survey" and case.mode == _SURVEY_FIRST][:1]
 
-    return tuple(sorted(cases, key=place))
+    def place(case: Case) -> tuple[Any, ...]:
+        own = _groups(case)
+        known = [_groups(one) for one in first]
+        apart = tuple(mine not in others for mine, *others in zip(own, *known, strict=True))
+        return tuple(part for pair in zip(apart, own, strict=True) for part in pair)
+
+    return tuple(sorted(planned, key=place))
+
+
+def _groups(case: Case) -> tuple[WorldKey, str, Mode]:
+    """What neighbours share, the costliest to change first."""
+    return WorldKey.of(case.mode, case.world_size, case.nodes), case.mode.engine, case.mode
 
 
 def _draw(strategy: SearchStrategy[Case], count: int) -> tuple[Case, ...]:

@@ -14,6 +14,12 @@ Arguments = Mapping[str, Any]
 """Those of ``TrainingArguments``."""
 
 
+def as_they_are(arguments: Arguments, case: Case) -> Arguments:
+    """The arguments without a change."""
+    del case
+    return arguments
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """A setting away from what the suite usually trains with.
@@ -24,13 +30,16 @@ class Setting:
         text: what it changes, in words for ``explain`` and under findings.
         modes: patterns of the modes that have it.
         change: the arguments of ``TrainingArguments`` with the setting, from those without.
+        base_bits: bits that the weights of the base are quantized to; 0 leaves them as the mode
+            has them.
     """
 
     name: str
     place: int
     text: str
     modes: tuple[str, ...] = ("*",)
-    change: Callable[[Arguments, Case], Arguments]
+    change: Callable[[Arguments, Case], Arguments] = as_they_are
+    base_bits: int = 0
 
     def applies(self, mode: str) -> bool:
         """Whether the mode of this name has the setting."""

@@ -121,12 +121,12 @@ def make_case(
     """The case with ``values`` on the axes; an axis that is not named takes its simplest value.
 
     ``world_size``, ``nodes`` and ``replicas`` are those of the engines that take them; another one
-    has its simplest. ``values`` may name them too, and ``probe``, ``after`` and ``setting``: they
-    are no axes, because the profiles plan them apart.
+    has its simplest. ``values`` may name them too, and ``probe``, ``after``, ``setting`` and
+    ``result``: they are no axes, because the profiles plan them apart.
     """
     row = {name: values.get(name, options[0]) for name, options in all_axes(mode).items()}
     row |= {"probe": values.get("probe", "none"), "after": values.get("after")}
-    row["setting"] = values.get("setting", "usual")
+    row |= {"setting": values.get("setting", "usual"), "result": values.get("result", "trained")}
     size, spread = values.get("world_size", world_size), values.get("nodes", nodes)
     return _case(mode, row, size, spread, values.get("replicas", replicas), seed)
 
@@ -215,7 +215,7 @@ def with_family(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def fitting(row: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
     """The values of ``row`` that ``mode`` can have and train together, the first ones first."""
-    axes = {**all_axes(mode), "probe": ("none", "control_run", "file_trace")}
+    axes = {**all_axes(mode, wide=True), "probe": ("none", "control_run", "file_trace")}
     found: dict[str, Any] = {}
     for name, value in row.items():
         if value in axes.get(name, ()) and is_valid({**found, name: value}, mode):

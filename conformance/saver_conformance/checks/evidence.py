@@ -103,7 +103,7 @@ class Evidence:
         """
         if self._expected.folder != self._place:
             return ()
-        layouts = ("adapter",) if self.case.mode.is_adapter else ("single", "sharded")
+        layouts = ("adapter",) if self.case.saves_adapter else ("single", "sharded")
         present = [path for path in self.after if layout_of(path) in layouts]
         written = [path for path in present if path in self.written]
         if not written:

@@ -59,9 +59,7 @@ def _has_earlier_weights(case: Case) -> bool:
 
 
 def _has_earlier_adapter(case: Case) -> bool:
-    return case.existing_save == "adapter" or (
-        case.after is not None and case.after.mode.is_adapter
-    )
+    return case.existing_save == "adapter" or (case.after is not None and case.after.saves_adapter)
 
 
 def _has_strangers(case: Case) -> bool:
@@ -75,7 +73,7 @@ def _has_processor(case: Case) -> bool:
 def _has_whole_model(case: Case) -> bool:
     earlier = case.after
     while earlier is not None:  # an adapter's save has left the model of the save before
-        if not earlier.mode.is_adapter:
+        if not earlier.saves_adapter:
             return True
         earlier = earlier.after
     return case.existing_save in ("single", "sharded", "another")
@@ -136,7 +134,7 @@ def no_stale_weights(e: Evidence) -> Iterator[Defect]:
     Beside an adapter, a whole model stays: it may be the adapter's base.
     """
     for path in e.before:
-        if e.case.mode.is_adapter and is_of_whole_model(path):
+        if e.case.saves_adapter and is_of_whole_model(path):
             continue
         if layout_of(path) and path in e.after and path not in e.own_files:
             if path in e.written:

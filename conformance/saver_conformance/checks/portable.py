@@ -45,7 +45,7 @@ def rope_settings(e: Evidence) -> Iterator[Defect]:
 @check("PORTABLE-002")
 def one_value(e: Evidence) -> Iterator[Defect]:
     """No setting has two values under two names."""
-    if not e.case.mode.is_adapter:
+    if not e.case.saves_adapter:
         for one, other in portability.disagreements(e.config):
             found = f"{other.name} is {quoted(other.value)}"
             yield e.defect(f"{quoted(one.value)}, as {one.name}", found, file=CONFIG)

@@ -43,7 +43,7 @@ class Check:
             return False
         if self.of_readers and asked != "in this case":
             return False
-        return case.mode.matches(SPEC[self.clause].modes) and self.when(case)
+        return case.saved_as.matches(SPEC[self.clause].modes) and self.when(case)
 
     def find(self, evidence: Evidence) -> Iterator[Finding]:
         """The findings of the clause in ``evidence``.

@@ -16,7 +16,7 @@ def _is_tied(case: Case) -> bool:
 
 def _compares_logits(case: Case) -> bool:
     """NaN and infinities make every logit NaN; a mixed model does not run without autocast."""
-    return not case.special_values and (case.mode.is_adapter or case.dtype != "mixed")
+    return not case.special_values and (case.saves_adapter or case.dtype != "mixed")
 
 
 @check("RELOAD-001")

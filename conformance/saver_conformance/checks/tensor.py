@@ -40,7 +40,7 @@ def nothing_foreign(e: Evidence) -> Iterator[Defect]:
     for name, file in e.file_of.items():
         expected = e.expected
         known = name in expected.tensors or name in expected.tied or name in expected.optional
-        if known or name in wrapped or (e.case.mode.is_adapter and is_base(e, name)):
+        if known or name in wrapped or (e.case.saves_adapter and is_base(e, name)):
             continue
         yield e.defect(
             "only tensors that belong in the save",

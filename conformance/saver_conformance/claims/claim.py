@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from saver_conformance.cases.case import MODES, Adapter, Case, Mode
+from saver_conformance.cases.case import MODES, Adapter, Case, Mode, Result
 from saver_conformance.cases.families import families
 from saver_conformance.cases.fitting import nearest_trainable, with_model
 from saver_conformance.claims.checkpoint_claim import CheckpointClaim
@@ -30,6 +30,8 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 RESUMING = "KEEP-007"
 """The clause of savers that claim that training resumes from their checkpoints."""
 _ARGUMENTS = ("cfg", "trainer", "model")
+RESULTS: tuple[str, ...] = get_args(Result)
+"""What a save can be asked to be."""
 _PACKAGE, _DECORATOR = "saver_conformance.claims", "claims"
 
 
@@ -47,6 +49,8 @@ class Claim:
             saves weights only.
         trainer: the trainer that belongs to the saver, by its name in the workload.
         checkpoints: its part in the checkpoints of a training; None when it has none.
+        results: what it has a way to save, of the values of the axis ``result``; others are not
+            tried. Merging has to be claimed: few savers do it.
     """
 
     address: str
@@ -56,6 +60,7 @@ class Claim:
     only: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     trainer: str = "transformers"
     checkpoints: CheckpointClaim | None = None
+    results: tuple[str, ...] = ("trained",)
 
     def __post_init__(self) -> None:
         known = {item.name for kind in (Case, Adapter) for item in fields(kind)}
@@ -67,6 +72,12 @@ class Claim:
         for pattern in self.modes:
             if not any(mode.matches((pattern,)) for mode in MODES):
                 raise UnknownSaverError(f"{self.address}: no mode is called {pattern!r}")
+        for result in self.results:
+            if result not in RESULTS:
+                known_results = ", ".join(RESULTS)
+                raise UnknownSaverError(
+                    f"{self.address}: no result is called {result!r}; there are {known_results}"
+                )
 
     def claiming(self, other: Claim | None) -> Claim:
         """This saver with the claims of ``other``, if there are any."""
@@ -78,10 +89,16 @@ class Claim:
             without=other.without,
             only=other.only,
             checkpoints=other.checkpoints,
+            results=other.results,
         )
 
     def takes(self, case: Case) -> bool:
-        """Whether the saver is tried on ``case`` or on one like it."""
+        """Whether the saver is tried on ``case``, or on one like it.
+
+        It has to have a way to save what the case and those before it ask for.
+        """
+        if any(one.result not in self.results for one in case.saves()):
+            return False
         if case.probe != "checkpoints":
             return True
         if self.checkpoints is None or self.trainer != "transformers":
@@ -150,6 +167,7 @@ def claims(
     only: Mapping[str, Sequence[Any]] | None = None,
     trainer: str = "transformers",
     checkpoints: Mapping[str, Any] | None = None,
+    results: Sequence[str] = ("trained",),
 ) -> Callable[[_Function], _Function]:
     """Declare what the decorated saver is called and claims; the fields are those of ``Claim``."""
 
@@ -217,7 +235,8 @@ def _read_claim(address: str, function: ast.FunctionDef, decorators: frozenset[s
         try:
             (name,) = (ast.literal_eval(value) for value in call.args)
             said = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
-            said.update({key: tuple(said[key]) for key in ("modes", "without") if key in said})
+            lists = ("modes", "without", "results")
+            said.update({key: tuple(said[key]) for key in lists if key in said})
             if "checkpoints" in said:
                 said["checkpoints"] = CheckpointClaim.from_plain(address, said["checkpoints"])
             return Claim(address, name, **said)

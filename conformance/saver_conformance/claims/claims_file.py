@@ -4,6 +4,7 @@ The same as ``@claims`` says above a saver in its source::
 
     modes = ["full-*", "lora-ddp"]      # others are not tried
     without = ["META-007", "CRASH-*"]   # clauses that it has no part in
+    results = ["trained", "merged"]     # it merges when cfg says merge_lora; left out: trained
 
     [only]                              # values of axes; the first stands in for all others
     max_shard_size = ["default"]        # it never splits weights
@@ -14,8 +15,8 @@ The same as ``@claims`` says above a saver in its source::
     model = "weights"                   # the folder of the model in a checkpoint
     resumes = true                      # a resumed training ends with the same bits
 
-A key that is left out claims everything, except ``checkpoints``: without it nothing is claimed of
-them. TOML has no null: ``"default"`` stands for it.
+Another key that is left out claims everything, except ``checkpoints``: without it nothing is
+claimed of them. TOML has no null: ``"default"`` stands for it.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from saver_conformance.claims.checkpoint_claim import CheckpointClaim
 from saver_conformance.errors import ClaimsFileError, UnknownSaverError
 from saver_conformance.safe_text import quoted
 
-_LISTS = ("modes", "without")
+_LISTS = ("modes", "without", "results")
 _KEYS = (*_LISTS, "only", "checkpoints")
 _NULL = "default"
-_NOT_AXES = ("mode", "adapter", "after", "trainer")
-"""Fields whose values a claim cannot choose this way; modes have a key of their own."""
+_NOT_AXES = ("mode", "adapter", "after", "trainer", "result")
+"""Fields whose values a claim cannot choose this way; modes and results have keys of their own."""
 
 
 def read_claims(path: Path) -> Claim:

@@ -27,13 +27,16 @@ from pathlib import Path
 from typing import Any
 
 from saver_conformance.claims.claim import Claim, claims_in
-from saver_conformance.errors import UnknownSaverError
+from saver_conformance.claims.claims_file import read_claims
+from saver_conformance.errors import ClaimsFileError, UnknownSaverError
 from saver_conformance.safe_text import quoted
 
 ENTRY_POINTS = "saver_conformance.savers"
 """The group of entry points in which projects register savers."""
 SETTINGS, SAVERS_DIR = "saver_conformance", "savers-dir"
 """The table below ``tool`` in a ``pyproject.toml``, and its key."""
+CLAIMS = "saver_claims.toml"
+"""A claims file beside a module: it is about its savers that have no claim in the source."""
 
 
 def find_claim(saver: str, folder: Path, savers_dir: Path | None = None) -> Claim:
@@ -150,7 +153,14 @@ def _read_claim(address: str, folder: Path) -> Claim:
     module, _, function = address.partition(":")
     source = source_of(module, folder)
     found = claims_in(source, module, function) if source and function else iter(())
-    return next(found, Claim(address))
+    claim = next(found, Claim(address))
+    beside = source.with_name(CLAIMS) if source else None
+    if claim == Claim(address) and beside and beside.is_file():
+        try:
+            return claim.claiming(read_claims(beside))
+        except ClaimsFileError as error:
+            raise UnknownSaverError(str(error)) from error
+    return claim
 
 
 def source_of(module: str, folder: Path) -> Path | None:

@@ -91,8 +91,9 @@ def _can_be_read(case: Case) -> bool:
     family = case.family
     is_plain = family.auto == "AutoModelForCausalLM" and not family.module and not case.class_name
     is_whole = case.tie == "declared" and case.dtype != "mixed" and not case.special_values
-    is_alone = case.after is None and case.probe == "none" and case.mode.method != "qlora"
-    if not (is_plain and is_whole and is_alone):
+    is_alone = case.after is None and case.probe == "none"
+    is_usual = case.result == "trained" and not case.base_bits
+    if not (is_plain and is_whole and is_alone and is_usual):
         return False
     if case.adapter is None:
         return True

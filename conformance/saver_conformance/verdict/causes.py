@@ -187,6 +187,7 @@ def read_row(case: Case) -> dict[str, Any]:
         "nodes": case.nodes,
         "replicas": case.replicas,
         "setting": case.setting,
+        "result": case.result,
         "after": case.after.mode.method if case.after else None,
         "probe": case.probe,
     }
@@ -291,7 +292,7 @@ def _shared_unusual(rows: Sequence[Row]) -> Values:
 def _usual_values() -> Mapping[str, Any]:
     """The simplest value of each axis."""
     apart: dict[str, Any] = {"world_size": 2, "nodes": 1, "replicas": 1}
-    apart |= {"probe": "none", "setting": "usual", "after": None}
+    apart |= {"probe": "none", "setting": "usual", "result": "trained", "after": None}
     axes = {axis: values[0] for mode in reversed(MODES) for axis, values in all_axes(mode).items()}
     return apart | axes
 

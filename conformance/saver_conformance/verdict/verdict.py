@@ -244,7 +244,9 @@ def aggregate(
             planned.setdefault((clause, record.case.mode), []).append(record)
     rows = []
     for clause in levels:
-        for mode in sorted(applies[clause], key=MODES.index):
+        # A merged model is held to clauses that its mode's other saves are not.
+        demanded = {*applies[clause], *(mode for one, mode in planned if one == clause)}
+        for mode in sorted(demanded, key=MODES.index):
             if mode not in modes:
                 rows.append(Row(clause, mode, "not claimed"))
             elif (clause, mode) in planned:

@@ -21,7 +21,7 @@ def require(case: Case) -> None:
 
 def _why_missing(case: Case) -> str:
     libraries = (
-        *(("bitsandbytes",) if case.mode.method == "qlora" else ()),
+        *(("bitsandbytes",) if case.base_bits else ()),
         *case.mode.definition.requires,
     )
     kind = case.adapter.method if case.adapter else None

@@ -13,7 +13,7 @@ from saver_conformance.cases.case import Case
 CFG_KEYS: dict[str, str] = {
     "base_model": "folder of the model that training started from",
     "output_dir": "folder that becomes the saved model",
-    "adapter": "None, 'lora' or 'qlora'",
+    "adapter": "None, 'lora', or 'qlora' where the base is quantized to 4 bits",
     "load_in_4bit": "whether the base is quantized to 4 bits",
     "load_in_8bit": "whether the base is quantized to 8 bits",
     "lora_r": "rank of the adapter",
@@ -30,7 +30,8 @@ CFG_KEYS: dict[str, str] = {
     "bf16": "whether training computes in bfloat16",
     "seed": "seed of training",
     "rl": "'dpo' where the saver gets the base model of preference tuning; else None",
-    "relora": "None: no ReLoRA",
+    "relora": "whether ReLoRA trained, which ends with the adapter merged into the base",
+    "merge_lora": "whether the adapter is to be merged into the base",
     "qat": "None: no quantization-aware training",
 }
 """Every key that the suite may set, with its meaning."""
@@ -70,8 +71,9 @@ def make_config(
     values: dict[str, Any] = {
         "base_model": str(base),
         "output_dir": str(output_dir),
-        "adapter": case.mode.method if adapter else None,
-        "load_in_4bit": True if case.mode.method == "qlora" else None,
+        "adapter": ("qlora" if case.base_bits == 4 else "lora") if adapter else None,
+        "load_in_4bit": True if case.base_bits == 4 else None,
+        "load_in_8bit": True if case.base_bits == 8 else None,
         "lora_r": adapter.r if adapter else None,
         "lora_alpha": adapter.alpha if adapter else None,
         "lora_target_modules": list(adapter.targets) if adapter else None,
@@ -86,5 +88,7 @@ def make_config(
         "bf16": arguments.get("bf16", case.dtype != "float32"),
         "seed": case.seed,
         "rl": "dpo" if case.model_argument == "base" else None,
+        "relora": True if case.result == "relora" else None,
+        "merge_lora": True if case.result == "merged" else None,
     }
     return Config({key: _nested(item) for key, item in values.items() if item is not None})

@@ -93,8 +93,14 @@ def adapter_key(name: str, adapter: str = "default", kind: AdapterKind = LORA) -
     """Key on disk of a parameter of a ``PeftModel``.
 
     PEFT leaves the adapter's name out, and the wrapper of modules trained whole; a DoRA magnitude
-    also loses its ``weight``.
+    also loses its ``weight``. What is no tensor of the adapter keeps its name.
     """
+    key = _peft_key(name, adapter, kind)
+    return name if key == name else kind.prefix + key
+
+
+def _peft_key(name: str, adapter: str, kind: AdapterKind) -> str:
+    """The key without what stands before it on disk alone."""
     for memory, disk in kind.keys.items():
         if fnmatchcase(name, memory.format(adapter)):
             return disk

@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, dynamic_module_utils
+from transformers import (
+    AutoConfig,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    dynamic_module_utils,
+)
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from saver_conformance.cases.case import Case
@@ -189,9 +195,11 @@ def load_base(case: Case, folder: Path, *, spread: bool = False) -> PreTrainedMo
             in this process.
     """
     quantization = None
-    if case.mode.method == "qlora":
-        from transformers import BitsAndBytesConfig
-
+    if case.base_bits == 8:
+        quantization = BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_skip_modules=list(case.family.whole) or None
+        )
+    elif case.base_bits == 4:
         storage = torch.float32 if case.dtype == "float32" else torch.bfloat16
         quantization = BitsAndBytesConfig(
             load_in_4bit=True,

@@ -45,6 +45,9 @@ DTYPE_NAMES: Mapping[torch.dtype, str] = {
 }
 """safetensors' name of a type."""
 
+TORCH_DTYPES: Mapping[str, torch.dtype] = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+"""Types by safetensors' name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -150,6 +153,14 @@ def bits(value: torch.Tensor) -> Tensor:
     copy = whole_value.detach().clone(memory_format=torch.contiguous_format).cpu()
     data = copy.reshape(-1).view(torch.uint8).numpy().tobytes()
     return Tensor(DTYPE_NAMES[copy.dtype], tuple(copy.shape), data)
+
+
+def to_torch(tensor: Tensor) -> torch.Tensor:
+    """What has the bits of ``tensor``; the reverse of :func:`bits`."""
+    dtype = TORCH_DTYPES[tensor.dtype]
+    if not tensor.data:
+        return torch.empty(tensor.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(tensor.data), dtype=dtype).reshape(tensor.shape)
 
 
 def snapshot(

@@ -18,9 +18,7 @@ from saver_conformance.cases.case import Case
 from saver_conformance.observation.observation import Expectation, Tensor
 from saver_conformance.observation.reading import ASKED, BASE, PLAIN, RIGHT
 from saver_conformance.workload import expectation, models, training
-from saver_conformance.workload.oracle import DTYPE_NAMES
-
-_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+from saver_conformance.workload.oracle import to_torch
 
 
 def write(case: Case, folder: Path) -> None:
@@ -47,7 +45,7 @@ def write(case: Case, folder: Path) -> None:
 
 
 def _model(case: Case, folder: Path, expected: Expectation, memory: Mapping[str, Tensor]) -> Any:
-    values = {name: _tensor(tensor) for name, tensor in memory.items()}
+    values = {name: to_torch(tensor) for name, tensor in memory.items()}
     if case.adapter is None:
         dtype = torch.float32 if case.dtype == "float32" else torch.bfloat16
         model = models.auto_class(case.family).from_config(
@@ -80,10 +78,3 @@ def _scores(model: Any, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
             model(input_ids=torch.tensor([list(prompt)]), use_cache=False).logits[0, -1].tolist()
             for prompt in prompts
         ]
-
-
-def _tensor(tensor: Tensor) -> torch.Tensor:
-    dtype = _DTYPES[tensor.dtype]
-    if not tensor.data:
-        return torch.empty(tensor.shape, dtype=dtype)
-    return torch.frombuffer(bytearray(tensor.data), dtype=dtype).reshape(tensor.shape)

@@ -19,6 +19,7 @@ from saver_conformance.workload import (
     expectation,
     extra_step,
     fingerprint,
+    merged_model,
     models,
     oracle,
     process_state,
@@ -91,6 +92,8 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
             partial.rename(base)
         existing_files.occupy(case, output, base)
     process_state.barrier()
+    merges = case.result != "trained"
+    whole = merged_model.make_whole(case, base) if merges and rank == 0 else None
     process_state.seed_all(case.seed)
     model = training.adapt(models.load_base(case, base, spread=True), case)
     trainer = training.make_trainer(case, model, processing, folder / "trainer")
@@ -107,7 +110,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     if case.special_values:
         oracle.plant(case.mode.engine, root)
     wanted = names.of_whole_model
-    if case.adapter:
+    if case.adapter and case.saves_adapter:
         wanted = names.trainable | frozenset(
             name
             for name in (*names.parameters, *names.buffers)
@@ -122,8 +125,14 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     if case.tie == "contrary":  # loading does not know of the tie: both names need the value
         memory |= {name: memory[first] for name, first in names.tied.items()}
     if rank == 0:
-        expected = expect(case, base, model, names, memory, tokenizer.get_vocab(), changed)
-        expectation.write(folder, expected, memory)
+        saved = merged_model.Merged(model, names, memory)
+        if whole is not None:
+            saved = merged_model.merge(whole, case, memory)
+        expected = expect(
+            *(case, base, saved.model, saved.names, saved.memory),
+            *(tokenizer.get_vocab(), changed),
+        )
+        expectation.write(folder, expected, saved.memory)
     cfg = make_config(case, base, output, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     process_state.barrier()
     return PreparedCase(
@@ -147,7 +156,7 @@ def expect(
 ) -> Expectation:
     """What belongs in the save; ``changed`` are the buffers that training made other ones."""
     template = CHAT_TEMPLATE if case.tokenizer == "chat" else None
-    if case.adapter is None:
+    if case.adapter is None or not case.saves_adapter:
         known, trained = models.make_config(case).to_dict(), model.config.to_dict()
         first = memory[names.parameters[0]].dtype
         undeclared = frozenset(name for name in names.tied if name in memory)

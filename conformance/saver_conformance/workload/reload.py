@@ -33,7 +33,7 @@ from saver_conformance.workload import (
     version_compat,
 )
 from saver_conformance.workload.hub_names import adapter_folder
-from saver_conformance.workload.oracle import DTYPE_NAMES, bits
+from saver_conformance.workload.oracle import TORCH_DTYPES, bits, to_torch
 
 _VOLATILE = frozenset(
     {"_name_or_path", "transformers_version", "architectures", "dtype", "target_modules"}
@@ -47,9 +47,6 @@ for _family in families.families().values():
 TEXTS = ("w5 w6  w7w8,w9", "don't w12'll\n\tw1 2", "<s>w3</s> \u6771w4")
 """Texts on which pre-tokenizers differ, in words of the suite's own tokenizers."""
 
-TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
-"""Types of the workload, by safetensors' name."""
-
 
 def reload(case: Case, folder: Path) -> Reload:
     """Load what was saved for ``case`` into ``folder / "out"``; errors end in ``Reload.error``."""
@@ -62,7 +59,7 @@ def reload(case: Case, folder: Path) -> Reload:
     expected = expectation.read(folder)
     memory = expectation.read_tensors(folder / expectation.MEMORY_FILE)
     try:
-        if case.adapter is None:
+        if not case.saves_adapter:
             return _reload_full(case, folder, expected, memory)
         return _reload_adapter(case, folder, expected, memory)
     except Exception:
@@ -90,7 +87,7 @@ def save_plainly(case: Case, folder: Path) -> bool:
 
 
 def _identity(case: Case, folder: Path, saved: Path) -> str:
-    if case.adapter is None:
+    if case.adapter is None or not case.saves_adapter:
         model = models.auto_class(case.family).from_pretrained(
             saved, dtype="auto", experts_implementation="eager", **models.trust(case.family)
         )
@@ -103,14 +100,15 @@ def _identity(case: Case, folder: Path, saved: Path) -> str:
     for key, value in _leaves(settings):
         digest.update(f"{key}={value!r};".encode())
     for name, value in sorted(model.state_dict().items()):
-        if case.adapter is None or _of_adapter(case.adapter, name):
+        if not case.saves_adapter or _of_adapter(case, name):
             digest.update(name.encode())
             digest.update(bits(value).data)
     return digest.hexdigest()
 
 
-def _of_adapter(adapter: Adapter, name: str) -> bool:
-    return "modules_to_save" in name or any(mark in name for mark in adapter.method.marks)
+def _of_adapter(case: Case, name: str) -> bool:
+    marks = case.adapter.method.marks if case.adapter else ()
+    return "modules_to_save" in name or any(mark in name for mark in marks)
 
 
 def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -151,10 +149,13 @@ def _reload_full(
     )
     differences = tuple(_differences(memory, state))  # a call may change buffers
     logits = None
-    floating = {name for name, p in model.named_parameters() if p.is_floating_point()}
-    types = {tensor.dtype for name, tensor in memory.items() if name in floating}
+    floating = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    types = {TORCH_DTYPES[one.dtype] for name, one in memory.items() if name in floating}
+    if case.result != "trained" and len(types) > 1:
+        # PEFT merges some kinds into layers of another dtype; loading gives all of them one.
+        types = {parameter.dtype for parameter in floating.values()}
     if not case.special_values and len(types) == 1:
-        dtype = TORCH_DTYPES[types.pop()]
+        [dtype] = types
         logits = _same_logits(case, model, lambda: _control(case, expected, memory, dtype))
     return Reload(
         class_name=type(model).__name__,
@@ -197,7 +198,8 @@ def _reload_adapter(
             upcast=any(tensor.dtype == "F32" for tensor in memory.values()),
         )
     missing = tuple(str(w.message) for w in said if "missing adapter keys" in str(w.message))
-    state = model.state_dict()
+    # Without what is around it where nothing was around the trained one.
+    state = (model.get_base_model() if case.adapter.method.prefix else model).state_dict()
     differences = tuple(_differences(memory, state))  # a call may change buffers
     logits = None
     if not case.special_values and not missing:
@@ -237,14 +239,7 @@ def _adapted_control(
 
 
 def _tensors(memory: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
-    return {name: _tensor(tensor) for name, tensor in memory.items()}
-
-
-def _tensor(tensor: Tensor) -> torch.Tensor:
-    dtype = TORCH_DTYPES[tensor.dtype]
-    if not tensor.data:
-        return torch.empty(tensor.shape, dtype=dtype)
-    return torch.frombuffer(bytearray(tensor.data), dtype=dtype).reshape(tensor.shape)
+    return {name: to_torch(tensor) for name, tensor in memory.items()}
 
 
 def _aliases(expected: Expectation, memory: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
@@ -287,7 +282,7 @@ def _differences(
     for name, tensor in memory.items():
         found = bits(state[name]) if name in state else None
         if found and found.dtype != tensor.dtype:
-            tensor = bits(_tensor(tensor).to(TORCH_DTYPES[found.dtype]))
+            tensor = bits(to_torch(tensor).to(TORCH_DTYPES[found.dtype]))
         if difference := compare(name, tensor, found):
             yield difference
 

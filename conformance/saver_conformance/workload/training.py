@@ -11,7 +11,7 @@ from typing import Any
 
 import peft
 import torch
-from peft import PeftConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import PeftConfig, prepare_model_for_kbit_training
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast, Trainer
 
@@ -68,7 +68,7 @@ def adapt(model: Any, case: Case) -> Any:
     if case.adapter is None or trainers.brings_adapter(case):
         return model
     keeps_dtypes = case.mode.definition.keeps_dtypes
-    if case.mode.method == "qlora" and keeps_dtypes:
+    if case.base_bits and keeps_dtypes:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     # Flat parameters and DeepSpeed's bf16 engine want one dtype: no fp32 adapter on a bf16 base.
     return add_adapters(model, case, upcast=keeps_dtypes)
@@ -84,7 +84,7 @@ def add_adapters(model: Any, case: Case, *, upcast: bool = True) -> Any:
     """
     assert case.adapter is not None
     first, *others = case.adapter.names
-    model = get_peft_model(model, adapter_config(case), first, autocast_adapter_dtype=upcast)
+    model = case.adapter.method.put_on(model, adapter_config(case), first, upcast)
     for index, name in enumerate(others, start=1):
         model.add_adapter(name, adapter_config(case, index), autocast_adapter_dtype=upcast)
     model.set_adapter(first)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -20,7 +19,7 @@ from canonical_saver.proving.places import Key, Places
 from canonical_saver.proving.safe_files import UnreadableError, opened
 from canonical_saver.weights.tensors import LocalSlice, elements
 from canonical_saver.writing.read_back import equal, read_into
-from canonical_saver.writing.write_items import WriteItem, batches
+from canonical_saver.writing.write_items import WriteBatch, WriteItem, batches
 from canonical_saver.writing.writer import carried
 
 CHUNK = 2**18
@@ -91,15 +90,16 @@ class FoundBytes:
         self._tensors.clear()
         self._closing.close()
 
-    def expect(self, file: int, offset: int, size: int) -> None:
+    def expect(self, upcoming: Iterable[WriteBatch]) -> None:
         """Have the kernel begin to read what will be asked for.
 
         Raises:
-            ProofError: the file cannot be opened.
+            ProofError: a file cannot be opened.
         """
-        if file not in self._places.strided:
-            handle = self._handle(self._places.files[file].name)
-            os.posix_fadvise(handle, offset, size, os.POSIX_FADV_WILLNEED)
+        for batch in upcoming:
+            if batch.file not in self._places.strided:
+                handle = self._handle(self._places.files[batch.file].name)
+                os.posix_fadvise(handle, batch.offset, batch.size, os.POSIX_FADV_WILLNEED)
 
     def read(self, file: int, offset: int, buffer: torch.Tensor) -> None:
         """Read bytes of a file of the layout.
@@ -230,10 +230,10 @@ class Comparison:
         """
         buffer = torch.empty(CHUNK, dtype=torch.uint8)
         with FoundBytes(self.root, self.places) as files:
-            ahead = (files.expect(it.file, it.offset, it.size) for it in batches(items))
-            deque(islice(ahead, AHEAD), maxlen=0)
+            ahead = batches(items)
+            files.expect(islice(ahead, AHEAD))
             for batch, pieces in carried(items):
-                next(ahead, None)
+                files.expect(islice(ahead, 1))
                 offset = batch.offset
                 for mine in chain.from_iterable(torch.split(piece, CHUNK) for piece in pieces):
                     found = buffer[: mine.numel()]

@@ -187,7 +187,7 @@ def _live_model(request: Request, contents: Contents, ranks: Ranks) -> LiveModel
     """
     found: Any = weights.find_model(request.roots)
     engines = Engines(request.roots, ranks.rank)
-    merge = contents.whole and weights.can_merge(found) and not _holds_any(found, contents)
+    merge = contents.whole and _can_merge(found) and not _holds_any(found, contents)
     weight_sets = weights.collect(found, engines, merge=merge)
     for one in weight_sets:
         require_data(one)
@@ -198,6 +198,14 @@ def _live_model(request: Request, contents: Contents, ranks: Ranks) -> LiveModel
     if request.dtype is not None:
         weight_sets = [casting.limited(owner, one, request.dtype) for one in weight_sets]
     return LiveModel(request, owner, weight_sets, named, merge)
+
+
+def _can_merge(model: Any) -> bool:
+    if not weights.is_peft(model):
+        return False
+    from canonical_saver.weights import merged
+
+    return merged.can_merge(model)
 
 
 def _holds_any(model: Any, contents: Contents) -> bool:

@@ -58,10 +58,11 @@ def _base_name(model: Any, config: Any) -> str | None:
 def _write_config(model: Any, weights: WeightSet, staged: BestEffort) -> None:
     name = f"{weights.folder}/{_ADAPTER}" if weights.folder else _ADAPTER
     own = weights.config
-    settings: dict[str, Any] = {}
+    # transformers leaves it false, of an adapter that it has put on.
+    settings: dict[str, Any] = {"inference_mode": True}
     mapping = None
-    if not getattr(model, "by_transformers", False):  # which writes it as it is
-        settings = {"inference_mode": True, "base_model_name_or_path": _base_name(model, own)}
+    if not getattr(model, "by_transformers", False):  # which writes the rest as it is
+        settings |= {"base_model_name_or_path": _base_name(model, own)}
         if own.task_type is None:
             kind = original_class(model.get_base_model())
             mapping = {"base_model_class": kind.__name__, "parent_library": kind.__module__}

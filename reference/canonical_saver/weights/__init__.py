@@ -48,9 +48,17 @@ def _uses_peft() -> bool:
     return "peft" in sys.modules
 
 
-def can_merge(model: Any) -> bool:
-    """Whether a model has adapters and a base that can take them: one that is not quantized."""
-    return is_peft(model) and not getattr(model.get_base_model(), "hf_quantizer", None)
+def asks_to_merge(model: Any, key: str) -> bool:
+    """Whether a model's adapters are to be merged, as a key of the configuration asks.
+
+    Raises:
+        WeightsError: they cannot be, and ``merge_lora`` asks.
+    """
+    if not key or not is_peft(model):
+        return False
+    from canonical_saver.weights import merged
+
+    return merged.is_asked(model, key)
 
 
 def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[WeightSet]:

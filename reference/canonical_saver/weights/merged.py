@@ -1,4 +1,4 @@
-"""What belongs in the save of a base model with its adapter merged into it, as ReLoRA trains it.
+"""What belongs in the save of a base model with its adapter merged into it.
 
 Each adapted module is merged alone, by PEFT, on a rank that is given its tensors. The model itself
 is not touched, and no rank holds more than one such module complete.
@@ -26,6 +26,27 @@ from canonical_saver.weights.tensors import ModelTensor
 T = TypeVar("T")
 
 
+def can_merge(model: Any) -> bool:
+    """Whether a PEFT model has a base that can take its adapters: one that is not quantized."""
+    return not getattr(model.get_base_model(), "hf_quantizer", None)
+
+
+def is_asked(model: Any, key: str) -> bool:
+    """Whether the adapters of a PEFT model are to be merged, as a key of the configuration asks.
+
+    ReLoRA leaves them as they are where the base is quantized.
+
+    Raises:
+        WeightsError: ``merge_lora`` asks for what cannot be done.
+    """
+    if key == "merge_lora" and not can_merge(model):
+        raise WeightsError(
+            "merge_lora: expected a base that can take the adapter, found a quantized one; save "
+            "the adapter, and merge it into the base as it was before quantization"
+        )
+    return can_merge(model)
+
+
 def weights(model: Any, model_tensors: Mapping[str, ModelTensor]) -> WeightSet:
     """Find the tensors of the base model, those of adapted modules as yet to be computed.
 
@@ -39,16 +60,16 @@ def weights(model: Any, model_tensors: Mapping[str, ModelTensor]) -> WeightSet:
     """
     if not isinstance(model.base_model, BaseTuner):
         raise WeightsError(
-            "relora: expected an adapter that can be merged into its base, as LoRA, found "
-            f"{type(model.base_model).__name__}; save it without relora"
+            "merge_lora, relora: expected an adapter that can be merged into its base, as LoRA, "
+            f"found {type(model.base_model).__name__}; save the adapter"
         )
     model.base_model._check_merge_allowed()
     base = unwrap(model.get_base_model())
     if has_own_state_dict(base):
         raise WeightsError(
-            f"relora: expected a base that is saved tensor by tensor, found that modules of "
-            f"{type(base).__name__} have rules of their own for their state dict; merge it by "
-            "merge_and_unload and save the result"
+            "merge_lora, relora: expected a base that is saved tensor by tensor, found that "
+            f"modules of {type(base).__name__} have rules of their own for their state dict; merge "
+            "it by merge_and_unload and save the result"
         )
     start = next(f"{name}." for name, module in named_modules(model) if module is base)
     model_tensors = _under(start, model_tensors)

@@ -101,11 +101,11 @@ def plan_write(request: Request, ranks: Ranks, *, dry: bool = False) -> WritePla
     with _no_collections():
         model = weights.find_model(request.roots)
         engines = Engines(request.roots, ranks.rank)
-        merge = request.merge and weights.can_merge(model)
+        merge = weights.asks_to_merge(model, request.merge)
         if merge and request.format == "dcp":
             raise RequestError(
-                "relora: expected weights in memory, as the dcp format has them, found ones that "
-                "are yet to be merged; save as safetensors"
+                f"{request.merge}: expected weights in memory, as the dcp format has them, found "
+                "ones that are yet to be merged; save as safetensors"
             )
         weight_sets = weights.collect(model, engines, merge=merge)
         for one in () if dry else weight_sets:

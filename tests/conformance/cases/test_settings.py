@@ -28,7 +28,8 @@ def test_every_other_setting_changes_what_training_is_given(setting) -> None:
     assert modes
     for mode in modes:
         case = make_case(mode, {"setting": setting.name})
-        assert case.arguments != mode.definition.arguments(case)
+        usual = make_case(mode, {})
+        assert (case.arguments, case.base_bits) != (usual.arguments, usual.base_bits)
         assert case.setting in {one.setting for one in cases_of(mode, "survey")}
 
 
@@ -56,3 +57,13 @@ def test_settings_reach_cfg(tmp_path: Path) -> None:
     assert zero.stage3_gather_16bit_weights_on_model_save is False
     assert cfg("full-single", "autocast").bf16 is True
     assert cfg("full-single", "usual").bf16 is False
+
+
+def test_a_base_of_8_bits_reaches_cfg_as_a_lora_on_it(tmp_path: Path) -> None:
+    from saver_conformance.workload.config import make_config
+
+    case = make_case(Mode("qlora", "ddp"), {"setting": "8-bit-base"})
+    cfg = make_config(case, tmp_path, tmp_path, 0)
+    assert (cfg.adapter, cfg.load_in_8bit, cfg.load_in_4bit) == ("lora", True, None)
+    cfg = make_config(make_case(Mode("qlora", "ddp"), {}), tmp_path, tmp_path, 0)
+    assert (cfg.adapter, cfg.load_in_8bit, cfg.load_in_4bit) == ("qlora", None, True)

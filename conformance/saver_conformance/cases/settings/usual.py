@@ -8,5 +8,4 @@ USUAL = Setting(
     name="usual",
     place=0,
     text="what each engine's documentation asks for where whole weights shall be saved",
-    change=lambda arguments, case: arguments,
 )
