@@ -156,6 +156,7 @@ _AXES: Mapping[str, Axis] = {
             "fault_injection": "saves are killed at many system calls, and others meet calls "
             "that fail",
             "file_trace": "the system calls of every rank are recorded",
+            "memory": "the model is larger, and the memory of every rank is watched",
         },
     ),
     "vocabulary": Axis(

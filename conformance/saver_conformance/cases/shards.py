@@ -15,6 +15,7 @@ PROBE_SECONDS: Mapping[Probe, float] = {
     "control_run": 0.5,
     "file_trace": 0.5,
     "fault_injection": 4.0,
+    "memory": 6.0,
 }
 """What a probe adds."""
 START_SECONDS = 6.0

@@ -108,6 +108,8 @@ class Inspector:
             crashes=crashes,
             untraced=saved.untraced,
             operations=saved.operations,
+            trace=saved.trace,
+            memory=saved.memory,
             comparisons=comparisons,
         )
         with time_of("check"):

@@ -20,7 +20,9 @@ import transformers
 from transformers import Trainer
 
 from saver_conformance.cases.case import Adapter, Case
+from saver_conformance.folder.contents import read_contents
 from saver_conformance.observation.observation import Expectation, Tensor
+from saver_conformance.observation.process_diff import BASE, LIBRARIES
 from saver_conformance.workload import (
     cpu_patches,
     existing_files,
@@ -35,6 +37,7 @@ from saver_conformance.workload import (
 )
 from saver_conformance.workload.config import Config, make_config
 from saver_conformance.workload.hub_names import adapter_folder, adapter_key, embedding_keys, to_hub
+from saver_conformance.workload.library_functions import LibraryFunctions
 from saver_conformance.workload.running_engine import uncompiled
 from saver_conformance.workload.tokenizer import CHAT_TEMPLATE
 
@@ -93,10 +96,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     tokenizer = getattr(processing, "tokenizer", processing)
     if rank == 0:
         if not base.exists():
-            partial = base.with_name(base.name + ".partial")
-            models.save_base(case, partial)
-            models.make_processing(case, trained=False).save_pretrained(partial)
-            partial.rename(base)
+            _make_base(case, base)
         existing_files.occupy(case, output, base)
     _barrier()
     _seed(case.seed)
@@ -133,15 +133,35 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         expected = _expectation(case, base, model, names, memory, tokenizer.get_vocab(), changed)
         expectation.write(folder, expected, memory)
     cfg = make_config(case, base, output, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    functions, base_files = LibraryFunctions(), read_contents(base)
     _barrier()
+
+    def close() -> None:
+        _reset(environment, case, trainer)
+        if rank == 0 and read_contents(base) != base_files:  # others start from it, too
+            _make_base(case, base)
+
     return PreparedCase(
         cfg,
         trainer,
         model.get_base_model() if case.model_argument == "base" else model,
-        look=lambda: fingerprint.look(cfg, trainer, model),
+        look=lambda: {
+            **fingerprint.look(cfg, trainer, model),
+            BASE: dict(read_contents(base)),
+            LIBRARIES: functions.look() if case.probe == "control_run" else {},
+        },
         step=lambda path: extra_step.step(case, trainer, names, path),
-        close=lambda: _reset(environment, case, trainer),
+        close=close,
     )
+
+
+def _make_base(case: Case, base: Path) -> None:
+    """Make the base model's folder, or make it anew."""
+    partial = base.with_name(base.name + ".partial")
+    models.save_base(case, partial)
+    models.make_processing(case, trained=False).save_pretrained(partial)
+    shutil.rmtree(base, ignore_errors=True)
+    partial.rename(base)
 
 
 def _expectation(
