@@ -52,7 +52,7 @@ class Sizing:
     @property
     def layers(self) -> int:
         """Number of layers of a decoder."""
-        return 10 if self.large else 2
+        return 8 if self.large else 2
 
     @property
     def heads(self) -> int:

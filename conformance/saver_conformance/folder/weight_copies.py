@@ -11,6 +11,8 @@ WINDOW = 32
 """Bytes of a tensor that are looked for."""
 VARIETY = 12
 """Different bytes among them at least: rows of equal numbers are in many files."""
+SAMPLE = 12
+"""Tensors that are looked for, spread over the model."""
 SHARE = 0.5
 """Part of the model's tensors that make a copy: one of them alone may be wanted elsewhere."""
 
@@ -18,13 +20,16 @@ SHARE = 0.5
 def find_copies(tensors: Mapping[str, Tensor], files: Iterable[Path]) -> Mapping[Path, list[str]]:
     """The files that hold a copy of the model among them, each with its tensors' names.
 
-    A part of a tensor that holds its begin, its middle or its end counts as the tensor.
+    Some of the tensors are looked for. A part of one that holds its begin, its middle or its end counts as the tensor.
 
     Args:
         tensors: those of the model.
         files: regular files, read whole one by one.
     """
-    windows = {name: found for name, tensor in tensors.items() if (found := _windows(tensor))}
+    known = {name: found for name, tensor in tensors.items() if (found := _windows(tensor))}
+    step = max(1.0, len(known) / SAMPLE)
+    chosen = {int(place * step) for place in range(min(SAMPLE, len(known)))}
+    windows = {name: known[name] for place, name in enumerate(known) if place in chosen}
     holders: dict[Path, list[str]] = {}
     for file in files:
         content = file.read_bytes()

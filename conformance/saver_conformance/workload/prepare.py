@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import random
@@ -81,7 +82,10 @@ def prepare(case: Case, folder: Path) -> PreparedCase:
     _forget()
     environment = dict(os.environ)
     try:
-        return _prepare(case, folder, environment)
+        prepared = _prepare(case, folder, environment)
+        if case.probe == "memory":  # now that the snapshot is gone
+            _return_freed_memory()
+        return prepared
     except BaseException:
         _reset(environment, case)
         raise
@@ -287,6 +291,13 @@ def _forget() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def _return_freed_memory() -> None:
+    """Give to the system what training has freed: a save that takes it again would not show."""
+    gc.collect()
+    with suppress(AttributeError):  # glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _seed(seed: int) -> None:
