@@ -13,7 +13,7 @@ from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
 from saver_conformance.observation.file_operation import conflicts
 from saver_conformance.observation.finding import Defect
-from saver_conformance.observation.observation import RankOutcome
+from saver_conformance.observation.observation import RankOutcome, failed
 from saver_conformance.observation.process_diff import OUTPUT, Change
 
 ROOM = 16_000_000
@@ -130,7 +130,7 @@ def writes_nothing_later(e: Evidence) -> Iterator[Defect]:
 
 def _changed_after_return(e: Evidence) -> Mapping[str, Mapping[int, Change]]:
     """By file of the model, the ranks on which the saver had returned before its last change."""
-    if e.observation.changes is None:
+    if failed(e.observation.outcomes) or e.observation.changes is None:
         raise BlockedError("nobody looked at what lay in the folder when a rank returned")
     found: dict[str, dict[int, Change]] = {}
     for rank, changes in enumerate(e.observation.changes):

@@ -32,7 +32,10 @@ def find_copies(tensors: Mapping[str, Tensor], files: Iterable[Path]) -> Mapping
     windows = {name: known[name] for place, name in enumerate(known) if place in chosen}
     holders: dict[Path, list[str]] = {}
     for file in files:
-        content = file.read_bytes()
+        try:
+            content = file.read_bytes()
+        except OSError:
+            continue
         if names := [n for n, parts in windows.items() if any(part in content for part in parts)]:
             holders[file] = names
     copied = {name for names in holders.values() for name in names}

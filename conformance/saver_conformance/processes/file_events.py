@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from posixpath import normpath
 
 from saver_conformance.observation.file_trace import FileTrace
 from saver_conformance.observation.flushing import FileEvent
@@ -20,7 +19,6 @@ LARGEST_COPY = 64 << 20
 
 _FOR_WRITING = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC)\b")
 _DURABLE = re.compile(r"\b(O_SYNC|O_DSYNC|RWF_SYNC|RWF_DSYNC)\b")
-_WORKING = re.compile(r"AT_FDCWD<([^>]*)>")
 _NO_FILES = ("/proc/", "/sys/", "/dev/")
 _SHARED_MEMORY = "/dev/shm/"
 
@@ -51,8 +49,8 @@ def read_events(traces: Sequence[str]) -> list[FileEvent]:
     timed = [
         (call.at, event)
         for trace in traces
-        for call, working in _with_working_folder(trace)
-        for event in _events(call, working)
+        for call in read_traced_calls(trace)
+        for event in _events(call)
     ]
     return [event for _, event in sorted(timed, key=lambda pair: pair[0])]
 
@@ -63,16 +61,7 @@ def _is_left(path: str, output: Path) -> bool:
     return outside and file and Path(path).exists()
 
 
-def _with_working_folder(trace: str) -> Iterator[tuple[TracedCall, str]]:
-    """Each call with the working folder of its process, as far as one was named before."""
-    working = ""
-    for call in read_traced_calls(trace):
-        if named := _WORKING.search(call.arguments):
-            working = named[1]
-        yield call, working
-
-
-def _events(call: TracedCall, working: str) -> Iterator[FileEvent]:
+def _events(call: TracedCall) -> Iterator[FileEvent]:
     """What one call does."""
     name, arguments = call.name, call.arguments
     if name in strace.FLUSHING:  # whether a file system can do it or not
@@ -83,8 +72,7 @@ def _events(call: TracedCall, working: str) -> Iterator[FileEvent]:
         if described := call.descriptors:
             path = described[-1 if name == "copy_file_range" else 0][1]
             yield FileEvent("writes", path, durable=_DURABLE.search(arguments) is not None)
-    elif paths := [normpath(f"{working}/{path}".replace("//", "/")) if path[:1] != "/" else path
-                   for path in call.paths]:
+    elif paths := call.paths:
         yield from _names(call, paths)
 
 

@@ -12,6 +12,7 @@ _TIME = re.compile(r"(\d+ +)(\d+\.\d+) ")
 _RESUMED = re.compile(r"(\d+) +<\.\.\. \w+ resumed>(.*)")
 _CALL = re.compile(r"\d+ +(\w+)\((.*)\) += (-?\d+)")
 _PLACE = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"([^"]*)"')
+_WORKING = re.compile(r"AT_FDCWD<([^>]*)>")
 _DESCRIPTOR = re.compile(r"(\d+)<([^>]*)>")
 
 
@@ -24,18 +25,20 @@ class TracedCall:
         arguments: as strace shows them.
         result: what it returned; -1 where it failed.
         at: when it began, in seconds; 0 where the trace has no times.
+        working: the working folder, as far as an earlier call or this one named it.
     """
 
     name: str
     arguments: str
     result: int
     at: float = 0.0
+    working: str = ""
 
     @property
     def paths(self) -> list[str]:
         """The paths that it names."""
         return [
-            normpath(f"{base or ''}/{path}" if path[:1] != "/" else path)
+            normpath(f"{base or self.working}/{path}" if path[:1] != "/" else path)
             for base, path in _PLACE.findall(self.arguments)
         ]
 
@@ -48,6 +51,7 @@ class TracedCall:
 def read_traced_calls(trace: str) -> Iterator[TracedCall]:
     """The calls of a trace, those that failed too."""
     begun: dict[str, tuple[float, str]] = {}
+    working = ""
     for line in trace.splitlines():
         timed = _TIME.match(line)
         at, text = (float(timed[2]), timed[1] + line[timed.end() :]) if timed else (0.0, line)
@@ -58,4 +62,6 @@ def read_traced_calls(trace: str) -> Iterator[TracedCall]:
             at, first = begun.pop(resumed[1], (at, ""))
             text = first + resumed[2]
         if call := _CALL.match(text):
-            yield TracedCall(call[1], call[2], int(call[3]), at)
+            if named := _WORKING.search(call[2]):
+                working = named[1]
+            yield TracedCall(call[1], call[2], int(call[3]), at, working)

@@ -41,7 +41,7 @@ class LibraryFunctions:
             value: None
             for names in self._modules.values()
             for value in names.values()
-            if isinstance(value, type)
+            if issubclass(type(value), type)  # some objects warn when asked for their class
         }
         self._classes = {kind: vars(kind).copy() for kind in classes}
         return {}
