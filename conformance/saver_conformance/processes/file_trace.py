@@ -132,4 +132,3 @@ def _moved(call: TracedCall, places: dict[str, int]) -> Iterator[FileOperation]:
             places[descriptor] = start + result
         if name in strace.WRITING and result:
             yield FileOperation("writes", path, start, start + result)
-

@@ -45,9 +45,7 @@ class MemoryWatch:
         """Bytes by which the memory of each process grew at most; None where none was watched."""
         if not self._pids:
             return None
-        return tuple(
-            peak - before for peak, before in zip(self._peaks, self._before, strict=True)
-        )
+        return tuple(peak - before for peak, before in zip(self._peaks, self._before, strict=True))
 
     def _watch(self) -> None:
         while not self._over.wait(PERIOD):

@@ -19,7 +19,6 @@ _TO_BE_SET = frozenset({"showwarning", "formatwarning"})
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
 
-
 class LibraryFunctions:
     """What the names in modules and classes stood for at the first look; it keeps them alive."""
 
