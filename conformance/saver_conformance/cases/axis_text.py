@@ -158,6 +158,7 @@ _AXES: Mapping[str, Axis] = {
             "file_trace": "the system calls of every rank are recorded",
             "checkpoints": "the same is trained with checkpoints of which an old one is the best, "
             "resumed from one of them, and killed while one is saved",
+            "memory": "the model is larger, and the memory of every rank is watched",
         },
     ),
     "vocabulary": Axis(

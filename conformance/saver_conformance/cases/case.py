@@ -93,7 +93,7 @@ Dtype = Literal["float32", "bfloat16", "mixed"]
 Tokenizer = Literal["chat", "plain"]
 ExistingSave = Literal["empty", "single", "sharded", "adapter", "another"]
 ForeignFiles = Literal["none", "strangers", "readonly", "processor"]
-Probe = Literal["none", "control_run", "fault_injection", "file_trace", "checkpoints"]
+Probe = Literal["none", "control_run", "fault_injection", "file_trace", "checkpoints", "memory"]
 Vocabulary = Literal["same", "resized"]
 Tie = Literal["declared", "contrary"]
 PersistenceThreshold = Literal["zero", "default"]
@@ -161,7 +161,8 @@ class Case:
             training once more without a save; ``fault_injection`` first kills the save at many
             points, and makes its system calls fail; ``file_trace`` records the system calls of
             every rank; ``checkpoints`` trains once more with checkpoints, resumes from them, and
-            kills a save of one.
+            kills a save of one; ``memory`` trains a larger model and watches the memory of every
+            rank.
         vocabulary: ``resized`` adds special tokens to the tokenizer and rows to the embeddings.
         tie: full training only: ``contrary`` ties what the configuration declares to be untied,
             and unties what it declares to be tied.

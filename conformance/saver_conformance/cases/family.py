@@ -25,6 +25,7 @@ class Sizing:
             of the storage type, so that sizes are multiples of 8.
         scalars: whether the engine takes parameters of 0 dimensions or elements.
         full: whether the whole model is trained.
+        large: whether the model is large enough for its bytes to show in a process's memory.
     """
 
     vocabulary: int
@@ -32,16 +33,26 @@ class Sizing:
     packed: bool = False
     scalars: bool = True
     full: bool = True
+    large: bool = False
 
     @property
     def hidden(self) -> int:
         """Size of the hidden states."""
+        if self.large:
+            return 512
         return (24 if self.packed else 18) if self.odd else 32
 
     @property
     def intermediate(self) -> int:
         """Size inside of the feed-forward layers."""
+        if self.large:
+            return 1408
         return (40 if self.packed else 37) if self.odd else 48
+
+    @property
+    def layers(self) -> int:
+        """Number of layers of a decoder."""
+        return 8 if self.large else 2
 
     @property
     def heads(self) -> int:
@@ -64,12 +75,12 @@ TOKENS: Mapping[str, int] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id
 
 
 def decoder(size: Sizing) -> dict[str, Any]:
-    """The settings that decoders share: two layers, a few thousand parameters."""
+    """The settings that decoders share: two layers, a few thousand parameters, unless large."""
     return {
         "vocab_size": size.vocabulary,
         "hidden_size": size.hidden,
         "intermediate_size": size.intermediate,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": size.layers,
         "num_attention_heads": size.heads,
         "num_key_value_heads": size.groups,
         "max_position_embeddings": 64,

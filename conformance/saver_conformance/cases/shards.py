@@ -16,6 +16,7 @@ PROBE_SECONDS: Mapping[Probe, float] = {
     "file_trace": 0.5,
     "fault_injection": 4.0,
     "checkpoints": 8.0,
+    "memory": 6.0,
 }
 """What a probe adds."""
 START_SECONDS = 6.0

@@ -7,13 +7,20 @@ from collections.abc import Iterator
 from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
+from saver_conformance.observation.file_trace import FileTrace
 from saver_conformance.observation.finding import Defect
+from saver_conformance.observation.flushing import Disk, replay
 from saver_conformance.observation.observation import Crashes, Fault
 
 
 def has_faults(case: Case) -> bool:
     """Whether saves are killed and made to fail."""
     return case.probe == "fault_injection"
+
+
+def shows_files(case: Case) -> bool:
+    """Whether what a save does to files is traced."""
+    return case.probe in ("fault_injection", "file_trace")
 
 
 @check("CRASH-001", when=has_faults)
@@ -95,6 +102,38 @@ def tidies_up_after_kills(e: Evidence) -> Iterator[Defect]:
             yield from _leftovers(e, place, item, f"{item.state}-again", crashes)
 
 
+@check("CRASH-007", when=shows_files)
+def flushes_data_before_names(e: Evidence) -> Iterator[Defect]:
+    """Each file of the model was flushed before it was renamed, or else before the end."""
+    disk = _disk_of(e)
+    for path in _files_of_model(e):
+        place = f"{e.folder}/{path}"
+        if place in disk.unready:
+            yield e.defect("flushed before it gets its name", "renamed before a flush", file=path)
+        elif disk.loses(place):
+            yield e.defect("flushed before the saver returns", "written and not flushed", file=path)
+
+
+@check("CRASH-008", when=shows_files)
+def flushes_names(e: Evidence) -> Iterator[Defect]:
+    """Each folder was flushed after the last file of the model got its name there."""
+    entries = _disk_of(e).entries
+    for path in _files_of_model(e):
+        folder, _, name = f"{e.folder}/{path}".rpartition("/")
+        if name in entries.get(folder, ()):
+            yield e.defect("its folder is flushed after it got its name", "it is not", file=path)
+
+
+def _disk_of(e: Evidence) -> Disk:
+    existing = {f"{e.folder}/{path}" for path in e.before}
+    return replay(trace_of(e).events, {*existing, str(e.folder)})
+
+
+def _files_of_model(e: Evidence) -> list[str]:
+    """Files of the model, relative to the output folder."""
+    return [path for path, entry in e.after.items() if entry.kind == "file" and e.is_of_model(path)]
+
+
 def _leftovers(
     e: Evidence, place: str, item: Fault, state: str, crashes: Crashes
 ) -> Iterator[Defect]:
@@ -120,6 +159,21 @@ def crashes_of(e: Evidence) -> Crashes:
     if crashes.unavailable:
         raise BlockedError(crashes.unavailable)
     return crashes
+
+
+def trace_of(e: Evidence) -> FileTrace:
+    """What the save did to files.
+
+    Raises:
+        BlockedError: it was not traced.
+    """
+    if e.case.probe == "fault_injection":
+        if (trace := crashes_of(e).trace) is not None:
+            return trace
+        raise BlockedError("the save that was left alone was not traced")
+    if e.observation.trace is None:
+        raise BlockedError(e.observation.untraced or "the save was not traced")
+    return e.observation.trace
 
 
 def _kills(crashes: Crashes) -> tuple[Fault, ...]:

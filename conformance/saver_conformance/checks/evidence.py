@@ -14,6 +14,7 @@ from saver_conformance.folder.layout import (
     INDEX,
     SavedWeights,
     UnreadableJsonError,
+    belongs_to_save,
     layout_of,
     read_json_object,
     read_weights,
@@ -54,6 +55,34 @@ class Evidence:
         if not (expected.folder or expected.others):
             return (self,)
         return tuple(Evidence(self.observation, one) for one in (expected, *expected.others))
+
+    def is_of_model(self, path: str) -> bool:
+        """Whether a path below the output folder is that of a file that a save brings."""
+        folders = {f"{place.place}/" if place.place else "" for place in (self, *self.places)}
+        return any(
+            path.startswith(folder) and belongs_to_save(path.removeprefix(folder))
+            for folder in folders
+        )
+
+    @cached_property
+    def all_tensors(self) -> Mapping[str, Tensor]:
+        """The tensors of all folders of weights, by folder and name."""
+        return {
+            f"{place.place}/{name}" if place.place else name: tensor
+            for place in self.places
+            for name, tensor in place.expected.tensors.items()
+        }
+
+    @property
+    def tied_to(self) -> tuple[str, ...]:
+        """For each name that stays out of the save, the tensor that it is a name of."""
+        tied = self._expected.tied.values()
+        return tuple(name for name in tied if name in self._expected.tensors)
+
+    @property
+    def place(self) -> str:
+        """The folder that is looked at, relative to the output folder; empty for itself."""
+        return self._place
 
     @property
     def case(self) -> Case:

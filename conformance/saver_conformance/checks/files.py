@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from fnmatch import fnmatchcase
 
 from saver_conformance.cases.case import Case
 from saver_conformance.checks.evidence import Evidence
@@ -26,32 +25,15 @@ from saver_conformance.folder.layout import (
     shard_names,
     shard_place,
 )
+from saver_conformance.folder.temporary_names import is_leftover
+from saver_conformance.folder.weight_copies import find_copies
 from saver_conformance.observation.finding import Defect
 from saver_conformance.observation.observation import Entry
-from saver_conformance.safe_text import quoted
+from saver_conformance.safe_text import count, quoted
 
 _SHOWN_PATHS = 20
-
-# What savers and engines are known to leave: staging and lock files, and the files that FSDP,
-# DeepSpeed and torch.distributed.checkpoint write for each rank or shard.
-_LEFTOVERS = (
-    ".*",
-    "*.tmp",
-    "*.temp",
-    "*.part",
-    "*.partial",
-    "*.lock",
-    "*.distcp",
-    "tmp*",
-    "*rank[_-][0-9]*",
-    "*rank[0-9]*",
-    "pytorch_model_fsdp*",
-    "global_step*",
-    "zero_to_fp32.py",
-    "zero_pp_*",
-    "*_optim_states.pt",
-    "*_model_states.pt",
-)
+ROOM = 4_000_000
+"""Bytes that plots, logs and tables of results may take in addition to the model."""
 
 
 def _has_earlier_weights(case: Case) -> bool:
@@ -181,8 +163,7 @@ def nothing_temporary(e: Evidence) -> Iterator[Defect]:
     for path in e.after:
         if path in e.before:
             continue
-        name = path.rpartition("/")[2]
-        if any(fnmatchcase(name, pattern) for pattern in _LEFTOVERS):
+        if is_leftover(path.rpartition("/")[2]):
             yield e.defect("removed before the saver returns", "left", file=path)
 
 
@@ -227,6 +208,51 @@ def processor_stays(e: Evidence) -> Iterator[Defect]:
     for path, entry in e.before.items():
         if path in PROCESSORS:
             yield from _changed(e, path, entry)
+
+
+@check("FILES-015")
+def no_second_copy(e: Evidence) -> Iterator[Defect]:
+    """No other file that was written holds half of the model's tensors, told by their bytes."""
+    if not any(place.own_files for place in e.places):
+        return  # what there is has another name, which FILES-001 and FILES-002 report
+    files = {e.folder / path: path for path in _unknown(e)}
+    for file, tensors in find_copies(e.all_tensors, files).items():
+        found = f"it holds {count(len(tensors), 'tensor')}, such as {quoted(tensors[0])}"
+        yield e.defect("the weights once", found, file=files[file])
+
+
+@check("FILES-016")
+def size_of_the_model(e: Evidence) -> Iterator[Defect]:
+    """What was written takes about as much space as the model's tensors."""
+    weights = {
+        place.path_of(path): entry.size
+        for place in e.places
+        for path, entry in place.written.items()
+        if entry.kind == "file" and layout_of(path)
+    }
+    sizes = weights | {path: e.written[path].size for path in _unknown(e)}
+    model = sum(len(tensor.data) for tensor in e.all_tensors.values())
+    for place in e.places:  # a tied tensor may be there twice, see TENSOR-007
+        model += sum(len(place.expected.tensors[name].data) for name in place.tied_to)
+    if sum(sizes.values()) > model * 1.1 + ROOM:
+        largest = sorted(sizes, key=lambda path: sizes[path], reverse=True)[:3]
+        told = ", ".join(f"{path} ({sizes[path]} bytes)" for path in largest)
+        yield e.defect(
+            f"about {model} bytes, those of the model",
+            f"{sum(sizes.values())} bytes, the largest in {told}",
+            file=largest[0],
+        )
+
+
+def _unknown(e: Evidence) -> list[str]:
+    """Files that the save wrote and that are neither the model's nor temporary."""
+    return [
+        path
+        for path, entry in e.written.items()
+        if entry.kind == "file"
+        and not e.is_of_model(path)
+        and not any(is_leftover(part) for part in path.split("/"))  # FILES-009 has those
+    ]
 
 
 def _changed(e: Evidence, path: str, entry: Entry) -> Iterator[Defect]:

@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from saver_conformance.cases.case import Case
+from saver_conformance.checks.crash import shows_files, trace_of
 from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
 from saver_conformance.folder.layout import read_weights
 from saver_conformance.folder.safetensors import read_tensor
+from saver_conformance.folder.temporary_names import looks_temporary
+from saver_conformance.folder.weight_copies import find_copies
 from saver_conformance.observation.finding import Defect
 from saver_conformance.observation.observation import ControlRun, Entry
+from saver_conformance.observation.process_diff import BASE, LIBRARIES
 from saver_conformance.observation.tensor_diff import compare
+from saver_conformance.safe_text import count, quoted
 
 SHOWN = 8
 """Changes of one kind on one rank that are reported one by one."""
@@ -131,6 +136,37 @@ def trains_on_alike(e: Evidence) -> Iterator[Defect]:
         yield e.defect("training continues after the save", control.step_error)
     for difference in control.differences:
         yield e.difference("the bits of the unsaved control after a step", difference)
+
+
+@check("PURITY-013")
+def keeps_the_base_model(e: Evidence) -> Iterator[Defect]:
+    """The files of the model that training started from are as before."""
+    return _unchanged(e, BASE)
+
+
+@check("PURITY-014", when=_has_control)
+def keeps_library_functions(e: Evidence) -> Iterator[Defect]:
+    """Functions and methods of imported modules are as before, but for what an import changes."""
+    if e.observation.changes is None:
+        raise BlockedError("nobody looked at what changed in the processes")
+    for rank, changes in enumerate(e.observation.changes):
+        patches = [change for change in changes if change.area == LIBRARIES]
+        for patch in patches[:SHOWN]:
+            yield e.defect(f"{patch.name} as before the save", patch.after, rank=rank)
+
+
+@check("PURITY-015", when=shows_files)
+def leaves_nothing_elsewhere(e: Evidence) -> Iterator[Defect]:
+    """Files that were made outside of the output folder hold no weights and look not temporary."""
+    trace, parent = trace_of(e), e.folder.parent
+    names = {copy: path for path, copy in trace.copies.items()}
+    for copy, tensors in find_copies(e.all_tensors, names).items():
+        found = f"{names[copy]} holds {count(len(tensors), 'tensor')}, such as {quoted(tensors[0])}"
+        yield e.defect("no weights outside of the output folder", found)
+    for path in trace.left:
+        place = Path(path)
+        if place.parent == parent and looks_temporary(place.name, e.folder.name):
+            yield e.defect("nothing temporary outside of the output folder", f"left: {path}")
 
 
 def _unchanged(e: Evidence, area: str) -> Iterator[Defect]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,8 +13,13 @@ from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.checks.registry import check
 from saver_conformance.observation.file_operation import conflicts
 from saver_conformance.observation.finding import Defect
-from saver_conformance.observation.observation import RankOutcome
+from saver_conformance.observation.observation import RankOutcome, failed
+from saver_conformance.observation.process_diff import OUTPUT, Change
 
+ROOM = 16_000_000
+"""Bytes that libraries and buffers may take in a save, whatever the size of the model."""
+PARTS = 4
+"""Ranks that share a model, at least, for a part of it to be told from the whole."""
 SHOWN_RANKS = 8
 """Ranks that are told of beside one that did not return."""
 
@@ -73,6 +78,71 @@ def fails_on_all_ranks(e: Evidence) -> Iterator[Defect]:
                     else f"rank {outcome.rank} {outcome.status}, and another rank did not",
                     rank=outcome.rank,
                 )
+
+
+def _watches_memory(case: Case) -> bool:
+    # On fewer, a few times a rank's part is the whole model.
+    enough = case.world_size // case.replicas >= PARTS
+    return case.probe == "memory" and case.mode.definition.shards and enough
+
+
+@check("RANKS-006", when=_watches_memory)
+def keeps_to_its_shard(e: Evidence) -> Iterator[Defect]:
+    """The memory of each rank grew by no more than its own part of the weights has room for."""
+    if e.observation.memory is None:
+        raise BlockedError("nobody looked at the memory of the ranks")
+    sizes = [len(tensor.data) for tensor in e.expected.tensors.values()]
+    part = sum(sizes) * e.case.replicas // e.case.world_size
+    limit = part * 5 // 2 + 2 * max(sizes) + ROOM
+    for rank, growth in enumerate(e.observation.memory):
+        if growth > limit:
+            yield e.defect(
+                f"at most {limit} bytes more: the rank's part has {part}, the largest tensor "
+                f"{max(sizes)}",
+                f"{growth} bytes more, {growth / sum(sizes):.1f} times the model",
+                rank=rank,
+            )
+
+
+def _has_other_ranks(case: Case) -> bool:
+    return case.world_size > 1
+
+
+@check("RANKS-007", when=_has_other_ranks)
+def waits_for_the_folder(e: Evidence) -> Iterator[Defect]:
+    """What lay in the folder when the saver returned on a rank is what lies there at the end."""
+    for path, changes in _changed_after_return(e).items():
+        if len(changes) == e.case.world_size:
+            continue  # RANKS-008 has it
+        for rank, change in changes.items():
+            yield _unfinished(e, "each rank waits until the folder is whole", rank, change, path)
+
+
+@check("RANKS-008")
+def writes_nothing_later(e: Evidence) -> Iterator[Defect]:
+    """Nothing in the folder changes once the saver has returned on every rank."""
+    for path, changes in _changed_after_return(e).items():
+        if len(changes) == e.case.world_size:
+            rank, change = next(iter(changes.items()))
+            expected = "unchanged once the saver has returned on every rank"
+            yield _unfinished(e, expected, rank, change, path)
+
+
+def _changed_after_return(e: Evidence) -> Mapping[str, Mapping[int, Change]]:
+    """By file of the model, the ranks on which the saver had returned before its last change."""
+    if failed(e.observation.outcomes) or e.observation.changes is None:
+        raise BlockedError("nobody looked at what lay in the folder when a rank returned")
+    found: dict[str, dict[int, Change]] = {}
+    for rank, changes in enumerate(e.observation.changes):
+        for change in changes:
+            if change.area == OUTPUT and e.is_of_model(change.name):
+                found.setdefault(change.name, {})[rank] = change
+    return found
+
+
+def _unfinished(e: Evidence, expected: str, rank: int, change: Change, path: str) -> Defect:
+    found = f"{change.before} when the saver returned on rank {rank}, {change.after} later"
+    return e.defect(expected, found, file=path, rank=rank)
 
 
 def _ended(

@@ -30,7 +30,9 @@ from saver_conformance.processes import interrupts
 from saver_conformance.processes.checkpoint_runs import run_checkpoints
 from saver_conformance.processes.control_run import run_control
 from saver_conformance.processes.fault_injection import CRASH_POINTS, inject_faults
+from saver_conformance.processes.file_events import read_trace
 from saver_conformance.processes.file_trace import Tracers
+from saver_conformance.processes.memory import MemoryWatch
 from saver_conformance.processes.output_lines import Listener
 from saver_conformance.processes.protocol import Answer
 from saver_conformance.processes.reload_server import Reloader
@@ -206,7 +208,8 @@ class CaseRunner:
         crashes = self._inject_faults(world, case, folder)
         tracers = Tracers(world.pids, folder)
         untraced = tracers.attach() if case.probe == "file_trace" else "the case asks for no trace"
-        with time_of("save"):
+        memory = MemoryWatch(world.pids if case.probe == "memory" else ())
+        with time_of("save"), memory:
             outcomes = world.save(self._worlds.saver, self._save_limit, self._listen)
         tracers.detach()
         if lack := _why_no_space(world, folder, outcomes):
@@ -221,9 +224,11 @@ class CaseRunner:
         saved = SavedCase(case, folder, before, after, outcomes, started, crashes)
         if failed(outcomes):
             return saved
+        if not untraced:  # before the folder for temporary files goes, with the ranks
+            saved = replace(saved, trace=read_trace(tracers.logs, output))
         saved = self._look_at_ranks(world, saved)
         operations = () if untraced else tracers.read(output)
-        return replace(saved, untraced=untraced, operations=operations)
+        return replace(saved, untraced=untraced, operations=operations, memory=memory.growth)
 
     def _inject_faults(self, world: World, case: Case, folder: Path) -> Crashes | None:
         if case.probe != "fault_injection":

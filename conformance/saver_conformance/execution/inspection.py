@@ -109,6 +109,8 @@ class Inspector:
             checkpoints=saved.checkpoints,
             untraced=saved.untraced,
             operations=saved.operations,
+            trace=saved.trace,
+            memory=saved.memory,
             comparisons=comparisons,
         )
         with time_of("check"):

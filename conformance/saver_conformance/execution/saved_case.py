@@ -10,6 +10,7 @@ from pathlib import Path
 from saver_conformance.cases.case import Case
 from saver_conformance.observation.checkpoints import Checkpoints
 from saver_conformance.observation.file_operation import FileOperation
+from saver_conformance.observation.file_trace import FileTrace
 from saver_conformance.observation.observation import ControlRun, Crashes, Entry, RankOutcome
 from saver_conformance.observation.process_diff import Change
 from saver_conformance.verdict.failures import FailedSave, failure_of
@@ -32,6 +33,8 @@ class SavedCase:
         checkpoints: None when the case asks for none, or when a rank failed.
         untraced: why the ranks were not traced.
         operations: for each rank what it did to files.
+        trace: what all of them did to files, if they were traced.
+        memory: for each rank by how many bytes its memory grew at most; None where nobody looked.
         earlier: the save into the same folder before this one, if the case has one.
         used: whether it was made by ranks on which the saver had raised before; what it left on
             them may be what is seen.
@@ -49,6 +52,8 @@ class SavedCase:
     checkpoints: Checkpoints | None = None
     untraced: str = ""
     operations: tuple[tuple[FileOperation, ...], ...] = ()
+    trace: FileTrace | None = None
+    memory: tuple[int, ...] | None = None
     earlier: SavedCase | None = None
     used: bool = False
 

@@ -13,7 +13,7 @@ from saver_conformance.execution import preflight
 from saver_conformance.execution.progress import Progress
 from saver_conformance.execution.workload import Workload
 from saver_conformance.observation.observation import RankOutcome
-from saver_conformance.observation.process_diff import Change
+from saver_conformance.observation.process_diff import LIBRARIES, Change
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.devices import count_accelerators
 from saver_conformance.processes.operators import run_operators
@@ -185,7 +185,7 @@ def is_usable(world: World, outcomes: Sequence[RankOutcome]) -> bool:
 
 def is_spoilt(changes: tuple[tuple[Change, ...], ...]) -> bool:
     """Whether the next case would train under what a save left."""
-    return any(change.area == "process" for rank in changes for change in rank)
+    return any(change.area in ("process", LIBRARIES) for rank in changes for change in rank)
 
 
 def read_changes(answers: tuple[Answer, ...]) -> tuple[tuple[Change, ...], ...]:

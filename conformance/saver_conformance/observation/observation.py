@@ -13,6 +13,7 @@ from typing import Any, Literal
 from saver_conformance.cases.case import Case
 from saver_conformance.observation.checkpoints import Checkpoints
 from saver_conformance.observation.file_operation import FileOperation
+from saver_conformance.observation.file_trace import FileTrace
 from saver_conformance.observation.process_diff import Change
 from saver_conformance.observation.reading import Comparison
 
@@ -230,12 +231,14 @@ class Crashes:
         models: for each state what a loader gets: a text that stands for the model's bits and
             settings, or None where it refuses to load.
         files: for each state the paths in the output folder.
+        trace: of the save that was left alone; None where none was made.
     """
 
     unavailable: str = ""
     faults: tuple[Fault, ...] = ()
     models: Mapping[str, str | None] = field(default_factory=dict)
     files: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    trace: FileTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +261,9 @@ class Observation:
         untraced: why the ranks were not traced; empty when they were.
         operations: for each rank what it did to files in the output folder, if it was traced.
         checkpoints: None when the case asks for none.
+        trace: what all ranks did to files anywhere; None where they were not traced.
+        memory: for each rank by how many bytes its memory grew at most during the save; None where
+            nobody looked.
         comparisons: what readers made of the folder and of a plain save; None where none was asked.
     """
 
@@ -275,6 +281,8 @@ class Observation:
     untraced: str = "the case asks for no trace"
     operations: tuple[tuple[FileOperation, ...], ...] = ()
     checkpoints: Checkpoints | None = None
+    trace: FileTrace | None = None
+    memory: tuple[int, ...] | None = None
     comparisons: tuple[Comparison, ...] | None = None
 
 

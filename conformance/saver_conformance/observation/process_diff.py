@@ -1,4 +1,4 @@
-"""What a save changed on a rank besides the files: two fingerprints compared."""
+"""What a save changed on a rank, and in the output folder after its return: states compared."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 ABSENT = "(absent)"
 """Stands for the value of what is not there."""
+OUTPUT = "output folder"
+"""The area of what lies in the output folder; before is when the saver returned on the rank."""
+BASE = "base model"
+"""The area of the files that training started from."""
+LIBRARIES = "library functions"
+"""The area of functions and methods of imported modules."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from saver_conformance.errors import HarnessFailedError
 from saver_conformance.folder.layout import scan
 from saver_conformance.observation.observation import Crashes, Fault, RankOutcome, failed
 from saver_conformance.processes import strace
+from saver_conformance.processes.file_events import read_trace
 from saver_conformance.processes.forked_save import ForkedResult
 from saver_conformance.processes.strace import Call
 from saver_conformance.processes.world import World
@@ -57,7 +58,9 @@ class _UnreadyError(Exception):
 
 def _inject_faults(stage: _Stage, points: int) -> Crashes:
     try:
-        whole = stage.save([strace.options(log) for log in stage.logs])
+        whole = stage.save(
+            [strace.options(log, more=strace.FLUSHING, timed=True) for log in stage.logs]
+        )
     except _UnreadyError as reason:
         return Crashes(unavailable=str(reason))
     stage.keep("new")
@@ -73,6 +76,7 @@ def _inject_faults(stage: _Stage, points: int) -> Crashes:
     ]
     if not calls:
         return Crashes(unavailable="strace saw no call that changes the output folder")
+    trace = read_trace(stage.logs, stage.output)
     faults = [
         stage.kill(rank, call, number)
         for number, (rank, call) in enumerate(strace.spread(calls, points), start=1)
@@ -86,7 +90,7 @@ def _inject_faults(stage: _Stage, points: int) -> Crashes:
             start=1,
         )
     ]
-    return Crashes(faults=tuple(item for item in faults if item is not None))
+    return Crashes(faults=tuple(item for item in faults if item is not None), trace=trace)
 
 
 def _can_fail(call: Call, error: str) -> bool:

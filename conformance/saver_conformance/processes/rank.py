@@ -17,13 +17,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from saver_conformance.observation.process_diff import changes
+from saver_conformance.folder.contents import read_contents
+from saver_conformance.observation.process_diff import OUTPUT, changes
 from saver_conformance.processes.forked_save import ForkedSave, save_in_fork
 from saver_conformance.processes.protocol import Answer, RankStart, die_with_parent
 from saver_conformance.processes.reconnect import connect_again
@@ -91,6 +92,8 @@ class Rank:
         self._savers: dict[str, Saver] = {}
         self._prepared: Any = None
         self._seen: dict[str, dict[str, str]] = {}
+        self._output = Path()
+        self._left: Mapping[str, str] | None = None
 
     def answer(self, request: dict[str, Any]) -> Answer:
         """Do what ``request`` says; whatever it raises becomes the answer."""
@@ -127,14 +130,23 @@ class Rank:
 
         workload = importlib.import_module(self._start.prepare)
         self._prepared = workload.prepare(Case.from_json(case), Path(folder))
+        self._output, self._left = Path(folder) / "out", None
         self._seen = self._prepared.look()
 
     def _save(self, saver: str) -> None:
+        self._call(saver)
+        self._left = read_contents(self._output)
+
+    def _call(self, saver: str) -> None:
         case = self._prepared
         self._savers[saver](case.cfg, case.trainer, case.model)
 
     def _compare(self) -> str:
-        return json.dumps([asdict(change) for change in changes(self._seen, self._prepared.look())])
+        found = [*changes(self._seen, self._prepared.look())]
+        if self._left is not None:
+            now = read_contents(self._output)
+            found += changes({OUTPUT: self._left}, {OUTPUT: now})
+        return json.dumps([asdict(change) for change in found])
 
     def _step(self, path: str) -> None:
         self._prepared.step(Path(path))
@@ -145,7 +157,7 @@ class Rank:
         number, ranks = (int(os.environ.get(*v)) for v in (("RANK", "0"), ("WORLD_SIZE", "1")))
         how = ForkedSave(strace[number], Path(meeting), number, limit, grace, ranks)
         connect = partial(connect_again, how.meeting) if self._start.group else lambda: None
-        return json.dumps(asdict(save_in_fork(partial(self._save, saver), how, connect)))
+        return json.dumps(asdict(save_in_fork(partial(self._call, saver), how, connect)))
 
     def _train(self, module: str, case: str, folder: str, plan: dict[str, Any], saver: str) -> None:
         from saver_conformance.cases.case import Case

@@ -23,13 +23,15 @@ MAKING = ("mkdir", "mkdirat")
 WRITING = ("write", "pwrite64", "writev", "pwritev", "pwritev2", "copy_file_range", "sendfile")
 MOVING = ("lseek", "read", "readv", "close")
 """Calls that move or end the place in a file at which ``write`` goes on."""
+FLUSHING = ("fsync", "fdatasync", "syncfs", "sync", "msync")
+"""Calls after which what was written is on the disk."""
 CHANGING = (
     *("ftruncate", "truncate", "fallocate", "chmod", "fchmod", "fchmodat"),
     *("rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat"),
     *("unlink", "unlinkat", "rmdir"),
 )
 
-_LINE = re.compile(r"(?P<thread>\d+) +(?P<name>\w+)\((?P<rest>.*)")
+_LINE = re.compile(r"(?P<thread>\d+) +(?:\d+\.\d+ )?(?P<name>\w+)\((?P<rest>.*)")
 _FOR_WRITING = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC)\b")
 _FAILED = re.compile(r" = -1 E[A-Z]+ \(")
 
@@ -57,7 +59,12 @@ def is_available() -> bool:
 
 
 def options(
-    log: Path, call: Call | None = None, effect: str = "", *, more: Sequence[str] = ()
+    log: Path,
+    call: Call | None = None,
+    effect: str = "",
+    *,
+    more: Sequence[str] = (),
+    timed: bool = False,
 ) -> list[str]:
     """The command that attaches to a process, to be followed by its id.
 
@@ -66,10 +73,13 @@ def options(
         call: the call at which ``effect`` happens; None for a trace alone.
         effect: such as ``signal=KILL`` or ``error=ENOSPC``.
         more: names of calls to trace besides those that change files.
+        timed: whether each line has its time, in seconds of one clock for all traces.
     """
     # A question mark: not every processor has every call.
     traced = ",".join(f"?{name}" for name in (*OPENING, *MAKING, *WRITING, *CHANGING, *more))
     command = ["strace", "-f", "-y", "-qq", "-s", "0", "-o", str(log), "-e", f"trace={traced}"]
+    if timed:
+        command.append("-ttt")
     if call is not None:
         command += ["-e", f"inject={call.name}:{effect}:when={call.number}"]
     return [*command, "-p"]
@@ -85,6 +95,8 @@ def read_calls(log: Path, folder: Path) -> list[Call]:
             continue
         name, rest = match["name"], match["rest"]
         counts[match["thread"], name] += 1
+        if name in FLUSHING:
+            continue
         opens = name in OPENING and _FOR_WRITING.search(rest) is not None
         changes = (opens or name not in OPENING) and not _FAILED.search(rest)
         if changes and _concerns(rest, folder):

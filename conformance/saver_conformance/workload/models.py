@@ -86,6 +86,7 @@ def sizing(case: Case) -> Sizing:
         packed=case.mode.method == "qlora",
         scalars=not case.mode.definition.no_odd_parameters,
         full=not case.mode.is_adapter,
+        large=case.probe == "memory",
     )
 
 
@@ -139,6 +140,7 @@ def base_folder(case: Case, folder: Path) -> Path:
     kind = "q" if case.mode.method == "qlora" else "p"
     half = "fp32" if case.dtype == "float32" else "bf16"
     kind += "-odd" if make_config(case).to_dict().get("odd_parameters") else ""
+    kind += "-large" if sizing(case).large else ""
     name = f"{case.architecture}-{case.sizes}-{half}-{kind}-{case.tokenizer}-{case.seed}"
     bases = folder.parent / "bases"
     bases.mkdir(exist_ok=True)

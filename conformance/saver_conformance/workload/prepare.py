@@ -13,7 +13,9 @@ from typing import Any
 from transformers import Trainer
 
 from saver_conformance.cases.case import Adapter, Case
+from saver_conformance.folder.contents import read_contents
 from saver_conformance.observation.observation import Expectation, Tensor
+from saver_conformance.observation.process_diff import BASE, LIBRARIES
 from saver_conformance.workload import (
     existing_files,
     expectation,
@@ -28,6 +30,7 @@ from saver_conformance.workload import (
 )
 from saver_conformance.workload.config import Config, make_config
 from saver_conformance.workload.hub_names import adapter_folder, adapter_key, embedding_keys, to_hub
+from saver_conformance.workload.library_functions import LibraryFunctions
 from saver_conformance.workload.running_engine import uncompiled
 from saver_conformance.workload.tokenizer import CHAT_TEMPLATE
 
@@ -71,7 +74,10 @@ def prepare(case: Case, folder: Path) -> PreparedCase:
     process_state.forget_garbage()
     environment = dict(os.environ)
     try:
-        return _prepare(case, folder, environment)
+        prepared = _prepare(case, folder, environment)
+        if case.probe == "memory":  # now that the snapshot is gone
+            process_state.return_freed_memory()
+        return prepared
     except BaseException:
         _reset(environment, case)
         raise
@@ -86,10 +92,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     tokenizer = getattr(processing, "tokenizer", processing)
     if rank == 0:
         if not base.exists():
-            partial = base.with_name(base.name + ".partial")
-            models.save_base(case, partial)
-            models.make_processing(case, trained=False).save_pretrained(partial)
-            partial.rename(base)
+            _make_base(case, base)
         existing_files.occupy(case, output, base)
     process_state.barrier()
     merges = case.result != "trained"
@@ -109,16 +112,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         raise RuntimeError(f"{case.mode} was trained in {replicas} replicas")
     if case.special_values:
         oracle.plant(case.mode.engine, root)
-    wanted = names.of_whole_model
-    if case.adapter and case.saves_adapter:
-        wanted = names.trainable | frozenset(
-            name
-            for name in (*names.parameters, *names.buffers)
-            for adapter in case.adapter.names
-            if adapter_key(name, adapter, case.adapter.method) != name
-        )
-        if case.vocabulary == "resized":  # the base on disk does not have these embeddings
-            wanted |= names.embeddings
+    wanted = _names_to_save(case, names)
     seen = oracle.snapshot(case.mode.engine, root, names, wanted | frozenset(names.buffers))
     memory = {name: tensor for name, tensor in seen.items() if name in wanted}
     changed = frozenset(name for name in names.buffers if seen[name] != untrained[name])
@@ -134,15 +128,49 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         )
         expectation.write(folder, expected, saved.memory)
     cfg = make_config(case, base, output, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    functions, base_files = LibraryFunctions(), read_contents(base)
     process_state.barrier()
+
+    def close() -> None:
+        _reset(environment, case, trainer)
+        if rank == 0 and read_contents(base) != base_files:  # others start from it, too
+            _make_base(case, base)
+
     return PreparedCase(
         cfg,
         trainer,
         model.get_base_model() if case.model_argument == "base" else model,
-        look=lambda: fingerprint.look(cfg, trainer, model),
+        look=lambda: {
+            **fingerprint.look(cfg, trainer, model),
+            BASE: dict(read_contents(base)),
+            LIBRARIES: functions.look() if case.probe == "control_run" else {},
+        },
         step=lambda path: extra_step.step(case, trainer, names, path),
-        close=lambda: _reset(environment, case, trainer),
+        close=close,
     )
+
+
+def _names_to_save(case: Case, names: oracle.Names) -> frozenset[str]:
+    """The names in memory of what belongs in a save."""
+    if not (case.adapter and case.saves_adapter):
+        return names.of_whole_model
+    wanted = names.trainable | frozenset(
+        name
+        for name in (*names.parameters, *names.buffers)
+        for adapter in case.adapter.names
+        if adapter_key(name, adapter, case.adapter.method) != name
+    )
+    # The base on disk does not have resized embeddings.
+    return wanted | names.embeddings if case.vocabulary == "resized" else wanted
+
+
+def _make_base(case: Case, base: Path) -> None:
+    """Make the base model's folder, or make it anew."""
+    partial = base.with_name(base.name + ".partial")
+    models.save_base(case, partial)
+    models.make_processing(case, trained=False).save_pretrained(partial)
+    shutil.rmtree(base, ignore_errors=True)
+    partial.rename(base)
 
 
 def expect(

@@ -137,6 +137,8 @@ def make_trainer(
         torch_compile=compiled,
         torch_compile_backend="eager" if compiled else None,
     )
+    if case.probe == "memory":  # what AdamW keeps would take most of the case's time
+        arguments |= {"optim": "sgd", "max_steps": 1}
     arguments |= own
     if own.get("fsdp") is True:
         arguments["fsdp"] = fsdp_argument(own.get("fsdp_config", {}))

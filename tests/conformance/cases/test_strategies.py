@@ -104,9 +104,12 @@ def test_the_gate_visits_worlds_of_several_shapes_and_sequences(mode: Mode) -> N
         return
     assert {(2, 1), (3, 2)} <= {(case.world_size, case.nodes) for case in planned}
     if mode.engine in ("fsdp1", "fsdp2", "zero3"):
-        assert [case.replicas for case in planned if case.world_size == 4] == [
+        four = [case for case in planned if case.world_size == 4]
+        assert [case.replicas for case in four if case.probe != "memory"] == [
             2 if mode.engine == "fsdp2" else 1
         ]
+        watched = [case.replicas for case in four if case.probe == "memory"]
+        assert watched == ([1] if mode.method == "full" else [])
 
 
 @pytest.mark.parametrize("mode", TABLES, ids=str)

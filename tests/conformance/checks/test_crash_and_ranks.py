@@ -111,6 +111,7 @@ def test_disturbed_saves(observation, broken):
 def test_without_disturbances_nothing_is_said(crashes, reason):
     blocked = run(observe("fault_injection", crashes=crashes)).blocked
     clauses = {clause for clause in blocked if clause.startswith("CRASH")} | {"RANKS-005"}
+    clauses -= {"CRASH-007", "CRASH-008"}  # about the trace of the save that is left alone
     assert len(clauses) == 7
     assert {blocked[clause] for clause in clauses} == {reason}
 
