@@ -36,6 +36,8 @@ CFG_KEYS: Mapping[str, str] = {
 """The keys of a configuration for the options that :func:`canonical_saver.save_model` has."""
 
 _log = logging.getLogger("canonical_saver")
+_UNSET = re.compile(r"\$\{[^/}]+\}|(?:^|(?<=/))\$[A-Za-z_]\w*(?=/|$)")
+"""A variable of a shell, or of a configuration, that was not expanded."""
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _DTYPES = {
@@ -212,11 +214,17 @@ def _parse_folder(value: Any) -> Path:
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str) or not path or "\0" in path:
         raise RequestError(f"output_dir: expected the path of a folder, found {value!r}; name one")
-    # A path object has made one slash of two.
-    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/" + ("/" if path is value else ""), path):
+    # A path object has made one slash of two, and some file systems are named with one: dbfs:/x.
+    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://?", path):
         raise RequestError(
             f"output_dir: expected the path of a folder on this machine, found {path!r}; save to a "
             f"folder, then upload it to {scheme.group()}"
+        )
+    if variable := _UNSET.search(path):
+        raise RequestError(
+            f"output_dir: expected the path of a folder, found {path!r}, where nothing has put a "
+            f"value in the place of {variable.group()}; write the path out, or expand "
+            "it by os.path.expandvars"
         )
     try:
         return Path(path).expanduser().absolute()

@@ -129,7 +129,10 @@ def test_layers_are_units_of_fsdp_in_the_words_of_each_version(monkeypatch, inst
 
 @pytest.mark.parametrize(
     ("installed", "reason"),
-    [("0.20.0", "qlora-single needs peft>=0.21, found 0.20.0: OFT of 4-bit layers"), ("0.21.2", "")],
+    [
+        ("0.20.0", "qlora-single needs peft>=0.21, found 0.20.0: OFT of 4-bit layers"),
+        ("0.21.2", ""),
+    ],
 )
 def test_a_kind_that_the_installed_peft_cannot_train_is_a_reason(monkeypatch, installed, reason):
     monkeypatch.setattr(requirement, "version", lambda library: installed)
