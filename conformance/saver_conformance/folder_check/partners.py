@@ -9,10 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 
 _TOGETHER: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "BOFT": (("boft_R", "boft_s"),),
-    "HIRA": (("hira_A", "hira_B"), ("hira_embedding_A", "hira_embedding_B")),
+    "HIRA": (("hira_A", "hira_B"),),
     "LOHA": (("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),),
     "LOKR": (("lokr_w1_a", "lokr_w1_b"), ("lokr_w2_a", "lokr_w2_b")),
-    "POLY": (("poly_lora_A", "poly_lora_B", "poly_router"),),
     "PVERA": (("pvera_lambda_b", "pvera_lambda_d"),),
     "RANDLORA": (("randlora_lambda", "randlora_gamma"),),
     "ROAD": (("road_theta", "road_alpha"),),

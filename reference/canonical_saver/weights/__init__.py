@@ -87,10 +87,10 @@ def _of_model(model: Any, tensors: dict[str, ModelTensor], engines: Engines) -> 
 
         injected.refuse_hidden(model)
     found = full.model_weights(model, tensors, engines)
-    return replace(found, warnings=(*found.warnings, *_of_names(model)))
+    return replace(found, warnings=(*found.warnings, *_of_names(model, found)))
 
 
-def _of_names(model: Any) -> Iterator[str]:
+def _of_names(model: Any, weights: WeightSet) -> Iterator[str]:
     """Warn of a folder with a ``config.json`` whose tensors do not have the names that it implies.
 
     A module around a model of transformers, as one with a value head, may give its configuration
@@ -101,7 +101,10 @@ def _of_names(model: Any) -> Iterator[str]:
     ):
         return
     for name, module in named_modules(model):
-        if name and isinstance(module, PreTrainedModel) and module.config is model.config:
+        start = f"{name}."
+        if not name or not any(saved.name.startswith(start) for saved in weights.saved_tensors):
+            continue
+        if isinstance(module, PreTrainedModel) and module.config is model.config:
             kind, inner = type(model).__name__, type(module).__name__
             yield (
                 f"the weights have the names of {kind}, which begin with '{name}.', and the "

@@ -39,7 +39,7 @@ def find(model: Any, names: Sequence[str | None]) -> set[str]:
         return set()
     wanted = {key: name for name in held for key in _keys(base, name)}
     for folder in base_tensors.folders(names):
-        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError):
+        with suppress(OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError):
             return {
                 f"{start}.{wanted[key]}"
                 for key, stored in _stored(folder, wanted.keys())
@@ -77,4 +77,9 @@ def _equal(value: torch.Tensor, stored: torch.Tensor) -> bool:
     if now.shape != stored.shape:
         return False
     ways = [stored, *(stored.to(dtype) for dtype in _ROUNDED if stored.is_floating_point())]
-    return any(torch.equal(way.to(now.dtype), now) for way in ways)
+    return any(torch.equal(_bytes(way.to(now.dtype)), _bytes(now)) for way in ways)
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    # Not every dtype can be compared, and what is not a number equals nothing.
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -56,6 +56,5 @@ def test_check_of_an_adapter_without_a_partner_finds_it_missing(saved, kind, par
     for path in saved(kind).iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     change_tensors(folder / "adapter_model.safetensors", without)
-    if not lost:
-        pytest.skip(f"a linear layer has no {part}")
+    assert lost
     assert "TENSOR-001" in defects(folder)

@@ -22,6 +22,7 @@ class Routed(LlamaForCausalLM):  # type: ignore[misc]
         super().__init__(config)
         self.model.register_buffer("bias", torch.zeros(3))
         self.register_buffer("constant", torch.arange(3.0) / 3)
+        self.register_buffer("none", torch.tensor(float("nan")).to(torch.float8_e4m3fn))
         self.register_buffer("scratch", torch.zeros(3), persistent=False)
 
 

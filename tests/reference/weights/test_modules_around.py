@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tests.helpers import models
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -40,6 +41,17 @@ def test_save_model_of_a_module_with_a_lent_config_warns_of_its_names(tmp_path: 
     (warning,) = report.warnings
     assert "names of WithHead, which begin with 'inner.'" in warning
     assert "LlamaForCausalLM" in warning
+
+
+class WithOwnNames(WithHead):
+    def save_pretrained(self, folder: str) -> None:
+        head = {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        self.inner.save_pretrained(folder, state_dict=self.inner.state_dict() | head)
+
+
+def test_save_model_by_names_of_its_own_does_not_warn(tmp_path: Path) -> None:
+    assert save_model(WithOwnNames(models.llama(), lends=True), tmp_path).warnings == ()
+    assert "head.weight" in load_file(tmp_path / "model.safetensors")
 
 
 def test_save_model_of_a_plain_module_does_not_warn(tmp_path: Path) -> None:
