@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,14 @@ class Proposal:
         fingerprint: digest of the layout.
         replicas: digests of what other ranks are said to hold as well.
         ranges: what the rank writes, int64 of shape ``[ranges, 3]``.
+        tokenizer: whether the rank was given a tokenizer.
     """
 
     options: Mapping[str, Any]
     fingerprint: str
     replicas: Summary
     ranges: torch.Tensor
+    tokenizer: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,12 @@ class Unlike:
     Attributes:
         layouts: whether they would write to other places.
         parts: the parts of tensors of which some ranks hold other bytes than others.
+        warnings: what differs and costs no weights.
     """
 
     layouts: bool
     parts: list[str]
+    warnings: tuple[str, ...] = ()
 
 
 def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
@@ -67,7 +71,11 @@ def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
     if len({one.fingerprint for one in everyone}) > 1:
         return Unlike(layouts=True, parts=[])
     prove_tiling(files, [one.ranges for one in everyone])
-    return Unlike(layouts=False, parts=_differing_parts([one.replicas for one in everyone]))
+    return Unlike(
+        layouts=False,
+        parts=_differing_parts([one.replicas for one in everyone]),
+        warnings=tuple(_of_tokenizers(everyone)),
+    )
 
 
 def settle(
@@ -87,7 +95,7 @@ def settle(
         ranks: the ranks of the save.
 
     Returns:
-        Warnings about copies that drifted apart.
+        Warnings about copies that drifted apart, and about what costs no weights.
 
     Raises:
         VerifyError: the same on every rank; names the first tensor that differs.
@@ -96,7 +104,8 @@ def settle(
         from canonical_saver.writing.layout_differences import explain
 
         raise explain(described(weight_sets), ranks)
-    return replicas.compare(unlike.parts, model, ranks) if replicas and unlike.parts else []
+    drifted = replicas.compare(unlike.parts, model, ranks) if replicas and unlike.parts else []
+    return [*unlike.warnings, *drifted]
 
 
 def check_options(everyone: Sequence[Mapping[str, Any]]) -> None:
@@ -125,6 +134,16 @@ def fingerprint(weight_sets: Sequence[WeightSet], files: Sequence[File]) -> str:
     for file in files:
         hashed.update(f"{file.name} {file.size} ".encode() + file.header)
     return hashed.hexdigest()
+
+
+def _of_tokenizers(everyone: Sequence[Proposal]) -> Iterator[str]:
+    """Warn of a tokenizer that only a rank was given which does not write it."""
+    given = [rank for rank, one in enumerate(everyone) if one.tokenizer]
+    if given and given[0] > 0:
+        yield (
+            f"tokenizer: expected it on rank 0, which writes it, found it on rank {given[0]} and "
+            "not on rank 0; none was saved: write it by its save_pretrained(FOLDER)"
+        )
 
 
 def _differing_parts(everyone: Sequence[Summary]) -> list[str]:
