@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-
-from tqdm import tqdm
 
 _log = logging.getLogger("canonical_saver")
 
@@ -58,20 +55,12 @@ class Meter:
         try:
             self._on_progress(now)
         except Exception as error:
-            _log.warning("progress is told no more, its function raised %r", error)
+            _log.warning("the progress function is not called again, it raised %r", error)
             self._on_progress = _tell_nobody
 
 
 def _tell_nobody(now: Progress) -> None:
     """What is told when nobody wants to know."""
-
-
-def _is_at_terminal() -> bool:
-    """Whether standard error is a terminal; a process without one has it closed, or None."""
-    try:
-        return sys.stderr.isatty()
-    except (AttributeError, OSError, ValueError):
-        return False
 
 
 @contextmanager
@@ -88,22 +77,13 @@ def progress_callback(
     if callable(progress):
         yield progress
         return
-    wanted = _is_at_terminal() if progress is None else progress
-    if rank or not wanted:
+    from canonical_saver.progress_bar import Bar, is_at_terminal
+
+    if rank or not (is_at_terminal() if progress is None else progress):
         yield _tell_nobody
         return
-    bar: tqdm[None] | None = None
-
-    def show(now: Progress) -> None:
-        nonlocal bar
-        bar = bar or tqdm(desc="Saving", unit="B", unit_scale=True)
-        bar.total = now.total_bytes
-        bar.set_postfix_str(f"{now.files}/{now.total_files} files", refresh=False)
-        bar.update(now.bytes - bar.n)
-
+    bar = Bar()
     try:
-        yield show
+        yield bar.show
     finally:
-        if bar is not None:
-            with suppress(Exception):  # the terminal may be gone by now
-                bar.close()
+        bar.close()

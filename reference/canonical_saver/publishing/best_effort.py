@@ -18,9 +18,6 @@ from pathlib import Path
 from canonical_saver.errors import WriteError, describe
 from canonical_saver.file_io import LOST
 
-_OF_WEIGHTS = re.compile(
-    r"(adapter_model|pytorch_model|model)\b.*\.(safetensors|bin|json)|.*\.distcp|\.metadata"
-)
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 
 
@@ -71,28 +68,15 @@ class BestEffort:
             shutil.rmtree(scratch)
             return " ".join(describe(error).split())
         if beside:
-            found = self._without_taken(found, beside)
+            from canonical_saver.publishing.taken_names import without_taken
+
+            found = without_taken(found, self, beside)
         for name in found:
             if "/" in name:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (scratch / name).replace(self.folder / name)
         shutil.rmtree(scratch)
         return ""
-
-    def _without_taken(self, names: list[str], owner: str) -> list[str]:
-        """Leave out the files that the model itself has, and say so."""
-        taken = [
-            name
-            for name in names
-            if _OF_WEIGHTS.fullmatch(name) or os.path.lexists(self.folder / name)
-        ]
-        if taken:
-            self.warn(
-                f"{', '.join(taken)} of {owner} {'was' if len(taken) == 1 else 'were'} left out: "
-                f"the model has files of {'this name' if len(taken) == 1 else 'these names'}; save "
-                f"{owner} to a folder of its own too if it needs them"
-            )
-        return [name for name in names if name not in taken]
 
     def outdated(self, output_dir: Path) -> list[str]:
         """Name the files of an earlier save that would be taken for those that are missing.

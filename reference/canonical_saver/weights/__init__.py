@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights import full
@@ -86,32 +84,9 @@ def _of_model(model: Any, tensors: dict[str, ModelTensor], engines: Engines) -> 
         from canonical_saver.weights import injected
 
         injected.refuse_hidden(model)
-    found = full.model_weights(model, tensors, engines)
-    return replace(found, warnings=(*found.warnings, *_of_names(model, found)))
+    from canonical_saver.weights import unloadable
 
-
-def _of_names(model: Any, weights: WeightSet) -> Iterator[str]:
-    """Warn of a folder with a ``config.json`` whose tensors do not have the names that it implies.
-
-    A module around a model of transformers, as one with a value head, may give its configuration
-    for its own.
-    """
-    if isinstance(model, PreTrainedModel) or not isinstance(
-        getattr(model, "config", None), PreTrainedConfig
-    ):
-        return
-    for name, module in named_modules(model):
-        start = f"{name}."
-        if not name or not any(saved.name.startswith(start) for saved in weights.saved_tensors):
-            continue
-        if isinstance(module, PreTrainedModel) and module.config is model.config:
-            kind, inner = type(model).__name__, type(module).__name__
-            yield (
-                f"the weights have the names of {kind}, which begin with '{name}.', and the "
-                f"configuration is that of the {inner} in it: from_pretrained finds none of them. "
-                f"Load them into a {kind}, or save the module '{name}' by itself too"
-            )
-            return
+    return unloadable.told(full.model_weights(model, tensors, engines), model, tensors, engines)
 
 
 def _of_adapters(

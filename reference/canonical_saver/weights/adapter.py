@@ -20,12 +20,13 @@ from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
 from canonical_saver.versions import PEFT_KINDS_KNOW_THEIR_TENSORS
-from canonical_saver.weights import changed_buffers, merged_layers, peft_rules
+from canonical_saver.weights import changed_buffers, merged_layers, peft_rules, state_dict
 from canonical_saver.weights.adapter_names import folder_of
 from canonical_saver.weights.adapter_places import places_of
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.injected import InjectedModel
 from canonical_saver.weights.module_tree import named_modules, unwrap
+from canonical_saver.weights.own_rules import has_own_state_dict
 from canonical_saver.weights.saved_tensors import WeightSet, direct
 from canonical_saver.weights.tensors import ModelTensor
 from canonical_saver.weights.unselected import listed, loadable, trained_names, unselected
@@ -115,7 +116,7 @@ def weights(
         inputs, convert, config = selection.model_tensors, selection.convert, selection.config
     beside = _embeddings(model, adapter, config, state, engines)
     if PEFT_KINDS_KNOW_THEIR_TENSORS.is_there:
-        beside |= _beside_the_tuner(model, adapter, state)
+        beside |= _beside_the_tuner(model, adapter, state, engines)
     copied = _copies_of_whole_modules(model)
     saved_tensors = [
         saved
@@ -194,9 +195,9 @@ def _without(around: list[str], name: str) -> str:
 
 
 def _beside_the_tuner(
-    model: Any, adapter: str, state: dict[str, ModelTensor]
+    model: Any, adapter: str, state: dict[str, ModelTensor], engines: Engines
 ) -> dict[str, ModelTensor]:
-    """The modules that are trained whole, and the trained tokens."""
+    """The modules that are trained whole, by rules of their own if they have some, and tokens."""
     found: dict[str, ModelTensor] = {}
     for name, module in named_modules(model):
         if not isinstance(module, AuxiliaryTrainingWrapper) or adapter not in module._adapters:
@@ -207,6 +208,9 @@ def _beside_the_tuner(
         if isinstance(module, ModulesToSaveWrapper):
             part = f"modules_to_save.{adapter}."
             own = {k.removeprefix(part): v for k, v in inside.items() if k.startswith(part)}
+            copied = unwrap(module.modules_to_save[adapter])
+            if has_own_state_dict(copied):
+                own = dict(state_dict.find(copied, own, engines).model_tensors)
         else:
             own = module.adapter_state_dict(adapter, inside)
         found |= {f"{name}.{key}": value for key, value in own.items()}

@@ -104,24 +104,6 @@ def refuse_wrapper(tensor: torch.Tensor) -> None:
         )
 
 
-def refuse_uneven(tensor: torch.Tensor) -> None:
-    """Refuse a tensor whose elements do not lie in memory one by one, in some order.
-
-    Raises:
-        WeightsError: it is sparse, or a lazy module has not made it yet.
-    """
-    if torch.nn.parameter.is_lazy(tensor):
-        raise WeightsError(
-            "expected a tensor with a shape, found one of a lazy module that has not run yet; run "
-            "the model once before it is saved"
-        )
-    if tensor.layout is not torch.strided:
-        raise WeightsError(
-            f"expected a dense tensor, found a {str(tensor.layout).removeprefix('torch.')} one, "
-            "which a weight file cannot hold; save the model with it made dense, by to_dense"
-        )
-
-
 def whole(tensor: torch.Tensor, identity: object = None) -> ModelTensor:
     """Describe a tensor that every rank holds complete.
 
@@ -129,7 +111,10 @@ def whole(tensor: torch.Tensor, identity: object = None) -> ModelTensor:
         WeightsError: the tensor only stands for others, or has no elements in memory one by one.
     """
     refuse_wrapper(tensor)
-    refuse_uneven(tensor)
+    if tensor.layout is not torch.strided or torch.nn.parameter.is_lazy(tensor):
+        from canonical_saver.weights.uneven_tensors import refusal
+
+        raise refusal(tensor)
     plain = tensor.detach().as_subclass(torch.Tensor)
     key = id(tensor) if identity is None else identity
     local_slice = LocalSlice(0, plain.numel(), plain)

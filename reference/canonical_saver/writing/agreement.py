@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +71,10 @@ def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
     if len({one.fingerprint for one in everyone}) > 1:
         return Unlike(layouts=True, parts=[])
     prove_tiling(files, [one.ranges for one in everyone])
-    return Unlike(
-        layouts=False,
-        parts=_differing_parts([one.replicas for one in everyone]),
-        warnings=tuple(_of_tokenizers(everyone)),
-    )
+    from canonical_saver.writing.layout_differences import of_tokenizers
+
+    parts = _differing_parts([one.replicas for one in everyone])
+    return Unlike(False, parts, of_tokenizers([one.tokenizer for one in everyone]))
 
 
 def settle(
@@ -134,16 +133,6 @@ def fingerprint(weight_sets: Sequence[WeightSet], files: Sequence[File]) -> str:
     for file in files:
         hashed.update(f"{file.name} {file.size} ".encode() + file.header)
     return hashed.hexdigest()
-
-
-def _of_tokenizers(everyone: Sequence[Proposal]) -> Iterator[str]:
-    """Warn of a tokenizer that only a rank was given which does not write it."""
-    given = [rank for rank, one in enumerate(everyone) if one.tokenizer]
-    if given and given[0] > 0:
-        yield (
-            f"tokenizer: expected it on rank 0, which writes it, found it on rank {given[0]} and "
-            "not on rank 0; none was saved: write it by its save_pretrained(FOLDER)"
-        )
 
 
 def _differing_parts(everyone: Sequence[Summary]) -> list[str]:
