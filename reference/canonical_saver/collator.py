@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from types import MethodType
+from inspect import getclosurevars
+from types import FunctionType, MethodType
 from typing import Any
 
 _NAMES = ("processing_class", "processor", "tokenizer", "feature_extractor", "image_processor")
@@ -32,7 +33,7 @@ def tokenizer_of(collator: Any) -> Any:
 
 
 def _places(collator: Any, seen: set[int]) -> Iterator[Any]:
-    """All that may have it as an attribute or, of a partial function, as an argument."""
+    """All that may have it as an attribute, an argument, or a variable that a function reads."""
     if collator is None or id(collator) in seen:
         return
     seen.add(id(collator))
@@ -42,6 +43,17 @@ def _places(collator: Any, seen: set[int]) -> Iterator[Any]:
         yield from _places(collator.func, seen)
     elif isinstance(collator, MethodType):
         yield from _places(collator.__self__, seen)
+    elif isinstance(collator, FunctionType):
+        outside = getclosurevars(collator)
+        yield {**outside.globals, **outside.nonlocals, **_defaults(collator)}
     else:
         for name in _WRAPPED:
             yield from _places(getattr(collator, name, None), seen)
+
+
+def _defaults(function: FunctionType) -> dict[str, Any]:
+    code, values = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[: code.co_argcount]
+    return dict(zip(names[len(names) - len(values) :], values, strict=True)) | (
+        function.__kwdefaults__ or {}
+    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tqdm import tqdm
+_log = logging.getLogger("canonical_saver")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Meter:
     """Counts what a rank writes.
 
     Args:
-        on_progress: called after each piece.
+        on_progress: called after each piece, until it raises: no bar is worth the weights.
     """
 
     def __init__(self, on_progress: ProgressCallback) -> None:
@@ -51,9 +51,16 @@ class Meter:
         """Learn that so many bytes have been written to a file."""
         self._written[file] += count
         whole = sum(self._written[number] == size for number, size in self._expected.items())
-        self._on_progress(
-            Progress(self._written.total(), self._expected.total(), whole, len(self._expected))
-        )
+        now = Progress(self._written.total(), self._expected.total(), whole, len(self._expected))
+        try:
+            self._on_progress(now)
+        except Exception as error:
+            _log.warning("the progress function is not called again, it raised %r", error)
+            self._on_progress = _tell_nobody
+
+
+def _tell_nobody(now: Progress) -> None:
+    """What is told when nobody wants to know."""
 
 
 @contextmanager
@@ -70,15 +77,13 @@ def progress_callback(
     if callable(progress):
         yield progress
         return
-    wanted = sys.stderr.isatty() if progress is None else progress
-    if rank or not wanted:
-        yield lambda _: None
+    from canonical_saver.progress_bar import Bar, is_at_terminal
+
+    if rank or not (is_at_terminal() if progress is None else progress):
+        yield _tell_nobody
         return
-    with tqdm(desc="Saving", unit="B", unit_scale=True) as bar:
-
-        def show(now: Progress) -> None:
-            bar.total = now.total_bytes
-            bar.set_postfix_str(f"{now.files}/{now.total_files} files", refresh=False)
-            bar.update(now.bytes - bar.n)
-
-        yield show
+    bar = Bar()
+    try:
+        yield bar.show
+    finally:
+        bar.close()

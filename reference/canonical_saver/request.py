@@ -6,8 +6,6 @@ Nothing after this module looks at the configuration again.
 from __future__ import annotations
 
 import logging
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,12 +129,14 @@ def build(
             "tokenizer: expected a tokenizer or processor with a method save_pretrained, found "
             f"{tokenizer!r:.80}; load it first, as AutoTokenizer.from_pretrained does"
         )
+    from canonical_saver import output_path
+
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise RequestError(f"progress: expected a function, true or false, found {progress!r}")
     return Request(
         model=model,
         roots=roots or (model,),
-        output_dir=_parse_folder(output_dir),
+        output_dir=output_path.parse(output_dir),
         **parse_options(names=names, **options),
         tokenizer=tokenizer,
         progress=progress,
@@ -206,26 +206,6 @@ def parse_size(value: Any) -> int:
             f"max_shard_size: expected bytes or a text such as '5GB' or '300KB', found {value!r}"
         )
     return int(size)
-
-
-def _parse_folder(value: Any) -> Path:
-    """Make an absolute path of what names a folder of this machine."""
-    path = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise RequestError(f"output_dir: expected the path of a folder, found {value!r}; name one")
-    # A path object has made one slash of two.
-    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/" + ("/" if path is value else ""), path):
-        raise RequestError(
-            f"output_dir: expected the path of a folder on this machine, found {path!r}; save to a "
-            f"folder, then upload it to {scheme.group()}"
-        )
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError as error:
-        raise RequestError(
-            f"output_dir: expected the home of a user, found none for {path!r} ({error}); write "
-            "the path out"
-        ) from error
 
 
 def can_be_saved(tokenizer: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from saver_conformance.checks.evidence import BlockedError
 from saver_conformance.folder.layout import ADAPTER_CONFIG
 from saver_conformance.folder.safetensors import Span
-from saver_conformance.folder_check import lora
+from saver_conformance.folder_check import lora, partners
 from saver_conformance.folder_check.folder import Folder
 from saver_conformance.folder_check.registry import Remark, folder_check
 from saver_conformance.observation.finding import Defect
@@ -146,6 +146,8 @@ def missing(folder: Folder) -> Iterator[tuple[str, str]]:
     config = folder.adapter_config
     if lora.is_lora(config) or lora.is_adalora(config):
         yield from _missing_of_lora(folder, config)
+    told = dict(partners.missing(config.get("peft_type"), folder.file_of))
+    yield from told.items()
     if _has_prompt(config) and _PROMPT not in folder.file_of:
         yield _PROMPT, f"peft_type {config['peft_type']}"
     has_tokens = config.get("trainable_token_indices") or config.get("token_indices")

@@ -107,7 +107,23 @@ def _why_base(names: Sequence[str], place: Path) -> str:
             for inode, path in _inodes(place, "").items():
                 if inode in weights:
                     return f"has {path.name}, which is {weights[inode]}"
+        if _may_have_been(name, place):
+            return f"has a model, and may be '{name}' as seen from another working directory"
     return ""
+
+
+def _may_have_been(name: str, place: Path) -> bool:
+    """Whether a relative name that leads nowhere now was that of a folder with a model.
+
+    A process that changed its working directory after it loaded the base has lost the folder.
+    """
+    path = Path(name)
+    parts = tuple(part for part in path.parts if part != os.pardir)
+    if path.is_absolute() or not parts or any(_folders(name)):
+        return False
+    return place.resolve().parts[-len(parts) :] == parts and bool(
+        stale_files.weight_files(place, adapter=False)
+    )
 
 
 def _folders(name: str) -> Iterator[Path]:

@@ -41,12 +41,13 @@ class BestEffort:
         """Put a warning into the report, from where it goes to the log."""
         self.warnings.append(text)
 
-    def attempt(self, write: Callable[[Path], object], *names: str) -> str:
+    def attempt(self, write: Callable[[Path], object], *names: str, beside: str = "") -> str:
         """Have some files written, all of them or none.
 
         Args:
             write: writes them into the folder that it is given, an empty one.
             names: those that it writes in any case, relative to the folder.
+            beside: who writes them, if it must not bring weights, nor what is staged by now.
 
         Returns:
             What went wrong, in one line; empty if nothing did.
@@ -66,6 +67,10 @@ class BestEffort:
             self._missing += [*names, *_files(scratch, strict=False)]
             shutil.rmtree(scratch)
             return " ".join(describe(error).split())
+        if beside:
+            from canonical_saver.publishing.taken_names import without_taken
+
+            found = without_taken(found, self, beside)
         for name in found:
             if "/" in name:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -91,6 +91,8 @@ def write(
 
 def _values(config: Any) -> dict[str, Any]:
     """The settings of a configuration, those that differ from the defaults if it can tell."""
+    if isinstance(config, Mapping):
+        return dict(config)
     for way in ("to_diff_dict", "to_dict"):
         try:
             return dict(getattr(config, way)())
@@ -104,14 +106,19 @@ def _values(config: Any) -> dict[str, Any]:
 _LEFT_OUT = object()
 
 
-def _storable(value: Any, dropped: list[str], place: str = "") -> Any:
+def _storable(value: Any, dropped: list[str], place: str = "", around: tuple[int, ...] = ()) -> Any:
     """Turn a value into the nearest one that JSON can hold.
 
     Args:
         value: the value.
         dropped: gains the places of what JSON cannot hold in any form.
         place: of the value, such as ``rope_parameters.factor``.
+        around: identities of the values that it is in; what holds itself has no form.
     """
+    if id(value) in around:
+        dropped.append(place)
+        return _LEFT_OUT
+    within = (*around, id(value))
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, bool | int | float | str):
@@ -126,12 +133,12 @@ def _storable(value: Any, dropped: list[str], place: str = "") -> Any:
         value = value.to_dict()
     if isinstance(value, Mapping):
         kept = {
-            str(k): _storable(v, dropped, f"{place}.{k}" if place else str(k))
+            str(k): _storable(v, dropped, f"{place}.{k}" if place else str(k), within)
             for k, v in value.items()
         }
         return {k: v for k, v in kept.items() if v is not _LEFT_OUT}
     if isinstance(value, list | tuple):
-        found = [_storable(v, dropped, f"{place}[{n}]") for n, v in enumerate(value)]
+        found = [_storable(v, dropped, f"{place}[{n}]", within) for n, v in enumerate(value)]
         return [v for v in found if v is not _LEFT_OUT]
     dropped.append(place)
     return _LEFT_OUT

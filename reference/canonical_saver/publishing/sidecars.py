@@ -118,22 +118,26 @@ def write_generation_config(config: Any, staged: BestEffort) -> None:
 
     wrong = staged.attempt(usual, _GENERATION)
     if wrong:
+        from transformers import GenerationConfig
+
         from canonical_saver.publishing import plain_settings
 
         held = plain_settings.Held(config, "model.generation_config", {}, ("compile_config",))
-        load = type(config).from_dict
+        load = getattr(type(config), "from_dict", GenerationConfig.from_dict)
         plain_settings.write(_GENERATION, held, wrong, staged, load, needed=False)
 
 
 def _write_tokenizer(tokenizer: Any, staged: BestEffort) -> None:
-    wrong = staged.attempt(tokenizer.save_pretrained)
+    kind = type(tokenizer).__name__
+    wrong = staged.attempt(tokenizer.save_pretrained, beside=kind)
     if not wrong:
         return
     from canonical_saver.publishing.chat_template import without_template
 
-    kind = type(tokenizer).__name__
     again = "; then write it by its save_pretrained(FOLDER)"
-    without = staged.attempt(lambda folder: without_template(tokenizer).save_pretrained(folder))
+    without = staged.attempt(
+        lambda folder: without_template(tokenizer).save_pretrained(folder), beside=kind
+    )
     if without:
         staged.warn(f"{kind} was left out, it cannot be written: {wrong}; correct it{again}")
     else:

@@ -92,7 +92,9 @@ def _of_model(model: Any, tensors: dict[str, ModelTensor], engines: Engines) -> 
         from canonical_saver.weights import injected
 
         injected.refuse_hidden(model)
-    return full.model_weights(model, tensors, engines)
+    from canonical_saver.weights import unloadable
+
+    return unloadable.told(full.model_weights(model, tensors, engines), model, tensors, engines)
 
 
 def _of_adapters(

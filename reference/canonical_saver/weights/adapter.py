@@ -20,12 +20,13 @@ from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
 from canonical_saver.versions import PEFT_KINDS_KNOW_THEIR_TENSORS
-from canonical_saver.weights import peft_rules
+from canonical_saver.weights import changed_buffers, merged_layers, peft_rules, state_dict
 from canonical_saver.weights.adapter_names import folder_of
 from canonical_saver.weights.adapter_places import places_of
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.injected import InjectedModel
 from canonical_saver.weights.module_tree import named_modules, unwrap
+from canonical_saver.weights.own_rules import has_own_state_dict
 from canonical_saver.weights.saved_tensors import WeightSet, direct
 from canonical_saver.weights.tensors import ModelTensor
 from canonical_saver.weights.unselected import listed, loadable, trained_names, unselected
@@ -47,11 +48,11 @@ def weight_sets(
         WeightsError: something that was trained cannot be saved so that PEFT loads it again.
     """
     found = [weights(model, model_tensors, name, engines) for name in _own_adapters(model)]
-    trained = trained_names(model, engines)
+    trained = trained_names(model, engines) | changed_buffers.find(model, _names_of_base(model))
     left = unselected(trained, model_tensors, [one.saved_tensors for one in found])
     beside = loadable(model, left)
     if not beside:
-        return found
+        return _checked(model, model_tensors, found)
     message = (
         f"saved {listed(beside)} with the adapter: trained, but no part of what PEFT saves. "
         "PeftModel.from_pretrained loads it; other readers of adapters may not, so train it by "
@@ -61,8 +62,26 @@ def weight_sets(
     for one in found:
         around = _layers_around(model, str(one.adapter))
         extra = tuple(direct(_without(around, name), model_tensors[name]) for name in beside)
-        with_them.append(replace(one, saved_tensors=one.saved_tensors + extra, warnings=(message,)))
-    return with_them
+        told = (*one.warnings, message)
+        with_them.append(replace(one, saved_tensors=one.saved_tensors + extra, warnings=told))
+    return _checked(model, model_tensors, with_them)
+
+
+def _checked(
+    model: Any, model_tensors: Mapping[str, ModelTensor], found: list[WeightSet]
+) -> list[WeightSet]:
+    merged_layers.refuse(
+        model, model_tensors, [saved for one in found for saved in one.saved_tensors]
+    )
+    return found
+
+
+def _names_of_base(model: Any) -> list[str | None]:
+    """The names by which the base may be known: folders, or ids on the hub."""
+    found = [
+        getattr(config, "base_model_name_or_path", None) for config in model.peft_config.values()
+    ]
+    return [*found, getattr(model.get_base_model(), "name_or_path", None)]
 
 
 def weights(
@@ -97,7 +116,7 @@ def weights(
         inputs, convert, config = selection.model_tensors, selection.convert, selection.config
     beside = _embeddings(model, adapter, config, state, engines)
     if PEFT_KINDS_KNOW_THEIR_TENSORS.is_there:
-        beside |= _beside_the_tuner(model, adapter, state)
+        beside |= _beside_the_tuner(model, adapter, state, engines)
     copied = _copies_of_whole_modules(model)
     saved_tensors = [
         saved
@@ -176,9 +195,9 @@ def _without(around: list[str], name: str) -> str:
 
 
 def _beside_the_tuner(
-    model: Any, adapter: str, state: dict[str, ModelTensor]
+    model: Any, adapter: str, state: dict[str, ModelTensor], engines: Engines
 ) -> dict[str, ModelTensor]:
-    """The modules that are trained whole, and the trained tokens."""
+    """The modules that are trained whole, by rules of their own if they have some, and tokens."""
     found: dict[str, ModelTensor] = {}
     for name, module in named_modules(model):
         if not isinstance(module, AuxiliaryTrainingWrapper) or adapter not in module._adapters:
@@ -189,6 +208,9 @@ def _beside_the_tuner(
         if isinstance(module, ModulesToSaveWrapper):
             part = f"modules_to_save.{adapter}."
             own = {k.removeprefix(part): v for k, v in inside.items() if k.startswith(part)}
+            copied = unwrap(module.modules_to_save[adapter])
+            if has_own_state_dict(copied):
+                own = dict(state_dict.find(copied, own, engines).model_tensors)
         else:
             own = module.adapter_state_dict(adapter, inside)
         found |= {f"{name}.{key}": value for key, value in own.items()}

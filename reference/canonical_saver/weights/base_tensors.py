@@ -53,7 +53,7 @@ def find(
     Returns:
         Those that the save does not hold; none if no checkpoint of the same model is at hand.
     """
-    for folder in dict.fromkeys(_folders(names)):
+    for folder in dict.fromkeys(folders(names)):
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError):
             base = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if _of_one_model(base, config):
@@ -89,7 +89,7 @@ class _Load:
             return stream.get_tensor(self.tensor.name)  # type: ignore[no-any-return]
 
 
-def _folders(names: Sequence[str | None]) -> Iterator[Path]:
+def folders(names: Sequence[str | None]) -> Iterator[Path]:
     """The folders that names lead to; of the hub's cache, only where it has one version."""
     from huggingface_hub.constants import HF_HUB_CACHE, REPO_ID_SEPARATOR
 
@@ -128,14 +128,14 @@ def _of_prediction_layers(
     folder: Path, layers: int | None, weights: WeightSet
 ) -> Iterator[BaseTensor]:
     held = {saved.name for saved in weights.saved_tensors}
-    for file in _files(folder):
+    for file in files(folder):
         with safe_open(file, framework="pt") as stream:
             for name in beside(stream.keys(), held, layers):
                 like = stream.get_tensor(name)
                 yield BaseTensor(file, name, like.dtype, tuple(like.shape))
 
 
-def _files(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
     """The weight files that a loader takes."""
     if (folder / _SINGLE).is_file():
         return [folder / _SINGLE]

@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import ActivationWrapper
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 
 def is_a(module: nn.Module, name: str) -> bool:
@@ -43,7 +44,7 @@ def saved_by_bitsandbytes(module: nn.Module) -> bool:
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """Take off every wrapper around a module: DDP, FSDP1, DeepSpeed, checkpointing, compile."""
+    """Take off every wrapper around a module: DDP, FSDP1, DeepSpeed, averaging, compile ..."""
     while (inner := _wrapped(module)) is not None:
         module = inner
     return module
@@ -51,7 +52,7 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 def _wrapped(module: nn.Module) -> nn.Module | None:
     children = module._modules
-    if isinstance(module, DistributedDataParallel | DataParallel):
+    if isinstance(module, DistributedDataParallel | DataParallel | AveragedModel):
         return children["module"]
     if isinstance(module, FullyShardedDataParallel):
         return children["_fsdp_wrapped_module"]

@@ -108,9 +108,13 @@ def whole(tensor: torch.Tensor, identity: object = None) -> ModelTensor:
     """Describe a tensor that every rank holds complete.
 
     Raises:
-        WeightsError: the tensor only stands for others.
+        WeightsError: the tensor only stands for others, or has no elements in memory one by one.
     """
     refuse_wrapper(tensor)
+    if tensor.layout is not torch.strided or torch.nn.parameter.is_lazy(tensor):
+        from canonical_saver.weights.uneven_tensors import refusal
+
+        raise refusal(tensor)
     plain = tensor.detach().as_subclass(torch.Tensor)
     key = id(tensor) if identity is None else identity
     local_slice = LocalSlice(0, plain.numel(), plain)
@@ -136,6 +140,8 @@ def elements(
     piece = _flat(data, first, first + length)
     if dtype is not None and piece.dtype.is_floating_point:
         piece = piece.to(dtype)
+    # Views of complex numbers may only be marked as conjugates or negatives of what is in memory.
+    piece = piece.resolve_conj().resolve_neg()
     if local_slice.load is not None:
         piece = piece.clone()  # a view would keep all that was read in memory
     return piece.contiguous().view(torch.uint8)

@@ -62,9 +62,9 @@ def unselected(
 def trained_names(model: nn.Module, engines: Engines) -> set[str]:
     """Names in memory of all that training changes: what requires a gradient, and statistics.
 
-    Which buffers training has changed cannot be told without the base. Those of batch norms change
-    whenever the model runs in training mode, whether frozen or not, and then they count batches.
-    Other buffers are taken for constants.
+    Which buffers training has changed cannot be told without the base, see
+    :mod:`canonical_saver.weights.changed_buffers`. Those of batch norms change whenever the model
+    runs in training mode, whether frozen or not, and then they count batches.
     """
     found: set[str] = set()
     replaced: list[str] = []

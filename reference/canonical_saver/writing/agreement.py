@@ -31,12 +31,14 @@ class Proposal:
         fingerprint: digest of the layout.
         replicas: digests of what other ranks are said to hold as well.
         ranges: what the rank writes, int64 of shape ``[ranges, 3]``.
+        tokenizer: whether the rank was given a tokenizer.
     """
 
     options: Mapping[str, Any]
     fingerprint: str
     replicas: Summary
     ranges: torch.Tensor
+    tokenizer: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,12 @@ class Unlike:
     Attributes:
         layouts: whether they would write to other places.
         parts: the parts of tensors of which some ranks hold other bytes than others.
+        warnings: what differs and costs no weights.
     """
 
     layouts: bool
     parts: list[str]
+    warnings: tuple[str, ...] = ()
 
 
 def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
@@ -67,7 +71,10 @@ def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
     if len({one.fingerprint for one in everyone}) > 1:
         return Unlike(layouts=True, parts=[])
     prove_tiling(files, [one.ranges for one in everyone])
-    return Unlike(layouts=False, parts=_differing_parts([one.replicas for one in everyone]))
+    from canonical_saver.writing.layout_differences import of_tokenizers
+
+    parts = _differing_parts([one.replicas for one in everyone])
+    return Unlike(False, parts, of_tokenizers([one.tokenizer for one in everyone]))
 
 
 def settle(
@@ -87,7 +94,7 @@ def settle(
         ranks: the ranks of the save.
 
     Returns:
-        Warnings about copies that drifted apart.
+        Warnings about copies that drifted apart, and about what costs no weights.
 
     Raises:
         VerifyError: the same on every rank; names the first tensor that differs.
@@ -96,7 +103,8 @@ def settle(
         from canonical_saver.writing.layout_differences import explain
 
         raise explain(described(weight_sets), ranks)
-    return replicas.compare(unlike.parts, model, ranks) if replicas and unlike.parts else []
+    drifted = replicas.compare(unlike.parts, model, ranks) if replicas and unlike.parts else []
+    return [*unlike.warnings, *drifted]
 
 
 def check_options(everyone: Sequence[Mapping[str, Any]]) -> None:

@@ -1,6 +1,8 @@
-"""How the layouts of ranks differ, where they do."""
+"""How the layouts of ranks differ, where they do, and what else they were given apart."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import VerifyError
@@ -48,6 +50,21 @@ def difference(first: Described, other: Described, rank: int) -> str:
             f"shape {other[name][1]} on rank {rank}; {hint}"
         )
     return ""
+
+
+def of_tokenizers(given: Sequence[bool]) -> tuple[str, ...]:
+    """Warn of a tokenizer that only a rank was given which does not write it.
+
+    Args:
+        given: for each rank, whether it was given one.
+    """
+    if not any(given) or given[0]:
+        return ()
+    rank = given.index(True)
+    return (
+        f"tokenizer: expected it on rank 0, which writes it, found it on rank {rank} and not on "
+        "rank 0; none was saved: write it by its save_pretrained(FOLDER)",
+    )
 
 
 def _layers(described: Described) -> set[str]:

@@ -57,6 +57,9 @@ class Overflows:
         return self._files[file].tensors[number].saved.name
 
 
+_LARGEST_OF_SMALL = torch.finfo(torch.float16).max
+
+
 def overflowed(local_slice: LocalSlice, start: int, found: torch.Tensor) -> int:
     """How many elements of a slice are finite and became something else.
 
@@ -80,9 +83,10 @@ def warnings(everyone: Sequence[Counter[str]], dtype: torch.dtype) -> list[str]:
         dtype: what was cast to.
     """
     found: Counter[str] = sum(everyone, Counter())
+    wider = "float32" if torch.finfo(dtype).max > _LARGEST_OF_SMALL else "bfloat16"
     return [
         f"'{name}': {count} elements are finite in the model and infinite in {dtype}; save in a "
-        "dtype with a larger range, as bfloat16"
+        f"dtype with a larger range, as {wider}"
         for name, count in sorted(found.items())
     ]
 

@@ -83,6 +83,7 @@ class WritePlan:
             fingerprint=agreement.fingerprint(self.weight_sets, self.files),
             replicas={} if self.replicas is None else self.replicas.summary(),
             ranges=packed(ranges(self.planned)),
+            tokenizer=self.request.tokenizer is not None,
         )
 
 
