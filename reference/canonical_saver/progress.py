@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-
-_log = logging.getLogger("canonical_saver")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,8 @@ class Meter:
         try:
             self._on_progress(now)
         except Exception as error:
-            _log.warning("the progress function is not called again, it raised %r", error)
+            log = logging.getLogger("canonical_saver")
+            log.warning("the progress function is not called again, it raised %r", error)
             self._on_progress = _tell_nobody
 
 
@@ -82,8 +81,5 @@ def progress_callback(
     if rank or not (is_at_terminal() if progress is None else progress):
         yield _tell_nobody
         return
-    bar = Bar()
-    try:
+    with closing(Bar()) as bar:
         yield bar.show
-    finally:
-        bar.close()

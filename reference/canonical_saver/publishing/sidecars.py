@@ -85,9 +85,7 @@ def _write_config(
     floating = [s.dtype for s in weights.model_tensors.values() if s.dtype.is_floating_point]
     if floating:
         settings["dtype"] = str(dtype or floating[0]).removeprefix("torch.")
-    own = [
-        one for one in (type(model.config), kind) if getattr(one, "_auto_class", None) is not None
-    ]
+    own = [one for one in (type(model.config), kind) if getattr(one, "_auto_class", None)]
     if own:
         from canonical_saver.publishing.own_code import write_code
 
