@@ -21,6 +21,8 @@ HARMED = ("TENSOR-", "ADAPTER-001", "FORMAT-001", "FORMAT-002", "FORMAT-004", "F
 MODELS = ("llama", "llama-tied", "mixtral", "phi3", "qwen2", "custom")
 """Families on which mutants do harm that these models show too; others have parts of their own."""
 
+MERGE_KEYS = {"merged": {"merge_lora": True}, "relora": {"relora": True}}
+
 MUTANTS = [
     mutant
     for mutant in all_mutants()
@@ -107,6 +109,7 @@ def test_prove_notices_a_mutant(mutant: Mutant, tmp_path: Path) -> None:
     cfg = Cfg(
         output_dir=str(tmp_path / "m"), base_model=str(tmp_path / "base"), max_shard_size=size
     )
+    cfg |= MERGE_KEYS.get(mutant.axes.get("result", "trained"), {})
     save_model(model, tmp_path / "m", max_shard_size=size)
     assert prove(model, tmp_path / "m").ok
     module, _, name = mutant.address.partition(":")
