@@ -217,6 +217,15 @@ LIMITS: Sequence[VersionLimit] = (
         ),
     ),
     VersionLimit(
+        requirement="accelerate>=1.15",
+        limit=Limit(
+            "accelerate shards weights of two dtypes as they are, which FSDP2 refuses "
+            "(utils/fsdp_utils.py, fsdp2_prepare_model)",
+            modes="full-fsdp2,full-fsdp2-offload,full-hsdp",
+            when={"dtype": ("mixed",)},
+        ),
+    ),
+    VersionLimit(
         requirement="peft>=0.21",
         limit=Limit(
             "OFT of 4-bit layers is made without its configuration (tuners/oft/bnb.py)",
@@ -229,7 +238,7 @@ LIMITS: Sequence[VersionLimit] = (
         limit=Limit(
             "recomputing, ZeRO-3 finds parameters of adapters partitioned that were whole in the "
             "forward (CheckpointError of torch.utils.checkpoint)",
-            modes="*lora-zero3",
+            modes="*lora-zero3*",
             when={"wrapper": ("checkpointing",)},
         ),
     ),
