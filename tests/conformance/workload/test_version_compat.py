@@ -20,7 +20,8 @@ def test_a_missing_trainer_is_unavailable_and_nobodys_fault(monkeypatch):
     rows = RandomRows(Case(SINGLE), seed=0)
     with pytest.raises(Unavailable, match="trl-sft needs trl"):
         trainers.make(
-            Case(SINGLE, trainer="trl-sft"), None, {}, rows, make_tokenizer(64, chat=False), None
+            *(Case(SINGLE, trainer="trl-sft"), None, {}, rows),
+            *(make_tokenizer(64, chat=False), None, {}),
         )
 
 
