@@ -96,7 +96,7 @@ def test_command_saves(command: str, tmp_path: Path) -> None:
         for number, log in zip(machines, logs, strict=True)
     ]
     try:
-        codes = [process.wait(timeout=120) for process in started]
+        codes = [process.wait(timeout=900) for process in started]
     finally:
         end(started)
     printed = "".join(log.read_text() for log in logs)
