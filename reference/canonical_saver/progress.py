@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -58,6 +59,14 @@ class Meter:
             self._on_progress = _tell_nobody
 
 
+def _is_at_terminal() -> bool:
+    """Whether standard error is a terminal; a process without one has it closed, or None."""
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
 def _tell_nobody(now: Progress) -> None:
     """What is told when nobody wants to know."""
 
@@ -76,10 +85,10 @@ def progress_callback(
     if callable(progress):
         yield progress
         return
-    from canonical_saver.progress_bar import Bar, is_at_terminal
-
-    if rank or not (is_at_terminal() if progress is None else progress):
+    if rank or not (_is_at_terminal() if progress is None else progress):
         yield _tell_nobody
         return
+    from canonical_saver.progress_bar import Bar
+
     with closing(Bar()) as bar:
         yield bar.show

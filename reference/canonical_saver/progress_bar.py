@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -10,14 +9,6 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from canonical_saver.progress import Progress
-
-
-def is_at_terminal() -> bool:
-    """Whether standard error is a terminal; a process without one has it closed, or None."""
-    try:
-        return sys.stderr.isatty()
-    except (AttributeError, OSError, ValueError):
-        return False
 
 
 class Bar:

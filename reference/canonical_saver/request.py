@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from canonical_saver import output_path
 from canonical_saver.errors import RequestError
 from canonical_saver.progress import ProgressCallback
 
@@ -129,8 +130,6 @@ def build(
             "tokenizer: expected a tokenizer or processor with a method save_pretrained, found "
             f"{tokenizer!r:.80}; load it first, as AutoTokenizer.from_pretrained does"
         )
-    from canonical_saver import output_path
-
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise RequestError(f"progress: expected a function, true or false, found {progress!r}")
     return Request(

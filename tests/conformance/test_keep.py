@@ -11,8 +11,8 @@ from fixtures.mutants import Mutant, all_mutants
 
 from saver_conformance.cases.case import Case, Mode, WorldKey
 from saver_conformance.cases.strategies import make_case
-from saver_conformance.claims import find_claim
 from saver_conformance.claims.checkpoint_claim import CheckpointClaim
+from saver_conformance.claims.known_savers import find_claim
 from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.processes import strace
 from saver_conformance.run import REFERENCE

@@ -92,9 +92,12 @@ def _of_model(model: Any, tensors: dict[str, ModelTensor], engines: Engines) -> 
         from canonical_saver.weights import injected
 
         injected.refuse_hidden(model)
+    saved = full.model_weights(model, tensors, engines)
+    if not getattr(model, "_keys_to_ignore_on_save", True):  # a model of transformers, all saved
+        return saved
     from canonical_saver.weights import unloadable
 
-    return unloadable.told(full.model_weights(model, tensors, engines), model, tensors, engines)
+    return unloadable.told(saved, model, tensors, engines)
 
 
 def _of_adapters(

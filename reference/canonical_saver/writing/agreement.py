@@ -71,10 +71,13 @@ def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
     if len({one.fingerprint for one in everyone}) > 1:
         return Unlike(layouts=True, parts=[])
     prove_tiling(files, [one.ranges for one in everyone])
+    parts = _differing_parts([one.replicas for one in everyone])
+    given = [one.tokenizer for one in everyone]
+    if given[0] or not any(given):
+        return Unlike(layouts=False, parts=parts)
     from canonical_saver.writing.layout_differences import of_tokenizers
 
-    parts = _differing_parts([one.replicas for one in everyone])
-    return Unlike(False, parts, of_tokenizers([one.tokenizer for one in everyone]))
+    return Unlike(False, parts, of_tokenizers(given))
 
 
 def settle(

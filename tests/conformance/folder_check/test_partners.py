@@ -13,7 +13,8 @@ from saver_conformance.folder_check import partners
 TOGETHER = [
     (kind, part)
     for kind, groups in partners._TOGETHER.items()
-    for part in {p for g in groups for p in g}
+    for group in groups
+    for part in group
 ]
 
 
