@@ -12,8 +12,11 @@ from saver_conformance.observation.flushing import FileEvent
 from saver_conformance.processes import strace
 from saver_conformance.processes.traced_calls import TracedCall, read_traced_calls
 
-ELSEWHERE = "elsewhere"
-"""Folder, in the case's, for copies of files that a save left outside of the output folder."""
+ELSEWHERE = ".saver-conformance-elsewhere"
+"""Folder, in the case's, for copies of files that a save left outside of the output folder.
+
+No saver has a folder of this name next to its own.
+"""
 LARGEST_COPY = 64 << 20
 """Bytes of such a file at most; the models of traced cases are much smaller."""
 

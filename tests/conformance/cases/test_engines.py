@@ -130,7 +130,9 @@ def test_takes_the_numbers_of_ranks_that_it_can_train(engine: str, size: int, fi
 @pytest.mark.parametrize("mode", [mode for mode in MODES if not mode.definition.pairs], ids=str)
 def test_engine_without_a_table_has_few_cases_before_nightly(mode: Mode) -> None:
     assert len(cases_of(mode, "smoke")) == 1
-    planned = cases_of(mode, "gate")
+    gate = cases_of(mode, "gate")
+    planned = [case for case in gate if case.result == "trained"]
+    assert len(gate) <= len(planned) + 1  # one of a merged model
     assert cases_of(mode, "smoke")[0] in planned
     assert FEW_DRAWS < len(planned) <= FEW_DRAWS + 2
     assert not [case for case in planned if why_untrainable(case)]
