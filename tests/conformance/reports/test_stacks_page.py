@@ -23,7 +23,7 @@ def test_page_has_versions_modes_and_reasons_of_every_stack(tmp_path: Path) -> N
     [row] = [line for line in page.splitlines() if line.startswith("| full-zero3 |")]
     assert row == "| full-zero3 | unchecked | pass |"
     assert "| mode | minimums | newest |" in page
-    assert "- minimums, full-zero3: " in page
+    assert "    - minimums: full-zero3" in page
     assert "2 of 3" in page
 
 
