@@ -135,10 +135,10 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
             draws += _draw(cases(mode, world_size=3, nodes=2), GATE_SPREAD_DRAWS)
         if mode.definition.shards:  # FSDP2 shards within two replicas
             draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
-            draws += _memory(mode, wide=wide)
         # Trials first: a saver that fails in many cases may have spoilt its mode before the last.
         others = (*_settings(mode), *merging(mode, wide=wide), *(() if wide else visits(mode)))
-        return tuple(dict.fromkeys((*_trials(mode), *_sequence(mode), *table, *draws, *others)))
+        trials = _trials(mode) + _memory(mode, wide=wide)
+        return tuple(dict.fromkeys((*trials, *_sequence(mode), *table, *draws, *others)))
     return ()
 
 
@@ -190,7 +190,8 @@ def _plain_trials(mode: Mode) -> tuple[Case, ...]:
 
 def _memory(mode: Mode, *, wide: bool) -> tuple[Case, ...]:
     """A large model on enough ranks to tell the part of one from the whole of it."""
-    if mode.method != "full" or not (wide or mode.definition.pairs):
+    definition = mode.definition
+    if mode.method != "full" or not definition.shards or not (wide or definition.pairs):
         return ()
     case = make_case(mode, {"probe": "memory"}, world_size=4)
     return (case,) if case.world_size // case.replicas == 4 else ()
