@@ -70,37 +70,37 @@ def test_replay_takes_an_earlier_file_of_the_name_for_gone():
 
 
 FIRST = """\
-7 100.000001 openat(AT_FDCWD</work>, "out/a.tmp", O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC, 0666) = 3</work/out/a.tmp>
-7 100.000002 write(3</work/out/a.tmp>, ""..., 9 <unfinished ...>
+7 100.000001 openat(AT_FDCWD</disk>, "out/a.tmp", O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC, 0666) = 3</disk/out/a.tmp>
+7 100.000002 write(3</disk/out/a.tmp>, ""..., 9 <unfinished ...>
 8 100.000003 read(4</elsewhere>, ""..., 8) = 8
 7 100.000004 <... write resumed>) = 9
-7 100.000009 rename("out/a.tmp", "/work/out/a") = 0
-7 100.000010 rename("out/gone", "/work/out/b") = -1 ENOENT (No such file or directory)
-7 100.000011 fsync(5</work/out>) = -1 EINVAL (Invalid argument)
+7 100.000009 rename("out/a.tmp", "/disk/out/a") = 0
+7 100.000010 rename("out/gone", "/disk/out/b") = -1 ENOENT (No such file or directory)
+7 100.000011 fsync(5</disk/out>) = -1 EINVAL (Invalid argument)
 7 100.000012 msync(0x7f0000000000, 4096, MS_ASYNC) = 0
 7 100.000013 msync(0x7f0000000000, 4096, MS_SYNC) = 0
-7 100.000014 openat(AT_FDCWD</work>, "out/a", O_RDONLY|O_CLOEXEC) = 3</work/out/a>
-7 100.000015 pwritev2(3</work/out/a>, [...], 2, 50, RWF_DSYNC) = 3
-7 100.000016 copy_file_range(5</in>, NULL, 4</work/out/c>, NULL, 20, 0) = 20
-7 100.000017 mkdir("/work/out/d", 0777) = 0
-7 100.000018 unlink("/work/out/a") = 0
+7 100.000014 openat(AT_FDCWD</disk>, "out/a", O_RDONLY|O_CLOEXEC) = 3</disk/out/a>
+7 100.000015 pwritev2(3</disk/out/a>, [...], 2, 50, RWF_DSYNC) = 3
+7 100.000016 copy_file_range(5</in>, NULL, 4</disk/out/c>, NULL, 20, 0) = 20
+7 100.000017 mkdir("/disk/out/d", 0777) = 0
+7 100.000018 unlink("/disk/out/a") = 0
 """  # noqa: E501
 SECOND = """\
-9 100.000005 fdatasync(3</work/out/a.tmp>) = 0
+9 100.000005 fdatasync(3</disk/out/a.tmp>) = 0
 """
 
 
 def test_read_events_orders_those_of_all_ranks_by_their_time():
     assert read_events([FIRST, SECOND]) == [
-        FileEvent("opens", "/work/out/a.tmp"),
-        FileEvent("writes", "/work/out/a.tmp"),
-        FileEvent("writes", "/work/out/a.tmp"),
-        FileEvent("flushes", "/work/out/a.tmp"),
-        FileEvent("renames", "/work/out/a", "/work/out/a.tmp"),
-        FileEvent("flushes", "/work/out"),
+        FileEvent("opens", "/disk/out/a.tmp"),
+        FileEvent("writes", "/disk/out/a.tmp"),
+        FileEvent("writes", "/disk/out/a.tmp"),
+        FileEvent("flushes", "/disk/out/a.tmp"),
+        FileEvent("renames", "/disk/out/a", "/disk/out/a.tmp"),
+        FileEvent("flushes", "/disk/out"),
         FileEvent("flushes all"),
-        FileEvent("writes", "/work/out/a", durable=True),
-        FileEvent("writes", "/work/out/c"),
-        FileEvent("makes", "/work/out/d"),
-        FileEvent("removes", "/work/out/a"),
+        FileEvent("writes", "/disk/out/a", durable=True),
+        FileEvent("writes", "/disk/out/c"),
+        FileEvent("makes", "/disk/out/d"),
+        FileEvent("removes", "/disk/out/a"),
     ]
