@@ -13,13 +13,13 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from canonical_saver.collectives import Ranks
-from canonical_saver.errors import WriteError
+from canonical_saver.errors import SaveError, WriteError
 from canonical_saver.file_io import flush_path
 
 STAGING = ".canonical-checkpoint"
@@ -35,7 +35,7 @@ def make_checkpoints_whole(trainer: Any, also: Callable[[Path], object] = lambda
     """Have ``trainer`` save checkpoints that are there whole or not at all; call it on every rank.
 
     Args:
-        trainer: the trainer, of any subclass; it has not to train yet.
+        trainer: the trainer, of any subclass, before it trains.
         also: called on every rank with the folder of each checkpoint before it gets its name, to
             put more into it.
 
@@ -93,14 +93,28 @@ class _WholeCheckpoints:
             shutil.rmtree(run / STAGING, ignore_errors=True)
             raise
         ranks.step("finish a checkpoint", lambda: self._finish(staged, final))
-        self.also(staged)
+        failed = self._add_to(staged)
         # Where ranks share no file system, each machine has a part of the checkpoint.
         for mine in (trainer.args.should_save, trainer.args.local_process_index == 0):
             ranks.step(
                 "publish a checkpoint",
                 lambda mine=mine: _publish(staged, final) if mine else None,  # type: ignore[misc]
             )
+        if failed is not None:
+            raise failed
         ranks.step("remove old checkpoints", lambda: self._rotate(run))
+
+    def _add_to(self, staged: Path) -> SaveError | None:
+        """Put more into a checkpoint; an error, which all ranks have, costs nobody the checkpoint.
+
+        Returns:
+            The error.
+        """
+        try:
+            self.also(staged)
+        except SaveError as error:
+            return error
+        return None
 
     def _clear(self, run: Path, final: Path) -> None:
         """Remove what a save that was cut off has left, and look whether the name is free."""
@@ -178,10 +192,16 @@ def _publish(staged: Path, final: Path) -> None:
         for name in files:
             flush_path(Path(folder, name))
         flush_path(Path(folder))
+    replaced = staged.with_name(f"{final.name}{_REPLACED}")
     if final.is_dir():  # of a training that went on from an earlier checkpoint
-        final.rename(staged.with_name(f"{final.name}{_REPLACED}"))
-    with suppress(FileNotFoundError):
+        final.rename(replaced)
+    try:
         staged.rename(final)
+    except OSError as error:
+        if replaced.is_dir() and not final.exists():
+            replaced.rename(final)
+        if not isinstance(error, FileNotFoundError):  # or another machine was faster
+            raise
     flush_path(final.parent)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from inspect import getclosurevars
 from types import FunctionType, MethodType
@@ -44,8 +45,10 @@ def _places(collator: Any, seen: set[int]) -> Iterator[Any]:
     elif isinstance(collator, MethodType):
         yield from _places(collator.__self__, seen)
     elif isinstance(collator, FunctionType):
-        outside = getclosurevars(collator)
-        yield {**outside.globals, **outside.nonlocals, **_defaults(collator)}
+        yield _defaults(collator)
+        with suppress(ValueError):  # a variable around it has no value
+            outside = getclosurevars(collator)
+            yield {**outside.globals, **outside.nonlocals}
     else:
         for name in _WRAPPED:
             yield from _places(getattr(collator, name, None), seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from canonical_saver import WriteError
+from canonical_saver import WriteError, checkpoints
 from canonical_saver.callback import CanonicalSaveCallback, save_at_checkpoints
 from canonical_saver.checkpoints import STAGING, make_checkpoints_whole, surplus
 
@@ -153,6 +154,41 @@ def test_what_a_killed_save_left_is_cleared_and_what_it_replaced_comes_back(
     trainer.train()
     assert names(tmp_path) == ["checkpoint-1", "checkpoint-4", "checkpoint-9"]
     assert (tmp_path / "checkpoint-9/whole").exists()
+
+
+def test_a_canonical_save_that_fails_costs_no_checkpoint(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path)
+
+    def fails(checkpoint: Path) -> None:
+        raise WriteError("no place for it")
+
+    make_checkpoints_whole(trainer, fails)
+    with pytest.raises(WriteError, match="no place for it"):
+        trainer.train()
+    assert get_last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-1")
+    assert (tmp_path / "checkpoint-1" / "model.safetensors").is_file()
+    assert (tmp_path / "checkpoint-1" / "trainer_state.json").is_file()
+
+
+@pytest.mark.parametrize("kind", [FileNotFoundError, PermissionError])
+def test_publish_that_cannot_rename_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[OSError]
+) -> None:
+    staged, final = tmp_path / STAGING / "checkpoint-1", tmp_path / "checkpoint-1"
+    for folder, text in ((staged, "new"), (final, "old")):
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text(text)
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path == staged:
+            raise kind(str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with nullcontext() if kind is FileNotFoundError else pytest.raises(kind):
+        checkpoints._publish(staged, final)
+    assert (final / "weights").read_text() == "old"
 
 
 def test_something_else_in_the_place_of_a_checkpoint_is_named(tmp_path: Path) -> None:

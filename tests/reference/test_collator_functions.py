@@ -41,3 +41,19 @@ def test_tokenizer_of_a_function_finds_what_it_reads(collator: Callable[[Any], A
 
 def test_tokenizer_of_a_function_without_one_is_none() -> None:
     assert tokenizer_of(lambda batch: list(batch)) is None
+
+
+def emptied() -> Callable[[Any], Any]:
+    """A function around which a variable has lost its value."""
+    processor = tokenizer
+
+    def collate(batch: Any, tokenizer: Any = tokenizer) -> Any:
+        return processor(batch), tokenizer
+
+    assert collate.__closure__ is not None
+    del collate.__closure__[0].cell_contents
+    return collate
+
+
+def test_tokenizer_of_a_function_with_an_empty_variable_is_found_elsewhere() -> None:
+    assert tokenizer_of(emptied()) is tokenizer

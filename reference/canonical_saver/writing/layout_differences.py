@@ -56,10 +56,8 @@ def of_tokenizers(given: Sequence[bool]) -> tuple[str, ...]:
     """Warn of a tokenizer that only a rank was given which does not write it.
 
     Args:
-        given: for each rank, whether it was given one.
+        given: for each rank, whether it was given one; not rank 0, and some other one.
     """
-    if not any(given) or given[0]:
-        return ()
     rank = given.index(True)
     return (
         f"tokenizer: expected it on rank 0, which writes it, found it on rank {rank} and not on "
