@@ -19,7 +19,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from benchmarks.kernel import peak_memory, reset_peak, resident_memory
 from benchmarks.scale import shapes
 from canonical_saver import formats, request, weights
-from canonical_saver.weights.engines import Engines
+from canonical_saver.weights.engines import find_engines
 from canonical_saver.writing.tiling import prove_tiling
 from canonical_saver.writing.write_items import packed, ranges, write_items
 
@@ -58,13 +58,13 @@ def main(name: str, engine: str, rank: int, world_size: int, everyone: Path) -> 
     join(rank, world_size)
     model = shapes.build(name)
     shard(model, engine)
-    weights.collect(torch.nn.Linear(1, 1), Engines((torch.nn.Linear(1, 1),), 0))  # imports
+    weights.collect(torch.nn.Linear(1, 1), find_engines((torch.nn.Linear(1, 1),), 0))  # imports
     before = resident_memory()
     reset_peak()
     begun = time.process_time()
     wanted = request.build(model, "plan")
     files = formats.find_format(wanted.format).lay_out(
-        weights.collect(model, Engines((model,), rank)), wanted
+        weights.collect(model, find_engines((model,), rank)), wanted
     )
     mine = packed(ranges(write_items(files)))
     planned = time.process_time()

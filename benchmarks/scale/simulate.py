@@ -14,7 +14,7 @@ from benchmarks import models
 from benchmarks.cells import Cell
 from canonical_saver import formats, request, weights
 from canonical_saver.formats.layout import File
-from canonical_saver.weights.engines import Engines
+from canonical_saver.weights.engines import find_engines
 from canonical_saver.weights.tensors import LocalSlice, ModelTensor
 from canonical_saver.writing.tiling import prove_tiling
 from canonical_saver.writing.write_items import Destinations, WriteItem, packed, ranges
@@ -47,7 +47,7 @@ def lay_out(model: Any) -> list[File]:
     """The files of a model that one process would write."""
     wanted = request.build(model, "plan")
     return formats.find_format(wanted.format).lay_out(
-        weights.collect(model, Engines((model,), 0)), wanted
+        weights.collect(model, find_engines((model,), 0)), wanted
     )
 
 

@@ -20,14 +20,14 @@ import torch
 from benchmarks.scale.one_rank import join, shard
 from tests.benchmarks.test_scale import mixture
 from canonical_saver import formats, request, weights
-from canonical_saver.weights.engines import Engines
+from canonical_saver.weights.engines import find_engines
 from canonical_saver.writing.write_items import ranges, write_items
 engine, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 join(rank, world)
 model = mixture()
 shard(model, engine)
 files = formats.find_format("safetensors").lay_out(
-    weights.collect(model, Engines((model,), rank)), request.build(model, "plan")
+    weights.collect(model, find_engines((model,), rank)), request.build(model, "plan")
 )
 print(json.dumps(ranges(write_items(files))))
 """

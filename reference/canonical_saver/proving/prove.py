@@ -33,8 +33,7 @@ from canonical_saver.proving.verdict import Verdict
 from canonical_saver.proving.weight_files import Contents, contents_of, read_weights
 from canonical_saver.request import Request, can_be_saved, parse_options
 from canonical_saver.weights import casting
-from canonical_saver.weights.engines import Engines
-from canonical_saver.weights.module_tree import unwrap
+from canonical_saver.weights.engines import find_engines
 from canonical_saver.weights.prediction_layers import beside, main_layers
 from canonical_saver.weights.saved_tensors import WeightSet, require_data
 from canonical_saver.weights.tensors import ModelTensor, whole
@@ -186,14 +185,12 @@ def _live_model(request: Request, contents: Contents, ranks: Ranks) -> LiveModel
     with the adapters merged into it.
     """
     found: Any = weights.find_model(request.roots)
-    engines = Engines(request.roots, ranks.rank)
+    engines = find_engines(request.roots, ranks.rank)
     merge = contents.whole and _can_merge(found) and not _holds_any(found, contents)
     weight_sets = weights.collect(found, engines, merge=merge)
     for one in weight_sets:
         require_data(one)
     named = dict(weights.named_tensors(found, engines))
-    if merge:
-        found = unwrap(found.get_base_model())
     owner = weight_sets[0].owner or found
     if request.dtype is not None:
         weight_sets = [casting.limited(owner, one, request.dtype) for one in weight_sets]

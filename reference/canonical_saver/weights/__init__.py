@@ -14,7 +14,7 @@ from torch import nn
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights import full
-from canonical_saver.weights.engines import Engines, with_numbered_experts
+from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.module_tree import named_modules, unwrap
 from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import ModelTensor
@@ -27,11 +27,11 @@ def find_model(roots: tuple[nn.Module, ...]) -> Any:
     then the PEFT model is the one.
     """
     model = unwrap(roots[0])
-    if not _uses_peft():
-        return model
-    from canonical_saver.weights import injected
+    if _uses_peft():
+        from canonical_saver.weights import injected
 
-    return injected.find(injected.outermost(model, roots[1:]))
+        model = injected.find(injected.outermost(model, roots[1:]))
+    return model
 
 
 def is_peft(model: nn.Module) -> bool:
@@ -48,19 +48,6 @@ def _uses_peft() -> bool:
     return "peft" in sys.modules
 
 
-def asks_to_merge(model: Any, key: str) -> bool:
-    """Whether a model's adapters are to be merged, as a key of the configuration asks.
-
-    Raises:
-        WeightsError: they cannot be, and ``merge_lora`` asks.
-    """
-    if not key or not is_peft(model):
-        return False
-    from canonical_saver.weights import merged
-
-    return merged.is_asked(model, key)
-
-
 def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[WeightSet]:
     """Find all that a save of the model holds.
 
@@ -74,9 +61,20 @@ def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weight
     """
     tensors = dict(named_tensors(model, engines))
     if is_peft(model):
-        weight_sets = _of_adapters(model, tensors, engines, merge=merge)
+        from canonical_saver.weights import adapter, merged
+
+        numbered = engines.numbered(model, tensors)
+        weight_sets = (
+            [merged.weights(model, numbered)]
+            if merge
+            else adapter.weight_sets(model, numbered, engines)
+        )
     else:
-        weight_sets = [_of_model(model, tensors, engines)]
+        if _uses_peft():
+            from canonical_saver.weights import injected
+
+            injected.refuse_hidden(model)
+        weight_sets = [full.model_weights(model, tensors, engines)]
     for weights in weight_sets:
         names = [saved.name for saved in weights.saved_tensors]
         if not names or len(set(names)) != len(names):
@@ -85,32 +83,6 @@ def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[Weight
                 f"{len(names)} with {len(set(names))} names; is the model a trained one?"
             )
     return weight_sets
-
-
-def _of_model(model: Any, tensors: dict[str, ModelTensor], engines: Engines) -> WeightSet:
-    if _uses_peft():
-        from canonical_saver.weights import injected
-
-        injected.refuse_hidden(model)
-    saved = full.model_weights(model, tensors, engines)
-    if not getattr(model, "_keys_to_ignore_on_save", True):  # a model of transformers, all saved
-        return saved
-    from canonical_saver.weights import unloadable
-
-    return unloadable.told(saved, model, tensors, engines)
-
-
-def _of_adapters(
-    model: Any, tensors: dict[str, ModelTensor], engines: Engines, *, merge: bool
-) -> list[WeightSet]:
-    from canonical_saver.weights import adapter, merged
-
-    model_tensors = with_numbered_experts(model, tensors)
-    return (
-        [merged.weights(model, model_tensors)]
-        if merge
-        else adapter.weight_sets(model, model_tensors, engines)
-    )
 
 
 def named_tensors(model: nn.Module, engines: Engines) -> Iterator[tuple[str, ModelTensor]]:

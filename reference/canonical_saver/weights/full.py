@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
-from canonical_saver.weights import hub_conversion
-from canonical_saver.weights.engines import Engines, with_numbered_experts
-from canonical_saver.weights.module_tree import named_modules
+from canonical_saver.weights.engines import Engines
+from canonical_saver.weights.module_tree import bare, named_modules
 from canonical_saver.weights.own_rules import has_own_saving, has_own_state_dict
-from canonical_saver.weights.saved_tensors import Convert, WeightSet
+from canonical_saver.weights.saved_tensors import Convert, SavedTensor, WeightSet, direct
 from canonical_saver.weights.tensors import ModelTensor
 
 
@@ -34,27 +36,23 @@ def model_weights(
         from canonical_saver.weights.quantized import refuse_quantizer
 
         refuse_quantizer(model)
-    owner, found, warnings = _by_own_rules(model, tensors, engines)
-    model_tensors = with_numbered_experts(owner, found)
-    made = weights(owner, model_tensors, partial(hub_conversion.revert, owner))
-    return replace(made, owner=owner, warnings=warnings)
-
-
-def _by_own_rules(
-    model: nn.Module, tensors: Mapping[str, ModelTensor], engines: Engines
-) -> tuple[nn.Module, Mapping[str, ModelTensor], tuple[str, ...]]:
-    """The module whose configuration is saved, the tensors of the save, and warnings."""
+    owner, state = model, None
     if has_own_saving(model):
         from canonical_saver.weights import own_saving
 
-        owner, found = own_saving.follow(model, tensors, engines)
-        return owner, found.model_tensors, found.warnings
-    if has_own_state_dict(model):
+        owner, state = own_saving.follow(model, tensors, engines)
+    elif has_own_state_dict(model):
         from canonical_saver.weights import state_dict
 
-        found = state_dict.find(model, tensors, engines)
-        return model, found.model_tensors, found.warnings
-    return model, tensors, ()
+        state = state_dict.find(model, tensors, engines)
+    found = tensors if state is None else state.model_tensors
+    made = weights(owner, engines.numbered(owner, found), partial(_revert, owner))
+    made = replace(made, owner=owner, warnings=() if state is None else state.warnings)
+    if not getattr(model, "_keys_to_ignore_on_save", True):  # a model of transformers, all saved
+        return made
+    from canonical_saver.weights import unloadable
+
+    return unloadable.told(made, model, tensors, engines)
 
 
 def weights(
@@ -76,8 +74,34 @@ def weights(
     for target, origin in _reloaded_ties(model, kept):
         if target in kept and origin in kept and _tied(kept[target], kept[origin]):
             del kept[target]
-    saved_tensors = tuple(hub_conversion.to_hub(model, kept))
+    saved_tensors = tuple(_saved_tensors(model, kept))
     return WeightSet("", "model", saved_tensors, dict(kept if inputs is None else inputs), convert)
+
+
+def _saved_tensors(model: nn.Module, kept: Mapping[str, ModelTensor]) -> list[SavedTensor]:
+    """Name and shape the tensors of a model as on the hub, see ``hub_conversion``."""
+    computed = any(model_tensor.needs for model_tensor in kept.values())
+    if not computed and _has_hub_names(model):
+        return [direct(name, model_tensor) for name, model_tensor in kept.items()]
+    from canonical_saver.weights.hub_conversion import to_hub
+
+    return to_hub(model, kept)
+
+
+def _has_hub_names(model: nn.Module) -> bool:
+    """Whether a model has the names and shapes of the hub in memory too, as most have.
+
+    What is reverted for a model without conversions is given back as it is.
+    """
+    nothing: dict[str, torch.Tensor] = {}
+    of_transformers = isinstance(model, PreTrainedModel)
+    return not of_transformers or revert_weight_conversion(bare(model), nothing) is nothing
+
+
+def _revert(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    from canonical_saver.weights.hub_conversion import revert
+
+    return revert(model, tensors)
 
 
 def _tied(one: ModelTensor, other: ModelTensor) -> bool:

@@ -15,7 +15,8 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from canonical_saver.errors import WeightsError
+from canonical_saver.errors import RequestError, WeightsError
+from canonical_saver.request import Request
 from canonical_saver.weights import full, hub_conversion
 from canonical_saver.weights.holding import holding
 from canonical_saver.weights.module_tree import named_modules, unwrap
@@ -31,20 +32,28 @@ def can_merge(model: Any) -> bool:
     return not getattr(model.get_base_model(), "hf_quantizer", None)
 
 
-def is_asked(model: Any, key: str) -> bool:
-    """Whether the adapters of a PEFT model are to be merged, as a key of the configuration asks.
+def is_asked(model: Any, request: Request) -> bool:
+    """Whether the adapters of a PEFT model are to be merged, as a request asks.
 
     ReLoRA leaves them as they are where the base is quantized.
 
     Raises:
         WeightsError: ``merge_lora`` asks for what cannot be done.
+        RequestError: the format cannot hold what is yet to be merged.
     """
-    if key == "merge_lora" and not can_merge(model):
-        raise WeightsError(
-            "merge_lora: expected a base that can take the adapter, found a quantized one; save "
-            "the adapter, and merge it into the base as it was before quantization"
+    if not can_merge(model):
+        if request.merge == "merge_lora":
+            raise WeightsError(
+                "merge_lora: expected a base that can take the adapter, found a quantized one; "
+                "save the adapter, and merge it into the base as it was before quantization"
+            )
+        return False
+    if request.format == "dcp":
+        raise RequestError(
+            f"{request.merge}: expected weights in memory, as the dcp format has them, found "
+            "ones that are yet to be merged; save as safetensors"
         )
-    return can_merge(model)
+    return True
 
 
 def weights(model: Any, model_tensors: Mapping[str, ModelTensor]) -> WeightSet:
@@ -95,7 +104,8 @@ def weights(model: Any, model_tensors: Mapping[str, ModelTensor]) -> WeightSet:
             found[name], aliases[name] = one, first
     plain = {name: model_tensor for name, model_tensor in found.items() if not model_tensor.needs}
     convert = _Merge(base, adapted, aliases, frozenset(plain))
-    return full.weights(base, found, convert, inputs=model_tensors | plain)
+    saved = full.weights(base, found, convert, inputs=model_tensors | plain)
+    return replace(saved, owner=base)
 
 
 @dataclass(frozen=True)

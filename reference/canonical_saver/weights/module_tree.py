@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -17,24 +16,12 @@ from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-
-def is_a(module: nn.Module, name: str) -> bool:
-    """Whether a module is of a class of DeepSpeed's, which is never imported here.
-
-    Args:
-        module: the module.
-        name: the name of the class.
-    """
-    kind: Any = type(module)
-    return _derives(kind, name)
-
-
-@lru_cache(maxsize=4096)
-def _derives(kind: Any, name: str) -> bool:
-    return any(
-        base.__name__ == name and base.__module__.partition(".")[0] == "deepspeed"
-        for base in kind.__mro__
-    )
+_WRAPPERS: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
+    ((DistributedDataParallel, DataParallel, AveragedModel), "module"),
+    ((FullyShardedDataParallel,), "_fsdp_wrapped_module"),
+    ((ActivationWrapper,), "_checkpoint_wrapped_module"),
+)
+"""Classes of wrappers, and the name that each has for the module inside."""
 
 
 def saved_by_bitsandbytes(module: nn.Module) -> bool:
@@ -51,44 +38,37 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def _wrapped(module: nn.Module) -> nn.Module | None:
-    children = module._modules
-    if isinstance(module, DistributedDataParallel | DataParallel | AveragedModel):
-        return children["module"]
-    if isinstance(module, FullyShardedDataParallel):
-        return children["_fsdp_wrapped_module"]
-    if isinstance(module, ActivationWrapper):
-        return children["_checkpoint_wrapped_module"]
-    # FSDP2 puts a class of its own before that of a compiled model.
-    kinds = type(module).__mro__
-    if any(
-        k.__module__.startswith("torch._dynamo") and k.__name__ == "OptimizedModule" for k in kinds
-    ):
-        return children["_orig_mod"]
-    if any(kind.__name__ == "DeepSpeedEngine" for kind in kinds):
-        return children["module"]
+    for wrappers, child in _WRAPPERS:
+        if isinstance(module, wrappers):
+            return module._modules[child]
+    for kind in type(module).__mro__:  # FSDP2 puts a class of its own before a compiled model's
+        if kind.__name__ == "OptimizedModule" and kind.__module__.startswith("torch._dynamo"):
+            return module._modules["_orig_mod"]
+        if kind.__name__ == "DeepSpeedEngine":
+            return module._modules["module"]
     return None
 
 
-def named_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def named_modules(root: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Walk a model in state-dict order.
 
     A module that is reachable by several names is given once for each of them, as in a state dict.
 
+    Args:
+        root: the model.
+        name: its own name.
+
     Yields:
-        The canonical dotted name and the unwrapped module; the root first, named "".
+        The canonical dotted name and the unwrapped module; the root first.
     """
-    yield from _walk("", root)
-
-
-def _walk(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    module = unwrap(module)
+    module = unwrap(root)
     yield name, module
     for child_name, child in module._modules.items():
         # What a quantization-aware training adds to measure is no part of the model.
         if child is not None and not type(child).__module__.startswith(
             "torchao.quantization.qat.fake"
         ):
-            yield from _walk(f"{name}.{child_name}" if name else child_name, child)
+            yield from named_modules(child, f"{name}.{child_name}" if name else child_name)
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:

@@ -96,16 +96,11 @@ def require_data(weights: WeightSet) -> None:
         WeightsError: a tensor is on the meta device, and nothing says where its data is.
     """
     for saved in weights.saved_tensors:
-        source_ranges = saved.source_ranges or ()
-        for model_tensor in [
-            *(s.model_tensor for s in source_ranges),
-            *(weights.model_tensors[n] for n in saved.needs),
-        ]:
-            if any(
-                local_slice.load is None and local_slice.data.is_meta
-                for local_slice in model_tensor.slices
-            ):
-                raise WeightsError(
-                    f"'{saved.name}': expected a tensor with data, found one on the meta device "
-                    "and no hook of accelerate that has its data; load the weights before saving"
-                )
+        model_tensors = [one.model_tensor for one in saved.source_ranges or ()]
+        model_tensors += [weights.model_tensors[name] for name in saved.needs]
+        slices = [one for model_tensor in model_tensors for one in model_tensor.slices]
+        if any(one.load is None and one.data.is_meta and one.length for one in slices):
+            raise WeightsError(
+                f"'{saved.name}': expected a tensor with data, found one on the meta device "
+                "and no hook of accelerate that has its data; load the weights before saving"
+            )

@@ -11,8 +11,6 @@ from math import prod
 
 import torch
 
-from canonical_saver.errors import WeightsError
-
 PIECE = 8 * 2**20
 """Bytes carried at a time; a rank's extra memory is a few of these."""
 
@@ -90,28 +88,14 @@ def has_own_storage(tensor: torch.Tensor) -> bool:
     return type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
 
 
-def refuse_wrapper(tensor: torch.Tensor) -> None:
-    """Refuse a tensor that only stands for others, as a quantized one of torchao.
-
-    Raises:
-        WeightsError: what its storage has is not its elements.
-    """
-    if not has_own_storage(tensor):
-        raise WeightsError(
-            f"expected a tensor with elements of its own, found a {type(tensor).__module__}."
-            f"{type(tensor).__name__}, which is made of others and which a weight file cannot "
-            "hold; save the model before it is converted, or by the library that converted it"
-        )
-
-
 def whole(tensor: torch.Tensor, identity: object = None) -> ModelTensor:
     """Describe a tensor that every rank holds complete.
 
     Raises:
         WeightsError: the tensor only stands for others, or has no elements in memory one by one.
     """
-    refuse_wrapper(tensor)
-    if tensor.layout is not torch.strided or torch.nn.parameter.is_lazy(tensor):
+    dense = tensor.layout is torch.strided and not torch.nn.parameter.is_lazy(tensor)
+    if not dense or not has_own_storage(tensor):
         from canonical_saver.weights.uneven_tensors import refusal
 
         raise refusal(tensor)
@@ -137,7 +121,12 @@ def elements(
     """
     first = local_slice.offset + start
     data = local_slice.data if local_slice.load is None else local_slice.load()
-    piece = _flat(data, first, first + length)
+    if data.is_contiguous():
+        piece = data.view(-1)[first : first + length]
+    else:
+        from canonical_saver.weights.uneven_tensors import flat
+
+        piece = flat(data, first, first + length)
     if dtype is not None and piece.dtype.is_floating_point:
         piece = piece.to(dtype)
     # Views of complex numbers may only be marked as conjugates or negatives of what is in memory.
@@ -152,24 +141,3 @@ def read(
 ) -> torch.Tensor:
     """Copy or view some elements of a slice as bytes in main memory, see :func:`elements`."""
     return elements(local_slice, start, length, dtype).to("cpu")
-
-
-def _flat(data: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    """The elements ``[start, stop)`` in row-major order; copies no others, and no coordinates.
-
-    ``reshape(-1)`` would copy the whole of a tensor that does not lie in this order.
-    """
-    if data.is_contiguous():
-        return data.view(-1)[start:stop]
-    if data.dim() == 1:
-        return data[start:stop]
-    row = data.numel() // data.shape[0]
-    first, last = -(-start // row), stop // row  # the whole rows among them
-    if first > last:
-        return _flat(data[last], start - last * row, stop - last * row)
-    parts = [data[first:last].reshape(-1)]
-    if start < first * row:
-        parts.insert(0, _flat(data[first - 1], start - (first - 1) * row, row))
-    if stop > last * row:
-        parts.append(_flat(data[last], 0, stop - last * row))
-    return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -12,12 +12,10 @@ import torch
 
 from canonical_saver import weights
 from canonical_saver.collectives import Ranks
-from canonical_saver.errors import RequestError
 from canonical_saver.formats import Archive, WeightFormat, find_format
 from canonical_saver.formats.layout import File, stored_size
 from canonical_saver.request import Request
-from canonical_saver.weights.engines import Engines
-from canonical_saver.weights.module_tree import unwrap
+from canonical_saver.weights.engines import find_engines
 from canonical_saver.weights.saved_tensors import WeightSet, require_data
 from canonical_saver.writing import agreement
 from canonical_saver.writing.write_items import WriteItem, packed, ranges, write_items
@@ -101,18 +99,15 @@ def plan_write(request: Request, ranks: Ranks, *, dry: bool = False) -> WritePla
     """
     with _no_collections():
         model = weights.find_model(request.roots)
-        engines = Engines(request.roots, ranks.rank)
-        merge = weights.asks_to_merge(model, request.merge)
-        if merge and request.format == "dcp":
-            raise RequestError(
-                f"{request.merge}: expected weights in memory, as the dcp format has them, found "
-                "ones that are yet to be merged; save as safetensors"
-            )
+        engines = find_engines(request.roots, ranks.rank)
+        merge = False
+        if request.merge and weights.is_peft(model):
+            from canonical_saver.weights import merged
+
+            merge = merged.is_asked(model, request)
         weight_sets = weights.collect(model, engines, merge=merge)
         for one in () if dry else weight_sets:
             require_data(one)
-        if merge:
-            model = unwrap(model.get_base_model())
         model = weight_sets[0].owner or model
         if request.dtype is not None:
             from canonical_saver.weights import casting

@@ -2,9 +2,9 @@
 
 The engines are told apart by what the parameters are, not by a configuration: flat parameters
 (FSDP1), distributed tensors (FSDP2, HSDP, tensor parallelism), DeepSpeed's partitions (ZeRO-3), or
-plain tensors, which every rank holds complete (one process, DDP, ZeRO-1 and ZeRO-2). Each module
-here answers one question: which flat ranges of this tensor does this rank hold? Nothing is
-gathered. A module is imported for a model that is held in its way.
+plain tensors, which every rank holds complete (one process, DDP, ZeRO-1 and ZeRO-2). Nothing is
+gathered. A model on one process that no engine has touched is described here; ``spread`` has all
+others, and one module for each engine.
 """
 
 from __future__ import annotations
@@ -12,52 +12,59 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-from torch.distributed.tensor import DTensor
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights.module_tree import saved_by_bitsandbytes
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica, whole
+from canonical_saver.weights.tensors import ModelTensor, whole
 
-if TYPE_CHECKING:
-    from canonical_saver.weights.engines.fsdp1 import FlatParameters
-    from canonical_saver.weights.engines.offload import Stored
+_OF_ENGINES = {"_hf_hook", "_is_fsdp_managed_module"}
+"""Attributes that engines leave on modules."""
 
 
-class Engines:
-    """Finds the tensors of a model's modules, whatever engine holds them.
+def find_engines(roots: tuple[nn.Module, ...], rank: int) -> Engines:
+    """Choose what finds the tensors of a model.
 
     Args:
         roots: all modules in which wrappers may be found.
         rank: this rank among all.
     """
+    modules = list({id(m): m for root in roots for m in root.modules()}.values())
+    one_process = not dist.is_initialized() and "deepspeed" not in sys.modules
+    if one_process and all(map(_is_untouched, modules)):
+        return Engines(rank)
+    from canonical_saver.weights.engines.spread import SpreadTensors
 
-    def __init__(self, roots: tuple[nn.Module, ...], rank: int) -> None:
+    return SpreadTensors(modules, rank)
+
+
+def _is_untouched(module: nn.Module) -> bool:
+    """Whether no engine, and no quantization, has a part in a module."""
+    touched = isinstance(module, FullyShardedDataParallel | FSDPModule)
+    if touched or _OF_ENGINES & vars(module).keys() or saved_by_bitsandbytes(module):
+        return False
+    values = (*module._parameters.values(), *module._buffers.values())
+    return all(value is None or _is_plain(value) for value in values)
+
+
+def _is_plain(value: torch.Tensor) -> bool:
+    kind = type(value) in (torch.Tensor, nn.Parameter)
+    return kind and not any(hasattr(value, name) for name in ("ds_id", "quant_state"))
+
+
+class Engines:
+    """Finds the tensors of a model's modules, which lie complete in this process.
+
+    Args:
+        rank: this rank among all.
+    """
+
+    def __init__(self, rank: int) -> None:
         self._rank = rank
-        modules = list({id(m): m for root in roots for m in root.modules()}.values())
-        for module in modules:
-            if isinstance(module, FSDPModule):
-                module.reshard()  # to hold its shard alone, as between two training steps
-        self._flat: FlatParameters | None = None
-        if any(map(_is_flattened, modules)):
-            from canonical_saver.weights.engines import fsdp1
-
-            self._flat = fsdp1.FlatParameters(modules)
-        self._offloaded: dict[int, Stored] = {}
-        if any("_hf_hook" in vars(module) for module in modules):
-            from canonical_saver.weights.engines import offload
-
-            self._offloaded = offload.find(modules)
-        self._synchronized = frozenset[int]()
-        if torch.distributed.is_initialized():
-            from canonical_saver.weights.engines import replicated
-
-            self._synchronized = replicated.synchronized(modules)
 
     def parameters(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, ModelTensor]]:
         """Yield the module's own parameters, in state-dict order, by their names in it.
@@ -69,16 +76,9 @@ class Engines:
         Raises:
             WeightsError: a parameter's bytes cannot be found; names it.
         """
-        flat = {} if self._flat is None else self._flat.of(module, place)
-        names = [name for name, value in module._parameters.items() if value is not None]
-        names += [name for name in flat if name not in names]
-        for name in names:
-            model_tensor = flat.get(name)
-            if model_tensor is None:
-                with named(dotted(place, name)):
-                    model_tensor = self._parameter(module, name)
-            elif model_tensor.replicated:
-                model_tensor = self.on_first_rank(model_tensor, module._parameters.get(name))
+        for name, value in module._parameters.items():
+            with named(dotted(place, name)):
+                model_tensor = self.tensor(value)
             if model_tensor is not None:
                 yield name, model_tensor
 
@@ -94,11 +94,9 @@ class Engines:
 
     def trainable(self, module: nn.Module) -> Iterator[str]:
         """Yield the names of the module's own parameters that require a gradient."""
-        names = set[str]() if self._flat is None else self._flat.trainable(module)
         for name, value in module._parameters.items():
-            if value is not None and value.requires_grad and not self._is_flat(value):
-                names = names | {name}
-        yield from names
+            if value is not None and value.requires_grad:
+                yield name
 
     @property
     def first(self) -> bool:
@@ -112,11 +110,7 @@ class Engines:
             module: the module.
             known: names that are parameters or buffers of it.
         """
-        if saved_by_bitsandbytes(module):
-            from canonical_saver.weights.engines import bnb
-
-            for name, value in bnb.quantization_state(module, known):
-                yield name, self.on_first_rank(whole(value, (id(module), name)))
+        yield from ()
 
     def tensor(
         self, value: torch.Tensor | None, identity: object = None, *, buffer: bool = False
@@ -131,40 +125,11 @@ class Engines:
         Raises:
             WeightsError: its bytes cannot be found.
         """
-        if value is None or self._is_flat(value):
-            return None
-        if hasattr(value, "ds_id") and hasattr(value, "ds_tensor"):
-            from canonical_saver.weights.engines import zero3
+        if value is None or _is_plain(value):
+            return None if value is None else whole(value, identity)
+        from canonical_saver.weights.engines.spread import SpreadTensors
 
-            return zero3.model_tensor(value)
-        if isinstance(value, DTensor):
-            from canonical_saver.weights.engines import dtensor
-
-            return dtensor.model_tensor(value)
-        if id(value) in self._offloaded:
-            from canonical_saver.weights.engines import offload
-
-            stored = offload.model_tensor(self._offloaded[id(value)])
-            return self.on_first_rank(stored, value, buffer=buffer)
-        plain = whole(without_float8(value), identity)
-        return self.on_first_rank(plain, value, buffer=buffer)
-
-    def _is_flat(self, value: torch.Tensor) -> bool:
-        return self._flat is not None and self._flat.holds_itself(value)
-
-    def _parameter(self, module: nn.Module, name: str) -> ModelTensor | None:
-        held = module._parameters[name]
-        if held is not None and "deepspeed" in sys.modules:
-            from canonical_saver.weights.engines import autotp
-
-            if autotp.applies(module):
-                return self.on_first_rank(autotp.model_tensor(module, name, held), held)
-        if held is not None and getattr(held, "quant_state", None) is not None:
-            from canonical_saver.weights.engines import bnb
-
-            if (unpacked := bnb.unpacked(held)) is not held:  # it is made anew each time
-                return self.on_first_rank(whole(unpacked, id(held)), held)
-        return self.tensor(held)
+        return SpreadTensors([], self._rank).tensor(value, identity, buffer=buffer)
 
     def on_first_rank(
         self, model_tensor: ModelTensor, held: torch.Tensor | None = None, *, buffer: bool = False
@@ -176,51 +141,21 @@ class Engines:
             held: the parameter or buffer that it is of.
             buffer: whether it is a buffer.
         """
-        if not model_tensor.replicated or not model_tensor.slices:
-            return model_tensor
-        (local_slice,) = model_tensor.slices
-        replica: Replica | None = Replica(
-            "whole", local_slice, buffer, id(held) in self._synchronized
-        )
-        if local_slice.data.is_meta and local_slice.load is None:
-            replica = None  # a rank that only knows the shape, for another one that has the bytes
-        slices: tuple[LocalSlice, ...] = model_tensor.slices if self._rank == 0 else ()
-        return replace(model_tensor, slices=slices, replica=replica)
+        return model_tensor
 
+    def numbered(
+        self, model: nn.Module, model_tensors: Mapping[str, ModelTensor]
+    ) -> Mapping[str, ModelTensor]:
+        """Give DeepSpeed's experts their numbers among those of all ranks.
 
-def with_numbered_experts(
-    model: nn.Module, model_tensors: Mapping[str, ModelTensor]
-) -> Mapping[str, ModelTensor]:
-    """Give DeepSpeed's experts their numbers among those of all ranks.
+        Args:
+            model: the unwrapped model.
+            model_tensors: its tensors by their names in memory, in state-dict order.
 
-    Args:
-        model: the unwrapped model.
-        model_tensors: its tensors by their names in memory, in state-dict order.
-
-    Raises:
-        WeightsError: the experts are spread in a way that has no names.
-    """
-    if "deepspeed" not in sys.modules:
+        Raises:
+            WeightsError: the experts are spread in a way that has no names.
+        """
         return model_tensors
-    from canonical_saver.weights.engines import experts
-
-    return dict(experts.numbered(model, model_tensors.items()))
-
-
-def without_float8(tensor: Any) -> torch.Tensor:
-    """Take off what torchao's float8 training puts around a weight, to gather it in float8.
-
-    The weight inside is in its own precision. torchao itself is never imported.
-    """
-    if type(tensor).__module__ == "torchao.float8.fsdp_utils":
-        tensor = tensor._tensor
-    return tensor  # type: ignore[no-any-return]
-
-
-def _is_flattened(module: nn.Module) -> bool:
-    """Whether a module is one of FSDP1's, or one whose parameters may lie in it."""
-    fsdp1 = isinstance(module, FullyShardedDataParallel)
-    return fsdp1 or "_is_fsdp_managed_module" in vars(module)
 
 
 def dotted(place: str, name: str) -> str:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.module_tree import is_a
+from canonical_saver.weights.engines.deepspeed_classes import is_a
 from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica, whole
 
 _DESCRIPTION = "ds_autotp_universal_checkpoint_meta"

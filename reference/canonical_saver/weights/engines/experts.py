@@ -16,7 +16,8 @@ import torch.distributed as dist
 from torch import nn
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.module_tree import is_a, named_modules
+from canonical_saver.weights.engines.deepspeed_classes import is_a
+from canonical_saver.weights.module_tree import named_modules
 from canonical_saver.weights.tensors import ModelTensor
 
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from canonical_saver.weights.module_tree import is_a
+from canonical_saver.weights.engines.deepspeed_classes import is_a
 
 
 def synchronized(modules: Iterable[nn.Module]) -> frozenset[int]:
