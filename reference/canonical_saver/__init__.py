@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from canonical_saver.proving.proof import Proof
     from canonical_saver.proving.prove import prove
     from canonical_saver.proving.proven import proven
-    from canonical_saver.publishing.staging import recover
+    from canonical_saver.publishing.recovery import recover
     from canonical_saver.save import Report, save_model, save_trained_model
 
 if _missing := " and ".join(n for n in ("torch", "transformers") if find_spec(n) is None):
@@ -65,7 +65,7 @@ _HOMES = {
     "ProveCallback": "proving.callback",
     "prove": "proving.prove",
     "proven": "proving.proven",
-    "recover": "publishing.staging",
+    "recover": "publishing.recovery",
 }
 """The module of each public name that is not one of ``save``."""
 

@@ -109,7 +109,8 @@ def _print_completion(shell: str) -> int:
 
 def _recover(folder: Path) -> None:
     from canonical_saver.publishing import stale_files
-    from canonical_saver.publishing.staging import STAGING, recover
+    from canonical_saver.publishing.recovery import recover
+    from canonical_saver.publishing.staging import STAGING
 
     found = (folder / STAGING).exists()
     if recover(folder):

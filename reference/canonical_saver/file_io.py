@@ -13,10 +13,12 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+
+from canonical_saver.errors import WriteError
 
 _C = ctypes.CDLL(None, use_errno=True)
 _VIEW = ctypes.pythonapi.PyMemoryView_FromMemory
@@ -108,6 +110,43 @@ def _extend(handle: int, size: int) -> None:
             raise
         for offset in range(0, size, len(_ZEROS)):
             pwrite_all(handle, [memoryview(_ZEROS)[: size - offset]], offset)
+
+
+def create_file(path: Path, size: int, *parts: tuple[int, bytes]) -> None:
+    """Make a new file at its final size.
+
+    Args:
+        path: where; its folder is there.
+        size: its bytes.
+        parts: some of them, each behind its first byte's place.
+
+    Raises:
+        OSError: it could not be made, or is there already.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        preallocate(handle, size)
+        for offset, content in parts:
+            pwrite_all(handle, [memoryview(content)], offset)
+    finally:
+        os.close(handle)
+
+
+def files_below(folder: Path, refusal: Callable[[Path], str]) -> Iterator[str]:
+    """Name the files in a folder and its subfolders, relative to it, in order.
+
+    Args:
+        folder: the folder.
+        refusal: says of a path what is wrong with it, if it is something else.
+
+    Raises:
+        WriteError: something else than files and folders is there.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise WriteError(refusal(path))
+        if path.is_file():
+            yield path.relative_to(folder).as_posix()
 
 
 def flush(handle: int) -> None:

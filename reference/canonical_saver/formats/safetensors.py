@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.file_io import preallocate, pwrite_all
+from canonical_saver.file_io import create_file
 from canonical_saver.formats.layout import (
     File,
     PlacedTensor,
@@ -107,7 +106,9 @@ def lay_out(weight_sets: Sequence[WeightSet], request: Request) -> list[File]:
 def create(folder: Path, weight_sets: Sequence[WeightSet], files: Sequence[File]) -> list[Any]:
     """Make each file at its final size with its header, and the indexes; on rank 0."""
     for file in files:
-        _create(folder / file.name, file)
+        path = folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        create_file(path, file.size, (0, file.header))
     write_indexes(folder, weight_sets, files, ENDING)
     return []
 
@@ -119,13 +120,3 @@ def place(files: list[File], archives: Sequence[Any]) -> list[File]:
 
 def finish(writer: Any) -> None:
     """Nothing is left to write."""
-
-
-def _create(path: Path, file: File) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-    try:
-        preallocate(handle, file.size)
-        pwrite_all(handle, [memoryview(file.header)], 0)
-    finally:
-        os.close(handle)

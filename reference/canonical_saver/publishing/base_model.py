@@ -17,6 +17,7 @@ from typing import Any
 
 from canonical_saver.errors import RequestError
 from canonical_saver.publishing import stale_files
+from canonical_saver.publishing.staging import Staging
 from canonical_saver.request import Request
 from canonical_saver.weights.saved_tensors import WeightSet
 
@@ -33,7 +34,7 @@ class BaseModel:
     """
 
     def __init__(self, model: Any, request: Request) -> None:
-        self._output_dir = request.output_dir
+        self._output_dir, self._checksums = request.output_dir, request.checksums
         base = model.get_base_model()
         configs = model.peft_config.values()
         found = [getattr(config, "base_model_name_or_path", None) for config in configs]
@@ -62,12 +63,12 @@ class BaseModel:
                     "without the adapter: save to another folder"
                 )
 
-    def refuse_changes(self, arrival: stale_files.Arrival, *, checksums: bool) -> None:
+    def refuse_changes(self, staging: Staging, weight_sets: Sequence[WeightSet]) -> None:
         """Refuse to replace or remove a file in the folder of the base.
 
         Args:
-            arrival: the files that come.
-            checksums: whether a file of checksums will come too.
+            staging: the folder with the files that come.
+            weight_sets: the adapters that are to be saved.
 
         Raises:
             RequestError: a file of the base would go, or have other bytes.
@@ -75,8 +76,9 @@ class BaseModel:
         output_dir = self._output_dir
         if not _why_base(self._names, output_dir):
             return
+        arrival = stale_files.arrival_of(staging, weight_sets)
         going = set(stale_files.files(output_dir, arrival))
-        coming = arrival.names | ({stale_files.CHECKSUMS} if checksums else set())
+        coming = arrival.names | ({stale_files.CHECKSUMS} if self._checksums else set())
         # Cards and checksums that go are those of an earlier adapter.
         own = {stale_files.CARD, stale_files.CHECKSUMS} & going
         lost = [

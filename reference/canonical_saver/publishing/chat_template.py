@@ -5,6 +5,30 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from canonical_saver.publishing.best_effort import BestEffort
+
+
+def write_without(tokenizer: Any, wrong: str, staged: BestEffort) -> None:
+    """Write a tokenizer or processor without its chat template, or else nothing of it.
+
+    Args:
+        tokenizer: the tokenizer or processor, which stays as it is.
+        wrong: what went wrong with all of it.
+        staged: where to; gets the warning.
+    """
+    kind = type(tokenizer).__name__
+    again = "; then write it by its save_pretrained(FOLDER)"
+    without = staged.attempt(
+        lambda folder: without_template(tokenizer).save_pretrained(folder), beside=kind
+    )
+    if without:
+        staged.warn(f"{kind} was left out, it cannot be written: {wrong}; correct it{again}")
+    else:
+        staged.warn(
+            f"{kind} was written without its chat template, which is not valid: {wrong}; correct "
+            f"chat_template{again}"
+        )
+
 
 def without_template(tokenizer: Any) -> Any:
     """Copy a tokenizer or processor that has a chat template, leaving it out.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from canonical_saver.errors import WriteError, describe
-from canonical_saver.file_io import LOST, preallocate, pwrite_all
+from canonical_saver.file_io import LOST, create_file
 
 _OLD, _NEW = b"the old file", b"the new file"
+_WRITES = "can write a file at any place in it"
+_RENAMES = "can rename a file over another one"
 
 
 def check_mount(folder: Path) -> None:
@@ -26,38 +29,30 @@ def check_mount(folder: Path) -> None:
     """
     below = folder / secrets.token_hex(8)
     target, source = folder / f"{below.name}.target", below / "source"
-    try:
+    half = len(_NEW) // 2
+    with _needed(_WRITES, folder):
         below.mkdir()
-        _write_backwards(target, _OLD)
-        _write_backwards(source, _NEW)
-    except OSError as error:
-        if error.errno in LOST:
-            raise
-        raise _refusal("can write a file at any place in it", folder, describe(error)) from error
+        for path, content in ((target, _OLD), (source, _NEW)):
+            create_file(path, len(content), (half, content[half:]), (0, content[:half]))
     if (found := source.read_bytes()) != _NEW:
-        raise _refusal("can write a file at any place in it", folder, f"{found!r} in a new file")
-    try:
+        raise _refusal(_WRITES, folder, f"{found!r} in a new file")
+    with _needed(_RENAMES, folder):
         source.replace(target)
         found = target.read_bytes()
-    except OSError as error:
-        if error.errno in LOST:
-            raise
-        raise _refusal("can rename a file over another one", folder, describe(error)) from error
     if found != _NEW or source.exists():
-        raise _refusal("can rename a file over another one", folder, "that nothing was renamed")
+        raise _refusal(_RENAMES, folder, "that nothing was renamed")
     target.unlink()
     below.rmdir()
 
 
-def _write_backwards(path: Path, content: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+@contextmanager
+def _needed(able: str, folder: Path) -> Iterator[None]:
     try:
-        preallocate(handle, len(content))
-        half = len(content) // 2
-        pwrite_all(handle, [memoryview(content)[half:]], half)
-        pwrite_all(handle, [memoryview(content)[:half]], 0)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        if error.errno in LOST:
+            raise
+        raise _refusal(able, folder, describe(error)) from error
 
 
 def _refusal(able: str, folder: Path, found: str) -> WriteError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,22 @@ from transformers.dynamic_module_utils import custom_object_save
 from canonical_saver.publishing.best_effort import BestEffort
 
 
-def write_code(kind: Any, staged: BestEffort) -> dict[str, Any]:
+def auto_map(config: Any, kinds: Sequence[Any], staged: BestEffort) -> dict[str, Any]:
+    """Copy the code of classes that were registered for auto classes.
+
+    Args:
+        config: the model's configuration.
+        kinds: the classes.
+        staged: where to.
+
+    Returns:
+        The setting of the configuration that names it; nothing if all was left out.
+    """
+    code = {key: value for one in kinds for key, value in _write_code(one, staged).items()}
+    return {"auto_map": (getattr(config, "auto_map", None) or {}) | code} if code else {}
+
+
+def _write_code(kind: Any, staged: BestEffort) -> dict[str, Any]:
     """Copy the code of a class that was registered for an auto class.
 
     Returns:

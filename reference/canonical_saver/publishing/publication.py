@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from canonical_saver.errors import VerifyError
 from canonical_saver.formats import Archive
 from canonical_saver.formats.layout import File
-from canonical_saver.publishing import sidecars, stale_files
+from canonical_saver.publishing import sidecars
 from canonical_saver.publishing.mount_probe import check_mount
 from canonical_saver.publishing.staging import Staging
 from canonical_saver.writing.free_space import Room
@@ -22,6 +22,7 @@ from canonical_saver.writing.writer import Written
 
 if TYPE_CHECKING:
     from canonical_saver.publishing.base_model import BaseModel
+    from canonical_saver.publishing.stale_files import EarlierSave
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Publication:
         self._plan = write_plan
         self._request = write_plan.request
         self._undo = ExitStack()
+        self._written: Sequence[Written] = ()
         self.room = Room(self._request.output_dir, write_plan.needed)
 
     def __enter__(self) -> Self:
@@ -102,7 +104,7 @@ class Publication:
 
                 self._sidecars = portable.complete(plan, folder, self._sidecars)
             if base is not None:
-                base.refuse_changes(self._arrival(), checksums=request.checksums)
+                base.refuse_changes(staging, plan.weight_sets)
             plan = plan.carrying(self._sidecars.carried, rank=0)
             archives = plan.format.create(folder, plan.weight_sets, plan.files)
             token = secrets.token_hex(16)
@@ -126,33 +128,33 @@ class Publication:
             VerifyError: a file is not as it was written.
             WriteError: the files could not be put in their places.
         """
-        folder, output_dir = self._staging.folder, self._request.output_dir
+        folder, request = self._staging.folder, self._request
         _check_files(folder, files)
         if len({view.host for view in views}) > 1:
             from canonical_saver.writing.hosts import read_back
 
             samples = [one.samples for one in self._written]
             read_back(folder, files, samples, [view.host for view in views])
+        earlier: EarlierSave | None = None
         with self.room:
             (folder / "probe").unlink()
-            if self._request.checksums:
+            if request.checksums:
                 from canonical_saver.publishing.checksums import write_checksums
 
                 write_checksums(folder)
-            arrival = self._arrival()
-            # What could not be written is of a kind that this save brings, all the same.
-            outdated = self._sidecars.outdated
-            brought = replace(arrival, names=arrival.names.union(outdated))
-            old = stale_files.files(output_dir, brought)
-            names = self._staging.commit([*old, *outdated], self._mode)
+            if not self._staging.has_folder_alone():
+                from canonical_saver.publishing.stale_files import EarlierSave
+
+                earlier = EarlierSave(self._staging, self._plan.weight_sets)
+            stale = () if earlier is None else earlier.stale(self._sidecars.outdated)
+            names = self._staging.commit(stale, self._mode)
         self._undo.pop_all()  # nothing is left to be undone once the other ranks hear of it
-        left = stale_files.others(output_dir, arrival)
-        warnings = [*self._sidecars.warnings, *_of_left(left, output_dir, arrival)]
-        if self._request.dtype is not None:
+        left = [] if earlier is None else earlier.left()
+        warnings = [*self._sidecars.warnings, *(earlier.warnings(left) if earlier else ())]
+        if request.dtype is not None:
             from canonical_saver.writing import overflow
 
-            counts = [one.overflows for one in self._written]
-            warnings += overflow.warnings(counts, self._request.dtype)
+            warnings += overflow.warnings([one.overflows for one in self._written], request.dtype)
         return Published(names, left, warnings, self._sidecars.portability)
 
     def _base(self) -> BaseModel | None:
@@ -168,24 +170,6 @@ class Publication:
         base = BaseModel(self._plan.model, self._request)
         base.refuse_folder(self._plan.weight_sets)
         return base
-
-    def _arrival(self) -> stale_files.Arrival:
-        """What is staged by now."""
-        weight_sets = self._plan.weight_sets
-        folders = frozenset(weights.folder for weights in weight_sets)
-        staged = frozenset(self._staging.staged())
-        adapter = weight_sets[0].adapter is not None
-        return stale_files.Arrival(self._staging.folder, staged, folders, adapter)
-
-
-def _of_left(left: Sequence[str], output_dir: Path, arrival: stale_files.Arrival) -> list[str]:
-    """Say which files of other models stay, and what loads then."""
-    if not left:
-        return []
-    effect = ""
-    if arrival.adapter and "config.json" in left and "" in arrival.folders:
-        effect = "; AutoModel takes the model in this folder for the adapter's base"
-    return [f"files of another model stay in {output_dir}: {', '.join(left)}{effect}"]
 
 
 def _check_files(folder: Path, files: Sequence[File]) -> None:

@@ -68,7 +68,12 @@ def write(
             write_generation_config(model.generation_config, staged)
     if request.tokenizer is not None:
         _write_tokenizer(request.tokenizer, staged)
-    return Written(tuple(staged.warnings), tuple(staged.outdated(request.output_dir)))
+    if not staged.missing:
+        return Written(tuple(staged.warnings))
+    from canonical_saver.publishing.failed_files import outdated
+
+    lying = tuple(outdated(request.output_dir, staged.missing))
+    return Written(tuple(staged.warnings), lying)
 
 
 def generates(model: Any) -> bool:
@@ -87,11 +92,9 @@ def _write_config(
         settings["dtype"] = str(dtype or floating[0]).removeprefix("torch.")
     own = [one for one in (type(model.config), kind) if getattr(one, "_auto_class", None)]
     if own:
-        from canonical_saver.publishing.own_code import write_code
+        from canonical_saver.publishing.own_code import auto_map
 
-        code = {key: value for one in own for key, value in write_code(one, staged).items()}
-        if code:
-            settings["auto_map"] = (getattr(model.config, "auto_map", None) or {}) | code
+        settings |= auto_map(model.config, own, staged)
 
     def usual(folder: Path) -> None:
         config = copy.deepcopy(model.config)
@@ -126,20 +129,8 @@ def write_generation_config(config: Any, staged: BestEffort) -> None:
 
 
 def _write_tokenizer(tokenizer: Any, staged: BestEffort) -> None:
-    kind = type(tokenizer).__name__
-    wrong = staged.attempt(tokenizer.save_pretrained, beside=kind)
-    if not wrong:
-        return
-    from canonical_saver.publishing.chat_template import without_template
+    wrong = staged.attempt(tokenizer.save_pretrained, beside=type(tokenizer).__name__)
+    if wrong:
+        from canonical_saver.publishing.chat_template import write_without
 
-    again = "; then write it by its save_pretrained(FOLDER)"
-    without = staged.attempt(
-        lambda folder: without_template(tokenizer).save_pretrained(folder), beside=kind
-    )
-    if without:
-        staged.warn(f"{kind} was left out, it cannot be written: {wrong}; correct it{again}")
-    else:
-        staged.warn(
-            f"{kind} was written without its chat template, which is not valid: {wrong}; correct "
-            f"chat_template{again}"
-        )
+        write_without(tokenizer, wrong, staged)

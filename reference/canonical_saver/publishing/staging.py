@@ -20,20 +20,20 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from canonical_saver.errors import RequestError, SaveError, WriteError, describe
+from canonical_saver.errors import RequestError, WriteError, describe
+from canonical_saver.file_io import files_below, set_mode
 from canonical_saver.file_io import flush_path as _flush
-from canonical_saver.file_io import set_mode
 
 STAGING = ".canonical-saver-staging"
 RECORD = "COMMIT.json"
 
-_VERSION = 1
+RECORD_VERSION = 1
 
 _GATES = re.compile(
     r".*\.index\.json|config\.json|tokenizer_config\.json|(pre)?processor_config\.json|\.metadata"
 )
 _ADAPTER_WEIGHTS = frozenset({"adapter_model.safetensors", "adapter_model.bin"})
-_ADAPTER_CONFIG = "adapter_config.json"
+_REST, _BOLT = 4, 5
 
 
 class Staging:
@@ -58,7 +58,10 @@ class Staging:
         output_dir.mkdir(parents=True, exist_ok=True)
         for path in missing:
             _flush(path.parent)
-        recover(output_dir)
+        if os.path.lexists(output_dir / STAGING):  # of a save that was cut off
+            from canonical_saver.publishing.recovery import recover
+
+            recover(output_dir)
         self.output_dir = output_dir
         self.name = f"{STAGING}/{secrets.token_hex(8)}"
         self.folder = output_dir / self.name
@@ -77,7 +80,18 @@ class Staging:
         Raises:
             WriteError: something else than files and folders is there.
         """
-        return sorted(_staged(self.folder))
+
+        def refusal(path: Path) -> str:
+            return (
+                f"expected only files of this save, found something else: {path}; find out who put "
+                "it there, then save again"
+            )
+
+        return sorted(files_below(self.folder, refusal))
+
+    def has_folder_alone(self) -> bool:
+        """Whether nothing else lies in the output folder, which is a new one then."""
+        return {path.name for path in self.output_dir.iterdir()} == {STAGING}
 
     def commit(self, stale: Iterable[str], mode: int) -> list[str]:
         """Make the staged files the model, and remove what is stale.
@@ -94,9 +108,12 @@ class Staging:
                 but could not be put in its place.
         """
         names = self.staged()
-        self._check_places(names)
+        if not self.has_folder_alone():
+            from canonical_saver.publishing.obstacles import refuse_obstacles
+
+            refuse_obstacles(self.output_dir, names)
         # What needs room on the disk is done before the commit.
-        for place in sorted(_places(self.output_dir, names)):
+        for place in sorted(folders_to(self.output_dir, names)):
             if not place.exists():
                 place.mkdir()
                 self._made.append(place)
@@ -107,18 +124,23 @@ class Staging:
         staging = self.output_dir / STAGING
         for folder in {self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())}:
             _flush(folder)
-        for folder in {staging, self.output_dir, *_places(self.output_dir, names)}:
+        for folder in {staging, self.output_dir, *folders_to(self.output_dir, names)}:
             _flush(folder)
         draft = self.folder / f"{RECORD}.draft"
         gone = [name for name in stale if name not in names]
-        record = {"version": _VERSION, "folder": self.folder.name, "files": names, "remove": gone}
+        record = {
+            "version": RECORD_VERSION,
+            "folder": self.folder.name,
+            "files": names,
+            "remove": gone,
+        }
         draft.write_text(json.dumps(record, indent=2))
         _flush(draft)
         draft.replace(staging / RECORD)
         try:
             _flush(staging)
-            recover(self.output_dir)
-        except (OSError, SaveError) as error:
+            put_in_place(self.output_dir, self.folder, names, gone)
+        except OSError as error:
             raise WriteError(
                 f"the new model is complete in {staging}, but could not be put in its place "
                 f"({describe(error)}); remove the cause, then save again or run: "
@@ -134,100 +156,52 @@ class Staging:
             with suppress(OSError):
                 staging.rmdir()
             with suppress(OSError):
-                _remove_empty(self._made)
-
-    def _check_places(self, names: Sequence[str]) -> None:
-        """Find out before the commit what could not be undone after it."""
-        device = self.folder.stat().st_dev
-        for name in names:
-            if (self.output_dir / name).is_dir():
-                raise WriteError(
-                    "expected a place for a file, found a folder, please move it: "
-                    f"{self.output_dir / name}"
-                )
-        for place in sorted(_places(self.output_dir, names)):
-            if not os.path.lexists(place):
-                continue
-            if place.is_symlink() or not place.is_dir():
-                raise WriteError(
-                    f"expected a folder, found a file or a link, please move it: {place}"
-                )
-            if place.stat().st_dev != device:
-                raise WriteError(
-                    f"expected one file system, found another in {place}; unmount it, or "
-                    "save to another folder"
-                )
+                remove_empty(self._made)
 
 
-def recover(output_dir: str | Path) -> bool:
-    """Finish or undo a save that was cut off.
-
-    A save that was committed is finished; one that was not leaves the folder as it was before. Not
-    to be called while a save into the folder is running.
+def put_in_place(output: Path, folder: Path, staged: Sequence[str], stale: Sequence[str]) -> None:
+    """Change the output folder as a commit record says; may be done again when it was cut off.
 
     Args:
-        output_dir: the folder of the saved model.
-
-    Returns:
-        Whether a committed save was finished.
-
-    Raises:
-        RequestError: there is no such folder, or the staging path is not a folder of ours.
-
-    Examples:
-        >>> recover(folder)  # no save was cut off here
-        False
+        output: the output folder.
+        folder: where the files are staged.
+        staged: those that are still there. A gate that no longer is, is the new one already.
+        stale: files that go.
     """
-    output = Path(output_dir)
-    if not output.is_dir():
-        found = "something else" if os.path.lexists(output) else "none"
-        raise RequestError(f"expected the folder of a saved model, found {found}: {output}")
-    staging = output / STAGING
-    if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
-        raise RequestError(f"expected a folder, found something else, please remove: {staging}")
-    record = staging / RECORD
-    if not os.path.lexists(record):
-        if staging.exists():
-            # The save may have come as far as making their places.
-            _remove_empty(
-                output.joinpath(*path.relative_to(staging).parts[1:])
-                for path in staging.glob("*/**/")
-                if path.parent != staging
-            )
-            shutil.rmtree(staging)
-        return False
-    folder, names, stale = _read(record)
-    staged = [name for name in names if os.path.lexists(folder / name)]
-    # A gate that is no longer staged is the new one already.
+
+    def of(names: Sequence[str], *kinds: int) -> list[str]:
+        return [name for name in names if _gate(name) in kinds]
+
     closing = [*staged, *stale]
-    bolt = [name for name in closing if name == _ADAPTER_CONFIG]
-    _remove(output, [name for name in closing if _gate(name) == 0])
-    _move(folder, output, [name for name in bolt if name in staged])
+    _remove(output, of(closing, 0))
+    _move(folder, output, of(staged, _BOLT))
     for depth in (1, 2, 3):
-        _remove(output, [name for name in closing if _gate(name) == depth])
-    _remove(output, [name for name in stale if _gate(name) is None and name not in bolt])
-    staged = [name for name in staged if name not in bolt]
-    _move(folder, output, [name for name in staged if _gate(name) is None])
-    for depth in (3, 2):
-        _move(folder, output, [name for name in staged if _gate(name) == depth])
-    _remove(output, [name for name in bolt if name in stale])
+        _remove(output, of(closing, depth))
+    _remove(output, of(stale, _REST))
+    for depth in (_REST, 3, 2):
+        _move(folder, output, of(staged, depth))
+    _remove(output, of(stale, _BOLT))
     for depth in (1, 0):
-        _move(folder, output, [name for name in staged if _gate(name) == depth])
-    _remove_empty(_places(output, stale))
-    record.unlink()
-    _flush(staging)
-    shutil.rmtree(staging)
-    return True
+        _move(folder, output, of(staged, depth))
+    remove_empty(folders_to(output, stale))
+    (output / STAGING / RECORD).unlink()
+    _flush(output / STAGING)
+    shutil.rmtree(output / STAGING)
 
 
-def _gate(name: str) -> int | None:
-    """How far inside a gate is: the one at 0 closes first and opens last; None is no gate."""
+def _gate(name: str) -> int:
+    """How far inside a gate is: the one at 0 closes first and opens last; or the bolt, or no gate.
+
+    The bolt keeps ``transformers`` from loading a whole model beside an adapter that is replaced.
+    """
     folder, _, last = name.rpartition("/")
     if last in _ADAPTER_WEIGHTS:
         return 2 if folder else 0
+    if name == "adapter_config.json":
+        return _BOLT
     if name == "config.json":
         return 1
-    return 3 if _GATES.fullmatch(last) else None
+    return 3 if _GATES.fullmatch(last) else _REST
 
 
 def _missing(output_dir: Path) -> list[Path]:
@@ -249,50 +223,6 @@ def _missing(output_dir: Path) -> list[Path]:
     return missing
 
 
-def _read(record: Path) -> tuple[Path, list[str], list[str]]:
-    """Read a commit record: where the files are staged, which come, and which go."""
-    try:
-        plan = json.loads(record.read_text())
-        version, names, stale = plan["version"], plan["files"], plan["remove"]
-        folder = record.parent / plan["folder"]
-        inside = all(_is_inside(name) for name in (plan["folder"], *names, *stale))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RequestError(
-            f"expected a commit record, found something else ({describe(error)}): {record}; a save "
-            "was cut off while its files were put in their place, and the rest of them are next to "
-            "the record: move them by hand, or remove the folder and save again"
-        ) from error
-    if version != _VERSION:
-        raise RequestError(
-            f"expected a commit record of version {_VERSION}, found {version}: {record}; recover "
-            "with the canonical-saver that wrote it"
-        )
-    if not inside:
-        raise RequestError(
-            f"expected names inside of the folder, found one that leads outside: {record}; the "
-            "record is not of this saver: find out whose it is, then remove it"
-        )
-    return folder, names, stale
-
-
-def _staged(folder: Path) -> list[str]:
-    """Name the files of a staging folder; nothing else than files and folders may be there."""
-    names = []
-    for path in folder.rglob("*"):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise WriteError(
-                f"expected only files of this save, found something else: {path}; find out who put "
-                "it there, then save again"
-            )
-        if path.is_file():
-            names.append(path.relative_to(folder).as_posix())
-    return names
-
-
-def _is_inside(name: str) -> bool:
-    return not name.startswith("/") and ".." not in name.split("/")
-
-
 def _remove(output: Path, names: Sequence[str]) -> None:
     for name in names:
         (output / name).unlink(missing_ok=True)
@@ -301,12 +231,12 @@ def _remove(output: Path, names: Sequence[str]) -> None:
             _flush(folder)
 
 
-def _places(output: Path, names: Iterable[str]) -> set[Path]:
+def folders_to(output: Path, names: Iterable[str]) -> set[Path]:
     """The folders below the output folder on the way to some files."""
     return {output / above for name in names for above in Path(name).parents} - {output}
 
 
-def _remove_empty(folders: Iterable[Path]) -> None:
+def remove_empty(folders: Iterable[Path]) -> None:
     """Remove those of some folders that are empty, the innermost first."""
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
         if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
@@ -317,7 +247,7 @@ def _move(staged: Path, output: Path, names: Sequence[str]) -> None:
     for name in names:
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).replace(output / name)
-    for folder in {(output / name).parent for name in names} | _places(output, names):
+    for folder in {(output / name).parent for name in names} | folders_to(output, names):
         _flush(folder)
         if folder != output:
             _flush(output)

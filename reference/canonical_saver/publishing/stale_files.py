@@ -11,10 +11,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from canonical_saver.publishing.staging import Staging
+from canonical_saver.weights.saved_tensors import WeightSet
 
 CARD = "README.md"
 CHECKSUMS = "SHA256SUMS"
@@ -94,6 +97,50 @@ class Arrival:
     names: frozenset[str]
     folders: frozenset[str]
     adapter: bool
+
+
+def arrival_of(staging: Staging, weight_sets: Sequence[WeightSet]) -> Arrival:
+    """What is staged by now of a save of some weights."""
+    folders = frozenset(weights.folder for weights in weight_sets)
+    adapter = weight_sets[0].adapter is not None
+    return Arrival(staging.folder, frozenset(staging.staged()), folders, adapter)
+
+
+class EarlierSave:
+    """What lies in an output folder before a save, as far as the save has to do with it.
+
+    Args:
+        staging: the folder in which everything is staged by now.
+        weight_sets: what is saved.
+    """
+
+    def __init__(self, staging: Staging, weight_sets: Sequence[WeightSet]) -> None:
+        self._output_dir = staging.output_dir
+        self._arrival = arrival_of(staging, weight_sets)
+
+    def stale(self, outdated: Sequence[str]) -> list[str]:
+        """Name the files that this save replaces.
+
+        Args:
+            outdated: those of which the new ones could not be written: this save brings files of
+                their kind, all the same.
+        """
+        names = self._arrival.names.union(outdated)
+        return [*files(self._output_dir, replace(self._arrival, names=names)), *outdated]
+
+    def left(self) -> list[str]:
+        """Name the files of other models that stay, after the save."""
+        return others(self._output_dir, self._arrival)
+
+    def warnings(self, left: Sequence[str]) -> list[str]:
+        """Say which files of other models stay, and what loads then."""
+        if not left:
+            return []
+        effect = ""
+        if self._arrival.adapter and "config.json" in left and "" in self._arrival.folders:
+            effect = "; AutoModel takes the model in this folder for the adapter's base"
+        named = ", ".join(left)
+        return [f"files of another model stay in {self._output_dir}: {named}{effect}"]
 
 
 def files(output_dir: Path, arrival: Arrival) -> list[str]:

@@ -1,0 +1,38 @@
+"""What is in the way of a save, in a folder that has files already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from canonical_saver.errors import WriteError
+from canonical_saver.publishing.staging import STAGING, folders_to
+
+
+def refuse_obstacles(output_dir: Path, names: Sequence[str]) -> None:
+    """Find out before the commit what could not be undone after it.
+
+    Args:
+        output_dir: the output folder.
+        names: the files that come, relative to it.
+
+    Raises:
+        WriteError: something else than a file is in the place of one of them.
+    """
+    device = (output_dir / STAGING).stat().st_dev
+    for name in names:
+        if (output_dir / name).is_dir():
+            raise WriteError(
+                f"expected a place for a file, found a folder, please move it: {output_dir / name}"
+            )
+    for place in sorted(folders_to(output_dir, names)):
+        if not os.path.lexists(place):
+            continue
+        if place.is_symlink() or not place.is_dir():
+            raise WriteError(f"expected a folder, found a file or a link, please move it: {place}")
+        if place.stat().st_dev != device:
+            raise WriteError(
+                f"expected one file system, found another in {place}; unmount it, or "
+                "save to another folder"
+            )
