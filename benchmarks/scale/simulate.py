@@ -17,7 +17,7 @@ from canonical_saver.formats.layout import File
 from canonical_saver.weights.engines import find_engines
 from canonical_saver.weights.tensors import LocalSlice, ModelTensor
 from canonical_saver.writing.tiling import prove_tiling
-from canonical_saver.writing.write_items import Destinations, WriteItem, packed, ranges
+from canonical_saver.writing.write_items import packed, ranges, write_items
 
 Holder = Callable[[ModelTensor, int, int], list[LocalSlice]]
 """The slices of a tensor that one of several ranks holds: tensor, rank, number of ranks."""
@@ -98,16 +98,14 @@ def planned_ranges(
     files: list[File], buffers: frozenset[int], holder: Holder, world_size: int
 ) -> list[torch.Tensor]:
     """What each rank would write, packed."""
-    destinations = Destinations(files)
     everyone = []
     for rank in range(world_size):
-        mine: list[WriteItem] = []
-        for tensor in destinations.tensors():
+
+        def held(tensor: ModelTensor, rank: int = rank) -> list[LocalSlice]:
             whole = tensor.identity in buffers
-            slices = _all_on_first(tensor, rank) if whole else holder(tensor, rank, world_size)
-            mine += destinations.items(tensor, slices)
-        mine.sort(key=lambda item: (item.file, item.offset))
-        everyone.append(packed(ranges(mine)))
+            return _all_on_first(tensor, rank) if whole else holder(tensor, rank, world_size)
+
+        everyone.append(packed(ranges(write_items(files, held))))
     return everyone
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -59,34 +58,15 @@ class Meter:
             self._on_progress = _tell_nobody
 
 
-def _is_at_terminal() -> bool:
-    """Whether standard error is a terminal; a process without one has it closed, or None."""
-    try:
-        return sys.stderr.isatty()
-    except (AttributeError, OSError, ValueError):
-        return False
-
-
 def _tell_nobody(now: Progress) -> None:
     """What is told when nobody wants to know."""
 
 
 @contextmanager
-def progress_callback(
-    progress: ProgressCallback | bool | None, rank: int
-) -> Iterator[ProgressCallback]:
-    """Choose who is told of the progress.
-
-    Args:
-        progress: a callback, which every rank calls; False for none; True for a bar on rank 0; None
-            for one if standard error is a terminal.
-        rank: this rank.
-    """
+def progress_callback(progress: ProgressCallback | bool) -> Iterator[ProgressCallback]:
+    """Choose who is told of the progress: a callback, or else a bar."""
     if callable(progress):
         yield progress
-        return
-    if rank or not (_is_at_terminal() if progress is None else progress):
-        yield _tell_nobody
         return
     from canonical_saver.progress_bar import Bar
 

@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
 from canonical_saver import output_path
 from canonical_saver.errors import RequestError
-from canonical_saver.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from canonical_saver.progress import ProgressCallback
 
 Format = Literal["safetensors", "torch", "dcp"]
 Verify = Literal["layout", "full"]
@@ -64,8 +66,8 @@ class Request:
         checksums: whether to write ``SHA256SUMS``.
         digest: whether to digest the weights, and with ``file`` to write the digest of each tensor.
         tokenizer: the tokenizer or processor, or None.
-        progress: who is told of the progress, see
-            :func:`canonical_saver.progress.progress_callback`.
+        progress: a callback, which every rank calls; False for none; True for a bar on rank 0; None
+            for one if standard error is a terminal.
         merge: the key of the configuration that asks for the base with the adapter merged into it,
             ``relora`` or ``merge_lora``; "" if none does.
         check_replicas: find out first whether ranks that are said to hold the same bytes do.

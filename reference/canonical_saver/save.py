@@ -6,24 +6,29 @@ request -> weights -> layout -> write -> verify -> publish
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from canonical_saver.collectives import Ranks
 from canonical_saver.from_trainer import from_training
-from canonical_saver.progress import ProgressCallback, progress_callback
-from canonical_saver.publishing.publication import Publication
+from canonical_saver.publishing.publication import Publication, Staged
 from canonical_saver.request import Digest, Format, Request, Verify, build
-from canonical_saver.writing import agreement
-from canonical_saver.writing.shared_folder import look_together
+from canonical_saver.writing.tiling import prove_tiling
+from canonical_saver.writing.write_items import packed, ranges
 from canonical_saver.writing.write_plan import WritePlan, plan_write
 from canonical_saver.writing.writer import Writer
+
+if TYPE_CHECKING:
+    from canonical_saver.progress import ProgressCallback
+    from canonical_saver.writing.shared_folder import View
 
 _log = logging.getLogger("canonical_saver")
 
@@ -155,20 +160,13 @@ def save_model(
 def _save(ask: Callable[[], Request]) -> Report:
     """Save: every rank runs this; what is passed to ``on_first`` is done by rank 0 only."""
     begun, ranks = time.monotonic(), Ranks.current()
-    with ranks.arriving():
-        planned, unlike = ranks.step(
-            "plan",
-            lambda: plan_write(_announced(ask(), ranks), ranks),
-            WritePlan.proposal,
-            lambda own, everyone: agreement.compare(own.files, everyone),
-        )
-    warnings = agreement.settle(unlike, planned.weight_sets, planned.replicas, planned.model, ranks)
+    planned, warnings = _plan(ask, ranks)
     with (
         Publication(planned) as publication,
-        progress_callback(planned.request.progress, ranks.rank) as on_progress,
+        _progress(planned.request.progress, ranks.rank) as on_progress,
     ):
         staged = ranks.on_first("stage", publication.stage)
-        views = look_together(planned.request.output_dir, staged.name, staged.token, ranks)
+        views = _views(planned.request.output_dir, staged, ranks)
         placed = planned.carrying(staged.carried, ranks.rank).placed(staged.archives)
         writer = Writer(placed, staged.name, views, ranks, on_progress, publication.room)
         placed.format.finish(writer)
@@ -193,10 +191,49 @@ def _save(ask: Callable[[], Request]) -> Report:
     return report
 
 
-def _announced(request: Request, ranks: Ranks) -> Request:
-    if ranks.rank == 0:
-        _log.info("saving to %s with %d ranks", request.output_dir, ranks.world_size)
-    return request
+def _plan(ask: Callable[[], Request], ranks: Ranks) -> tuple[WritePlan, list[str]]:
+    """Plan the save as all ranks agree on it; with warnings about what they do not have alike."""
+
+    def plan() -> WritePlan:
+        request = ask()
+        if ranks.rank == 0:
+            _log.info("saving to %s with %d ranks", request.output_dir, ranks.world_size)
+        return plan_write(request, ranks)
+
+    if ranks.group is not None:
+        from canonical_saver.writing.agreement import plan_together
+
+        return plan_together(plan, ranks)
+
+    def prove(own: WritePlan, _: object) -> None:
+        prove_tiling(own.files, [packed(ranges(own.planned))])
+
+    return ranks.step("plan", plan, on_first=prove)[0], []
+
+
+def _views(output_dir: Path, staged: Staged, ranks: Ranks) -> list[View]:
+    """What each rank sees of the staging folder of rank 0; nothing is asked of a single process."""
+    if ranks.group is None:
+        return []
+    from canonical_saver.writing.shared_folder import look_together
+
+    return look_together(output_dir, staged.name, staged.token, ranks)
+
+
+def _progress(
+    progress: ProgressCallback | bool | None, rank: int
+) -> AbstractContextManager[ProgressCallback | None]:
+    """Choose who is told of the progress; None for a bar on rank 0 if somebody may look at it."""
+    if progress is None:
+        try:  # a process without a standard error has it closed, or None
+            progress = sys.stderr.isatty()
+        except (AttributeError, OSError, ValueError):
+            progress = False
+    if progress is False or (progress is True and rank):
+        return nullcontext()
+    from canonical_saver.progress import progress_callback
+
+    return progress_callback(progress)
 
 
 def _relay(writer: Writer) -> None:
@@ -209,7 +246,7 @@ def _relay(writer: Writer) -> None:
 
 def _convert(writer: Writer) -> None:
     """Write the tensors whose form in the file must be computed."""
-    if writer.groups:
+    if writer.write_plan.computes:
         from canonical_saver.writing.gather import convert
 
         convert(writer)
@@ -217,7 +254,7 @@ def _convert(writer: Writer) -> None:
 
 def _digest(writer: Writer) -> str:
     """Put together what was digested while it was written."""
-    if not writer.digests:
+    if not writer.write_plan.request.digest:
         return ""
     from canonical_saver.writing.piece_digests import finish
 

@@ -79,6 +79,7 @@ FOUNDATIONS = {
         "errors",
         "file_io",
         "from_trainer",
+        "messages",
         "progress",
         "request",
         "versions",

@@ -15,7 +15,8 @@ from tests.helpers import models, worlds
 from tests.helpers.engines import wrap
 
 from canonical_saver import Progress, SaveError, save_model
-from canonical_saver.collectives import MESSAGE, Ranks
+from canonical_saver.collectives import Ranks
+from canonical_saver.messages import MESSAGE
 from canonical_saver.weights.engines import dtensor
 from canonical_saver.writing import shared_folder
 

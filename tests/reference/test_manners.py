@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tests.helpers import models, worlds
 
 from canonical_saver import LostRankError, RequestError, SaveError, save_model, save_trained_model
-from canonical_saver import collectives as ranks_module
+from canonical_saver import messages as ranks_module
 from canonical_saver.callback import CanonicalSaveCallback
 
 

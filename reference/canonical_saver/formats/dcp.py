@@ -108,8 +108,8 @@ def finish(writer: Writer) -> None:
         with writer.room:
             for one in writer.write_plan.weight_sets:
                 lost = write(writer.folder / one.folder, one, dtype, writer.ranks)
-                if writer.overflows is not None:
-                    writer.overflows.counts += lost
+                if writer.watch is not None and writer.watch.overflows is not None:
+                    writer.watch.overflows.counts += lost
 
     writer.ranks.step("write", work)
 

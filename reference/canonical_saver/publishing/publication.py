@@ -16,13 +16,13 @@ from canonical_saver.publishing import sidecars
 from canonical_saver.publishing.mount_probe import check_mount
 from canonical_saver.publishing.staging import Staging
 from canonical_saver.writing.free_space import Room
-from canonical_saver.writing.shared_folder import View
 from canonical_saver.writing.write_plan import WritePlan
-from canonical_saver.writing.writer import Written
 
 if TYPE_CHECKING:
     from canonical_saver.publishing.base_model import BaseModel
     from canonical_saver.publishing.stale_files import EarlierSave
+    from canonical_saver.writing.shared_folder import View
+    from canonical_saver.writing.watch import Written
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Publication:
         self._plan = write_plan
         self._request = write_plan.request
         self._undo = ExitStack()
-        self._written: Sequence[Written] = ()
+        self._written: Sequence[Written | None] = ()
         self.room = Room(self._request.output_dir, write_plan.needed)
 
     def __enter__(self) -> Self:
@@ -113,7 +113,7 @@ class Publication:
             self._mode = probe.stat().st_mode & 0o777
         return Staged(request.output_dir, staging.name, token, archives, self._sidecars.carried)
 
-    def take(self, _: None, everyone: list[Written]) -> None:
+    def take(self, _: None, everyone: list[Written | None]) -> None:
         """Learn what every rank wrote."""
         self._written = everyone
 
@@ -130,11 +130,12 @@ class Publication:
         """
         folder, request = self._staging.folder, self._request
         _check_files(folder, files)
+        written = [one for one in self._written if one is not None]  # of all ranks, or of none
         if len({view.host for view in views}) > 1:
             from canonical_saver.writing.hosts import read_back
 
-            samples = [one.samples for one in self._written]
-            read_back(folder, files, samples, [view.host for view in views])
+            hosts = [view.host for view in views]
+            read_back(folder, files, [one.samples for one in written], hosts)
         earlier: EarlierSave | None = None
         with self.room:
             (folder / "probe").unlink()
@@ -154,7 +155,7 @@ class Publication:
         if request.dtype is not None:
             from canonical_saver.writing import overflow
 
-            warnings += overflow.warnings([one.overflows for one in self._written], request.dtype)
+            warnings += overflow.warnings([one.overflows for one in written], request.dtype)
         return Published(names, left, warnings, self._sidecars.portability)
 
     def _base(self) -> BaseModel | None:

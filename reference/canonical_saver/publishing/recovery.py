@@ -75,8 +75,8 @@ def _read(record: Path) -> tuple[Path, list[str], list[str]]:
         ) from error
     if version != RECORD_VERSION:
         raise RequestError(
-            f"expected a commit record of version {RECORD_VERSION}, found {version}: {record}; recover "
-            "with the canonical-saver that wrote it"
+            f"expected a commit record of version {RECORD_VERSION}, found {version}: {record}; "
+            "recover with the canonical-saver that wrote it"
         )
     if not inside:
         raise RequestError(

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import RequestError
 from canonical_saver.formats.layout import File
+from canonical_saver.weights.replicas import Replicas
 from canonical_saver.weights.saved_tensors import Summary, WeightSet
 from canonical_saver.writing.tiling import prove_tiling
-
-if TYPE_CHECKING:
-    from canonical_saver.weights.replicas import Replicas
+from canonical_saver.writing.write_items import packed, ranges
+from canonical_saver.writing.write_plan import WritePlan
 
 Described = dict[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of each tensor by its name."""
@@ -54,6 +54,45 @@ class Unlike:
     layouts: bool
     parts: list[str]
     warnings: tuple[str, ...] = ()
+
+
+def plan_together(plan: Callable[[], WritePlan], ranks: Ranks) -> tuple[WritePlan, list[str]]:
+    """Plan on every rank, and find out whether the plans belong together; collective.
+
+    Args:
+        plan: plans on this rank.
+        ranks: the ranks of the save.
+
+    Returns:
+        The plan of this rank, and warnings about what the ranks do not have in common.
+
+    Raises:
+        SaveError: the same on every rank, when a plan failed or does not fit the others.
+    """
+
+    def work() -> tuple[WritePlan, Replicas | None]:
+        planned = plan()
+        compared = planned.request.check_replicas and ranks.world_size > 1
+        return planned, Replicas(planned.weight_sets) if compared else None
+
+    with ranks.arriving():
+        (planned, replicas), unlike = ranks.step(
+            "plan",
+            work,
+            lambda own: _proposal(*own),
+            lambda own, everyone: compare(own[0].files, everyone),
+        )
+    return planned, settle(unlike, planned.weight_sets, replicas, planned.model, ranks)
+
+
+def _proposal(planned: WritePlan, replicas: Replicas | None) -> Proposal:
+    return Proposal(
+        options=planned.request.options(),
+        fingerprint=fingerprint(planned.weight_sets, planned.files),
+        replicas={} if replicas is None else replicas.summary(),
+        ranges=packed(ranges(planned.planned)),
+        tokenizer=planned.request.tokenizer is not None,
+    )
 
 
 def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:

@@ -17,7 +17,12 @@ def groups_to_compute(files: Sequence[File]) -> list[list[tuple[int, PlacedTenso
             name = leader[name]
         return name
 
-    computed = computed_tensors(files)
+    computed = [
+        (number, placed)
+        for number, file in enumerate(files)
+        for placed in file.tensors
+        if placed.saved.source_ranges is None
+    ]
     for _, placed in computed:
         first, *others = sorted(placed.saved.needs)
         for other in others:
@@ -28,11 +33,12 @@ def groups_to_compute(files: Sequence[File]) -> list[list[tuple[int, PlacedTenso
     return list(groups.values())
 
 
-def computed_tensors(files: Sequence[File]) -> list[tuple[int, PlacedTensor]]:
-    """The tensors that must be computed, with the numbers of their files."""
-    return [
-        (number, placed)
-        for number, file in enumerate(files)
-        for placed in file.tensors
-        if placed.saved.source_ranges is None
-    ]
+def chosen(turn: int, shares_folder: Sequence[bool]) -> int:
+    """The rank that computes a group.
+
+    Args:
+        turn: the number of the group.
+        shares_folder: for each rank, whether it sees the folder.
+    """
+    seeing = [rank for rank, shares in enumerate(shares_folder) if shares]
+    return seeing[turn % len(seeing)]

@@ -1,14 +1,9 @@
-"""What to say when a disk is full: how much a save needs, and how much was free."""
+"""How much a save needs, and how much was free when it began."""
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
-
-from canonical_saver.errors import SaveError, WriteError
-
-_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 class Room:
@@ -21,30 +16,22 @@ class Room:
 
     def __init__(self, folder: Path, needed: int) -> None:
         self._folder, self._needed = folder, needed
-        self._free = _free(folder)
+        self._free = _statvfs(folder)
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        # Libraries that write by themselves have errors of their own, with the system's text.
-        told = [text for text in _FULL if text in str(error)]
-        if told and not isinstance(error, SaveError):
-            raise WriteError(
-                f"{told[0]}: expected room for {self._needed:,} bytes of weights in "
-                f"{self._folder}, found {self._free} when the save began; the model of an earlier "
-                "save stays until the new one is complete, so there must be room for both: make "
-                "some, or save to another folder"
-            ) from error
+        if error is not None:
+            from canonical_saver.writing.full_disk import explain
+
+            explain(error, self._folder, self._needed, self._free)
 
 
-def _free(folder: Path) -> str:
-    """How much is free on the disk of a folder, which may not exist yet."""
+def _statvfs(folder: Path) -> os.statvfs_result | None:
+    """What the disk of a folder says, which may not exist yet."""
     for place in (folder, *folder.parents):
         try:
-            found = os.statvfs(place)
+            return os.statvfs(place)
         except OSError:
             continue
-        text = f"{found.f_bavail * found.f_frsize:,} bytes"
-        # Some file systems have no limit for files, and say 0 of 0.
-        return f"{text} and {found.f_favail:,} files free" if found.f_files else f"{text} free"
-    return "a disk that does not say how much is free"
+    return None

@@ -15,7 +15,9 @@ from canonical_saver.collectives import Ranks
 from canonical_saver.formats.layout import PlacedTensor
 from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import PIECE, read, whole
+from canonical_saver.writing.computed_tensors import chosen, groups_to_compute
 from canonical_saver.writing.pieces import receive, send
+from canonical_saver.writing.read_back import write_now
 from canonical_saver.writing.write_items import WriteItem
 from canonical_saver.writing.writer import Writer
 
@@ -29,26 +31,27 @@ def convert(writer: Writer) -> None:
     Raises:
         SaveError: the same on every rank, when it failed on any.
     """
-    for turn, group in enumerate(writer.groups):
+    for turn, group in enumerate(groups_to_compute(writer.write_plan.files)):
         writer.ranks.step("convert", partial(_convert, writer, turn, group))
 
 
 def _convert(writer: Writer, turn: int, group: Group) -> None:
     weights = set_of(group, writer.write_plan.weight_sets)
-    chosen = writer.chosen(turn)
-    gathered = gather_sources(writer.ranks, weights, group, chosen)
-    if writer.ranks.rank != chosen:
+    rank = chosen(turn, writer.shares_folder)
+    gathered = gather_sources(writer.ranks, weights, group, rank)
+    if writer.ranks.rank != rank:
         return
     converted = weights.convert(gathered)
     with writer.room, writer.open() as handles:
         for file, placed in group:
             tensor = converted.pop(placed.saved.name).contiguous()
             local_slice = whole(tensor).slices[0]
-            writer.write_now(handles, [WriteItem(file, placed.offset, local_slice, placed.dtype)])
+            item = WriteItem(file, placed.offset, local_slice, placed.dtype)
+            write_now(writer, handles, [item])
 
 
 def gather_sources(
-    ranks: Ranks, weights: WeightSet, group: Group, chosen: int
+    ranks: Ranks, weights: WeightSet, group: Group, receiver: int
 ) -> dict[str, torch.Tensor]:
     """Bring the tensors of a group to one rank, complete, by their names in memory; collective."""
     model_tensors = weights.model_tensors
@@ -59,7 +62,7 @@ def gather_sources(
         [(name, local_slice.start, local_slice.length) for name, local_slice in mine]
     )
     flat: dict[str, torch.Tensor] = {}
-    if ranks.rank == chosen:
+    if ranks.rank == receiver:
         for name in names:
             flat[name] = torch.empty(model_tensors[name].numel, dtype=model_tensors[name].dtype)
     for sender, held in enumerate(everyone):
@@ -72,11 +75,11 @@ def gather_sources(
         pieces: Iterable[torch.Tensor] = ()
         if sender == ranks.rank:
             pieces = (read(mine[n][1], first, count) for _, _, first, count, n in parts)
-        if sender == ranks.rank != chosen:
-            send(ranks, pieces, chosen)
-        if ranks.rank != chosen:
+        if sender == ranks.rank != receiver:
+            send(ranks, pieces, receiver)
+        if ranks.rank != receiver:
             continue
-        if sender != chosen:
+        if sender != receiver:
             sizes = (count * model_tensors[name].dtype.itemsize for name, _, _, count, _ in parts)
             pieces = receive(ranks, sizes, sender)
         for (name, start, _, count, _), piece in zip(parts, pieces, strict=False):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,7 +27,9 @@ from canonical_saver.writing.model_digest import (
     pieces,
     tensor_digest,
 )
-from canonical_saver.writing.writer import Writer
+
+if TYPE_CHECKING:
+    from canonical_saver.writing.writer import Writer
 
 Key = tuple[int, int, int]
 """Number of a file, of a tensor in it, and of a piece of that."""
@@ -96,8 +98,9 @@ def finish(writer: Writer) -> str:
     Raises:
         SaveError: the same on every rank, when it failed on any.
     """
-    own = writer.digests
-    assert own is not None
+    assert writer.watch is not None
+    assert writer.watch.digests is not None
+    own = writer.watch.digests
     files = writer.write_plan.files
 
     def complete() -> dict[Key, bytes]:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import LostRankError
+from canonical_saver.messages import together
 
 
 def send(ranks: Ranks, pieces: Iterable[torch.Tensor], to: int) -> None:
@@ -21,13 +22,13 @@ def send(ranks: Ranks, pieces: Iterable[torch.Tensor], to: int) -> None:
     """
     try:
         for piece in pieces:
-            with ranks.together():
+            with together(ranks.rank):
                 dist.send(torch.ones(1, dtype=torch.uint8), to, group=ranks.group)
                 dist.send(piece, to, group=ranks.group)
     except LostRankError:
         raise
     except Exception:
-        with ranks.together():
+        with together(ranks.rank):
             dist.send(torch.zeros(1, dtype=torch.uint8), to, group=ranks.group)
         raise
 
@@ -41,7 +42,7 @@ def receive(ranks: Ranks, sizes: Iterable[int], source: int) -> Iterator[torch.T
     for size in sizes:
         announced = torch.empty(1, dtype=torch.uint8)
         piece = torch.empty(size, dtype=torch.uint8)
-        with ranks.together():
+        with together(ranks.rank):
             dist.recv(announced, source, group=ranks.group)
             if not announced.item():
                 return

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 
 import torch
 
+from canonical_saver.errors import VerifyError
 from canonical_saver.file_io import as_memoryview
+from canonical_saver.writing.staged_files import OpenFiles
+from canonical_saver.writing.write_items import WriteItem
+from canonical_saver.writing.writer import Writer, carried
 
 _MEMCMP = ctypes.CDLL(None).memcmp
 _MEMCMP.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -59,3 +64,41 @@ def first_difference(handle: int, offset: int, piece: torch.Tensor) -> int | Non
         return None
     differing = found[:count] != piece[:count]
     return offset + (int(differing.to(torch.uint8).argmax()) if bool(differing.any()) else count)
+
+
+def compare_all(writer: Writer) -> None:
+    """Read back what this rank wrote of its own, after the flush: from the disk where possible.
+
+    Raises:
+        VerifyError: other bytes read back than were written.
+    """
+    with writer.open(os.O_RDONLY) as handles:
+        for batch, pieces in carried(writer.write_plan.planned):
+            _compare(writer, handles, batch.file, batch.offset, pieces)
+
+
+def write_now(writer: Writer, handles: OpenFiles, planned: Sequence[WriteItem]) -> None:
+    """Write parts that will not be there later, and read each back if that was requested."""
+    for batch, pieces in writer.carry(planned):
+        write_and_check(writer, handles, batch.file, batch.offset, pieces)
+
+
+def write_and_check(
+    writer: Writer, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
+) -> None:
+    """Write bytes, and read them back if that was requested."""
+    writer.pwrite_all(handles, file, offset, pieces)
+    if writer.write_plan.request.verify == "full":
+        _compare(writer, handles, file, offset, pieces)
+
+
+def _compare(
+    writer: Writer, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
+) -> None:
+    for piece in pieces:
+        if first_difference(handles[file], offset, piece) is not None:
+            raise VerifyError(
+                f"{writer.write_plan.files[file].name}: the {piece.numel()} bytes from {offset} "
+                "on read back differently than they were written; check the disk"
+            )
+        offset += piece.numel()

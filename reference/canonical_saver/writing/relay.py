@@ -8,6 +8,7 @@ import torch
 
 from canonical_saver.errors import VerifyError, WriteError
 from canonical_saver.writing.pieces import receive, send
+from canonical_saver.writing.read_back import write_and_check
 from canonical_saver.writing.write_items import Range, batches
 from canonical_saver.writing.writer import Writer
 
@@ -40,7 +41,8 @@ def _receive(writer: Writer, everyone: Sequence[Sequence[Range]]) -> None:
     """Write what each rank sends to the places that it named."""
     for places in everyone:
         for file, _, size in places:
-            writer.meter.expect(file, size)
+            if writer.watch is not None:
+                writer.watch.expect(file, size)
     failure: OSError | VerifyError | WriteError | None = None
     with writer.open() as handles:
         for sender, places in enumerate(everyone):
@@ -49,7 +51,7 @@ def _receive(writer: Writer, everyone: Sequence[Sequence[Range]]) -> None:
                 if failure is not None:
                     continue  # the sender cannot know, so it is heard to its end
                 try:
-                    writer.write_and_check(handles, file, offset, [piece])
+                    write_and_check(writer, handles, file, offset, [piece])
                 except (OSError, VerifyError, WriteError) as error:
                     failure = error
     if failure is not None:

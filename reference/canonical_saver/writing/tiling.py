@@ -9,7 +9,6 @@ import torch
 
 from canonical_saver.errors import VerifyError
 from canonical_saver.formats.layout import File
-from canonical_saver.writing.computed_tensors import computed_tensors
 from canonical_saver.writing.write_items import packed
 
 _SAME = "is it the same model, sharded by its engine alone, on every rank?"
@@ -27,10 +26,9 @@ def prove_tiling(files: Sequence[File], everyone: Sequence[torch.Tensor]) -> Non
     """
     sizes = torch.tensor([file.size for file in files], dtype=torch.int64)
     bases = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
-    tensors = packed(
-        [(n, placed.offset, placed.size) for n, f in enumerate(files) for placed in f.tensors]
-    )
-    computed = packed([(n, placed.offset, placed.size) for n, placed in computed_tensors(files)])
+    every = [(number, placed) for number, file in enumerate(files) for placed in file.tensors]
+    tensors = packed([(number, placed.offset, placed.size) for number, placed in every])
+    computed = tensors[[placed.saved.source_ranges is None for _, placed in every]]
     planned = torch.cat([*everyone, computed])
     inside = (planned[:, 1] >= 0) & (planned[:, 1] + planned[:, 2] <= sizes[planned[:, 0]])
     if not bool(inside.all()):

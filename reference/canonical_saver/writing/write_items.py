@@ -7,14 +7,15 @@ thousand tensors on a thousand ranks are planned in seconds.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from operator import attrgetter
 
 import torch
 
 from canonical_saver.file_io import MOST_PARTS
-from canonical_saver.formats.layout import File
+from canonical_saver.formats.layout import File, PlacedTensor
+from canonical_saver.weights.saved_tensors import SourceRange
 from canonical_saver.weights.tensors import PIECE, LocalSlice, ModelTensor
 
 Part = tuple[LocalSlice, int, int, torch.dtype | None]
@@ -46,7 +47,7 @@ class WriteItem:
         return self.local_slice.length * self.dtype.itemsize
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WriteBatch:
     """Bytes that are written at once.
 
@@ -63,86 +64,50 @@ class WriteBatch:
     parts: list[Part]
 
 
-@dataclass(frozen=True, slots=True)
-class _Destination:
-    """Where elements ``[start, stop)`` of a tensor go."""
-
-    start: int
-    stop: int
-    file: int
-    offset: int
-    dtype: torch.dtype
-
-
-class Destinations:
-    """Where the elements of each tensor go in the files.
+def write_items(
+    files: Sequence[File],
+    held: Callable[[ModelTensor], Iterable[LocalSlice]] = attrgetter("slices"),
+) -> list[WriteItem]:
+    """Find all that a rank is to write, in order of files and offsets.
 
     Args:
         files: the layout.
+        held: the slices of a tensor that the rank is to write; by default those of this one.
     """
-
-    def __init__(self, files: Sequence[File]) -> None:
-        self._of: dict[int, tuple[ModelTensor, list[_Destination]]] = {}
-        for number, file in enumerate(files):
-            for placed in file.tensors:
-                for source_range in placed.saved.source_ranges or ():
-                    offset = placed.offset + source_range.start * placed.dtype.itemsize
-                    stop = source_range.offset + source_range.length
-                    destination = _Destination(
-                        source_range.offset, stop, number, offset, placed.dtype
-                    )
-                    self._of.setdefault(
-                        id(source_range.model_tensor), (source_range.model_tensor, [])
-                    )[1].append(destination)
-        self._reach: dict[int, list[int]] = {}
-        for key, (_, destinations) in self._of.items():
-            destinations.sort(key=lambda destination: destination.start)
-            # How far any destination up to here reaches: a tensor may be saved under two names.
-            self._reach[key] = list(
-                accumulate((destination.stop for destination in destinations), max)
-            )
-
-    def tensors(self) -> list[ModelTensor]:
-        """All tensors that are written somewhere."""
-        return [model_tensor for model_tensor, _ in self._of.values()]
-
-    def items(self, model_tensor: ModelTensor, slices: Iterable[LocalSlice]) -> Iterator[WriteItem]:
-        """Yield what it means to write some slices of a tensor."""
-        _, destinations = self._of[id(model_tensor)]
-        reach = self._reach[id(model_tensor)]
-        for local_slice in slices:
-            end = local_slice.start + local_slice.length
-            for number in range(bisect_right(reach, local_slice.start), len(destinations)):
-                destination = destinations[number]
-                if destination.start >= end:
-                    break
-                start, stop = max(destination.start, local_slice.start), min(destination.stop, end)
-                if start < stop:
-                    first = local_slice.offset + start - local_slice.start
-                    part = LocalSlice(
-                        start, stop - start, local_slice.data, first, local_slice.load
-                    )
-                    offset = (
-                        destination.offset
-                        + (start - destination.start) * destination.dtype.itemsize
-                    )
-                    yield WriteItem(destination.file, offset, part, destination.dtype)
-
-
-def write_items(files: Sequence[File]) -> list[WriteItem]:
-    """Find all that this rank is to write, in order of files and offsets.
-
-    Args:
-        files: the layout.
-    """
-    destinations = Destinations(files)
-    found = [
-        t
-        for model_tensor in destinations.tensors()
-        for t in destinations.items(model_tensor, model_tensor.slices)
-    ]
+    found: list[WriteItem] = []
+    sorted_slices: dict[int, list[LocalSlice]] = {}
+    for number, file in enumerate(files):
+        for placed in file.tensors:
+            for source in placed.saved.source_ranges or ():
+                key = id(source.model_tensor)
+                if key not in sorted_slices:
+                    slices = held(source.model_tensor)
+                    sorted_slices[key] = sorted(slices, key=attrgetter("start"))
+                found += _of_range(number, placed, source, sorted_slices[key])
     found.sort(key=lambda item: (item.file, item.offset))
     return found
+
+
+def _of_range(
+    file: int, placed: PlacedTensor, source: SourceRange, slices: Sequence[LocalSlice]
+) -> Iterator[WriteItem]:
+    """What slices of a model tensor, in order, have of a range of it, and where that goes."""
+    size = placed.dtype.itemsize
+    base = placed.offset + (source.start - source.offset) * size
+    last = source.offset + source.length
+    for number in range(bisect_right(slices, source.offset, key=_stop), len(slices)):
+        one = slices[number]
+        start, stop = max(source.offset, one.start), min(last, _stop(one))
+        if start >= last:
+            return
+        if start < stop:
+            first = one.offset + start - one.start
+            part = LocalSlice(start, stop - start, one.data, first, one.load)
+            yield WriteItem(file, base + start * size, part, placed.dtype)
+
+
+def _stop(local_slice: LocalSlice) -> int:
+    return local_slice.start + local_slice.length
 
 
 def batches(planned: Sequence[WriteItem]) -> Iterator[WriteBatch]:
@@ -157,24 +122,23 @@ def batches(planned: Sequence[WriteItem]) -> Iterator[WriteBatch]:
         local_slice, dtype = item.local_slice, item.dtype
         cast = dtype if local_slice.data.dtype != dtype else None
         widest = max(dtype.itemsize, local_slice.data.dtype.itemsize)
-        start, offset = 0, item.offset
+        start = 0
         while start < local_slice.length:
-            fits = current is not None and (
+            offset = item.offset + start * dtype.itemsize
+            if current is None or not (
                 (current.file, current.offset + current.size) == (item.file, offset)
                 and current.parts[0][0].data.device == local_slice.data.device
                 and len(current.parts) < MOST_PARTS
                 and used + widest <= PIECE
-            )
-            if current is None or not fits:
+            ):
                 if current is not None:
                     yield current
                 current, used = WriteBatch(item.file, offset, 0, []), 0
             length = min((PIECE - used) // widest, local_slice.length - start)
             current.parts.append((local_slice, start, length, cast))
-            size = length * dtype.itemsize
-            current = WriteBatch(current.file, current.offset, current.size + size, current.parts)
+            current.size += length * dtype.itemsize
             used += length * widest
-            start, offset = start + length, offset + size
+            start += length
     if current is not None:
         yield current
 

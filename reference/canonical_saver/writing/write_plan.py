@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,11 +17,7 @@ from canonical_saver.formats.layout import File, stored_size
 from canonical_saver.request import Request
 from canonical_saver.weights.engines import find_engines
 from canonical_saver.weights.saved_tensors import WeightSet, require_data
-from canonical_saver.writing import agreement
-from canonical_saver.writing.write_items import WriteItem, packed, ranges, write_items
-
-if TYPE_CHECKING:
-    from canonical_saver.weights.replicas import Replicas
+from canonical_saver.writing.write_items import WriteItem, write_items
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,6 @@ class WritePlan:
         weight_sets: the tensors of each weight file or set of shards.
         files: the layout, the same on every rank.
         planned: what this rank writes.
-        replicas: what it holds that others are said to hold as well; None if not compared.
     """
 
     request: Request
@@ -42,7 +37,6 @@ class WritePlan:
     weight_sets: list[WeightSet]
     files: list[File]
     planned: list[WriteItem]
-    replicas: Replicas | None
 
     @property
     def warnings(self) -> dict[str, None]:
@@ -74,15 +68,11 @@ class WritePlan:
             self if files is self.files else replace(self, files=files, planned=write_items(files))
         )
 
-    def proposal(self) -> agreement.Proposal:
-        """What the other ranks must agree with."""
-        return agreement.Proposal(
-            options=self.request.options(),
-            fingerprint=agreement.fingerprint(self.weight_sets, self.files),
-            replicas={} if self.replicas is None else self.replicas.summary(),
-            ranges=packed(ranges(self.planned)),
-            tokenizer=self.request.tokenizer is not None,
-        )
+    @property
+    def computes(self) -> bool:
+        """Whether tensors must be computed for their form in the file."""
+        every = (placed.saved for file in self.files for placed in file.tensors)
+        return any(saved.source_ranges is None for saved in every)
 
 
 @torch.no_grad()
@@ -114,12 +104,7 @@ def plan_write(request: Request, ranks: Ranks, *, dry: bool = False) -> WritePla
 
             weight_sets = [casting.limited(model, one, request.dtype) for one in weight_sets]
         files = find_format(request.format).lay_out(weight_sets, request)
-        replicas = None
-        if request.check_replicas and ranks.world_size > 1 and not dry:
-            from canonical_saver.weights.replicas import Replicas
-
-            replicas = Replicas(weight_sets)
-        return WritePlan(request, model, weight_sets, files, write_items(files), replicas)
+        return WritePlan(request, model, weight_sets, files, write_items(files))
 
 
 @contextmanager

@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import tee
 from typing import TYPE_CHECKING
 
 import torch
 
 from canonical_saver.collectives import Ranks
-from canonical_saver.errors import VerifyError
 from canonical_saver.file_io import as_memoryview, pwrite_all
-from canonical_saver.progress import Meter, ProgressCallback
 from canonical_saver.weights.tensors import elements
-from canonical_saver.writing.computed_tensors import groups_to_compute
 from canonical_saver.writing.free_space import Room
-from canonical_saver.writing.shared_folder import View
 from canonical_saver.writing.staged_files import OpenFiles
 from canonical_saver.writing.write_items import WriteBatch, WriteItem, batches
 from canonical_saver.writing.write_plan import WritePlan
 
 if TYPE_CHECKING:
-    from canonical_saver.writing.hosts import Sample, Samples
-    from canonical_saver.writing.overflow import Overflows
-    from canonical_saver.writing.piece_digests import PieceDigests
+    from canonical_saver.progress import ProgressCallback
+    from canonical_saver.writing.shared_folder import View
+    from canonical_saver.writing.watch import Watch, Written
 
 ASYNCHRONOUS = frozenset({"cuda", "xpu"})
 """Kinds of devices that copy while the processor writes."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """What came of the part that a rank wrote.
-
-    Attributes:
-        samples: bytes to be read back through another host's mount.
-        overflows: elements that a cast made infinite, by names of tensors.
-    """
-
-    samples: list[Sample]
-    overflows: Counter[str]
 
 
 class Writer:
@@ -51,9 +32,9 @@ class Writer:
     Args:
         write_plan: the plan, with the final layout.
         staging: the staging folder, relative to the output folder.
-        views: for each rank, what it sees of the folder.
+        views: for each rank, what it sees of the folder; empty for a process by itself.
         ranks: the ranks of the save.
-        on_progress: told of the progress.
+        on_progress: told of the progress, None if nobody is.
         room: explains errors of a full disk.
 
     Attributes:
@@ -61,12 +42,8 @@ class Writer:
         folder: the staging folder.
         ranks: the ranks of the save.
         shares_folder: for each rank, whether it sees the folder.
-        groups: the tensors that must be computed, in order of their turns.
-        meter: counts the bytes written.
-        samples: some of the bytes that this rank writes; None if all ranks are on one host.
-        overflows: counts what this rank casts to infinity; None if nothing is cast.
         room: explains errors of a full disk.
-        digests: digests what this rank writes; None if that was not requested.
+        watch: looks at what is written; None if nothing is to be found out.
     """
 
     def __init__(
@@ -75,43 +52,19 @@ class Writer:
         staging: str,
         views: Sequence[View],
         ranks: Ranks,
-        on_progress: ProgressCallback,
+        on_progress: ProgressCallback | None,
         room: Room,
     ) -> None:
         self.write_plan, self.ranks, self.room = write_plan, ranks, room
         self.folder = write_plan.request.output_dir / staging
-        self.shares_folder = [one.shares_folder for one in views]
-        self.groups = groups_to_compute(write_plan.files)
-        self.samples: Samples | None = None
-        hosts = [one.host for one in views]
-        if len(set(hosts)) > 1:
-            from canonical_saver.writing.hosts import Samples
+        self.shares_folder = [view.shares_folder for view in views] or [True]
+        self.watch: Watch | None = None
+        hosts = [view.host for view in views]
+        request = write_plan.request
+        if on_progress or len(set(hosts)) > 1 or request.dtype is not None or request.digest:
+            from canonical_saver.writing.watch import Watch
 
-            self.samples = Samples.of_rank(ranks.rank, hosts)
-        self.overflows: Overflows | None = None
-        if write_plan.request.dtype is not None:
-            from canonical_saver.writing.overflow import Overflows
-
-            self.overflows = Overflows(write_plan.files)
-        self.meter = Meter(on_progress)
-        self.digests: PieceDigests | None = None
-        if write_plan.request.digest:
-            from canonical_saver.writing.piece_digests import PieceDigests
-
-            self.digests = PieceDigests(write_plan.files)
-        self._read_back = write_plan.request.verify == "full"
-        if self.shares_folder[ranks.rank]:
-            for item in write_plan.planned:
-                self.meter.expect(item.file, item.size)
-        for turn, group in enumerate(self.groups):
-            if self.chosen(turn) == ranks.rank:
-                for file, placed in group:
-                    self.meter.expect(file, placed.size)
-
-    def chosen(self, turn: int) -> int:
-        """The rank that computes a group."""
-        seeing = [rank for rank, shares_folder in enumerate(self.shares_folder) if shares_folder]
-        return seeing[turn % len(seeing)]
+            self.watch = Watch(write_plan, ranks.rank, self.shares_folder, hosts, on_progress)
 
     def write(self) -> None:
         """Write this rank's own parts, and read them back if that was requested.
@@ -122,36 +75,18 @@ class Writer:
         """
         if not self.shares_folder[self.ranks.rank]:
             return
-        planned = self.write_plan.planned
         with self.room, self.open() as handles:
-            for batch, pieces in self.carry(planned):
+            for batch, pieces in self.carry(self.write_plan.planned):
                 self.pwrite_all(handles, batch.file, batch.offset, pieces)
-        if self._read_back:
-            # After the flush, from the disk as far as that is possible.
-            with self.open(os.O_RDONLY) as handles:
-                for batch, pieces in carried(planned):
-                    self._compare(handles, batch.file, batch.offset, pieces)
+        if self.write_plan.request.verify == "full":
+            from canonical_saver.writing.read_back import compare_all
+
+            compare_all(self)
 
     @property
-    def written(self) -> Written:
-        """What came of it so far."""
-        return Written(
-            [] if self.samples is None else self.samples.kept,
-            Counter() if self.overflows is None else self.overflows.counts,
-        )
-
-    def write_now(self, handles: OpenFiles, planned: Sequence[WriteItem]) -> None:
-        """Write parts that will not be there later, and read each back if that was requested."""
-        for batch, pieces in self.carry(planned):
-            self.write_and_check(handles, batch.file, batch.offset, pieces)
-
-    def write_and_check(
-        self, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
-    ) -> None:
-        """Write bytes, and read them back if that was requested."""
-        self.pwrite_all(handles, file, offset, pieces)
-        if self._read_back:
-            self._compare(handles, file, offset, pieces)
+    def written(self) -> Written | None:
+        """What was found out so far."""
+        return None if self.watch is None else self.watch.written
 
     def pwrite_all(
         self, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
@@ -165,38 +100,21 @@ class Writer:
             pieces: contiguous uint8 CPU tensors.
         """
         pwrite_all(handles[file], [as_memoryview(piece) for piece in pieces], offset)
-        if self.samples is not None:
-            self.samples.add(file, offset, pieces)
-        if self.digests is not None:
-            self.digests.add(file, offset, pieces)
-        self.meter.wrote(file, sum(piece.numel() for piece in pieces))
+        if self.watch is not None:
+            self.watch.wrote(file, offset, pieces)
 
     def carry(
         self, planned: Sequence[WriteItem]
     ) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
         """Yield batches with their bytes, which are valid until the next one is requested."""
         for batch, pieces in carried(planned):
-            if self.overflows is not None:
-                self.overflows.look(batch, pieces)
+            if self.watch is not None:
+                self.watch.carried(batch, pieces)
             yield batch, pieces
 
     def open(self, mode: int = os.O_RDWR) -> OpenFiles:
         """The staged files, each opened when first needed."""
         return OpenFiles(self.folder, self.write_plan.files, mode)
-
-    def _compare(
-        self, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
-    ) -> None:
-        from canonical_saver.writing.read_back import first_difference
-
-        for piece in pieces:
-            first = first_difference(handles[file], offset, piece)
-            if first is not None:
-                raise VerifyError(
-                    f"{self.write_plan.files[file].name}: the {piece.numel()} bytes from {offset} "
-                    "on read back differently than they were written; check the disk"
-                )
-            offset += piece.numel()
 
 
 def carried(planned: Sequence[WriteItem]) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:

@@ -51,9 +51,7 @@ def layouts(draw: st.DrawFn) -> tuple[list[File], list[list[LocalSlice]], int]:
 
 
 def planned_by(files: list[File], slices: list[LocalSlice]) -> list[planning.WriteItem]:
-    destinations = planning.Destinations(files)
-    found = [t for source in destinations.tensors() for t in destinations.items(source, slices)]
-    return sorted(found, key=lambda t: (t.file, t.offset))
+    return planning.write_items(files, lambda _: slices)
 
 
 @given(layouts())
