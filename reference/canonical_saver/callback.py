@@ -13,7 +13,8 @@ from transformers import TrainerCallback
 from canonical_saver.checkpoints import make_checkpoints_whole
 from canonical_saver.errors import RequestError
 from canonical_saver.from_trainer import lookup
-from canonical_saver.request import CFG_KEYS, Digest, Format, Verify, parse_options
+from canonical_saver.options import parse_options
+from canonical_saver.request import CFG_KEYS, Digest, Format, Verify
 from canonical_saver.save import Report, save_trained_model
 
 PLACE = "canonical/model"

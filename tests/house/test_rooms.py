@@ -80,6 +80,7 @@ FOUNDATIONS = {
         "file_io",
         "from_trainer",
         "messages",
+        "options",
         "progress",
         "request",
         "versions",

@@ -6,11 +6,9 @@ process. They depend on names, dtypes, shapes and the size limit alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import torch
 
@@ -66,53 +64,6 @@ def stored_size(saved_tensors: Sequence[SavedTensor], dtype: torch.dtype | None)
     return sum(prod(saved.shape) * stored_dtype(saved, dtype).itemsize for saved in saved_tensors)
 
 
-def split(
-    saved_tensors: Sequence[SavedTensor], max_shard_size: int, dtype: torch.dtype | None
-) -> list[list[SavedTensor]]:
-    """Fill files in order, each up to ``max_shard_size`` bytes of tensors.
-
-    A larger tensor has a file of its own, the one being filled goes on behind it: that is how
-    ``huggingface_hub.split_torch_state_dict_into_shards`` counts. A file in between that would have
-    nothing in it is left out.
-    """
-    shards: list[list[SavedTensor]] = []
-    current: list[SavedTensor] = []
-    used = 0
-    for saved in saved_tensors:
-        size = prod(saved.shape) * stored_dtype(saved, dtype).itemsize
-        if size > max_shard_size:
-            shards.append([saved])
-            continue
-        if used + size > max_shard_size and current:
-            shards.append(current)
-            current, used = [], 0
-        current.append(saved)
-        used += size
-    if current or not shards:
-        shards.append(current)
-    return shards
-
-
-def shard_names(stem: str, ending: str, count: int) -> list[str]:
-    """Names of the files of one save: without a number if there is only one."""
-    if count == 1:
-        return [f"{stem}{ending}"]
-    return [f"{stem}-{number:05d}-of-{count:05d}{ending}" for number in range(1, count + 1)]
-
-
-def index(files: Sequence[File]) -> bytes:
-    """Make the index of several shards, formatted as transformers does."""
-    placed = [(tensor, file.name.rpartition("/")[2]) for file in files for tensor in file.tensors]
-    content = {
-        "metadata": {
-            "total_parameters": sum(prod(tensor.saved.shape) for tensor, _ in placed),
-            "total_size": sum(tensor.size for tensor, _ in placed),
-        },
-        "weight_map": {tensor.saved.name: name for tensor, name in placed},
-    }
-    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
-
-
 def lay_out_shards(
     weight_sets: Sequence[WeightSet],
     request: Request,
@@ -129,23 +80,14 @@ def lay_out_shards(
     """
     files: list[File] = []
     for weights in weight_sets:
+        shards = {f"{weights.stem}{ending}": weights.saved_tensors}
+        size = stored_size(weights.saved_tensors, request.dtype)
         # PEFT knows no shards: an adapter is one file.
-        shards = [list(weights.saved_tensors)]
-        if weights.adapter is None:
-            shards = split(weights.saved_tensors, request.max_shard_size, request.dtype)
-        names = shard_names(weights.stem, ending, len(shards))
-        for name, saved_tensors in zip(names, shards, strict=True):
+        if weights.adapter is None and size > request.max_shard_size:
+            from canonical_saver.formats.shards import named_shards
+
+            shards = named_shards(weights, ending, request)
+        for name, saved_tensors in shards.items():
             path = f"{weights.folder}/{name}" if weights.folder else name
             files.append(lay_out(path, saved_tensors, request.dtype))
     return files
-
-
-def write_indexes(
-    folder: Path, weight_sets: Sequence[WeightSet], files: Sequence[File], ending: str
-) -> None:
-    """Write the index of each set of weights that has several shards; on rank 0."""
-    for weights in weight_sets:
-        place = f"{weights.folder}/{weights.stem}" if weights.folder else weights.stem
-        shards = [file for file in files if file.name.startswith(f"{place}-")]
-        if len(shards) > 1:
-            (folder / f"{place}{ending}.index.json").write_bytes(index(shards))

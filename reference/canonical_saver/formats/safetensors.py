@@ -17,7 +17,6 @@ from canonical_saver.formats.layout import (
     PlacedTensor,
     lay_out_shards,
     stored_dtype,
-    write_indexes,
 )
 from canonical_saver.request import Request
 from canonical_saver.weights.saved_tensors import SavedTensor, WeightSet
@@ -109,7 +108,10 @@ def create(folder: Path, weight_sets: Sequence[WeightSet], files: Sequence[File]
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         create_file(path, file.size, (0, file.header))
-    write_indexes(folder, weight_sets, files, ENDING)
+    if len(files) > len(weight_sets):
+        from canonical_saver.formats.shards import write_indexes
+
+        write_indexes(folder, weight_sets, files, ENDING)
     return []
 
 

@@ -19,8 +19,8 @@ from canonical_saver.formats.layout import (
     PlacedTensor,
     lay_out_shards,
     stored_dtype,
-    write_indexes,
 )
+from canonical_saver.formats.shards import write_indexes
 from canonical_saver.request import Request
 from canonical_saver.weights.saved_tensors import SavedTensor, WeightSet
 

@@ -23,6 +23,7 @@ from canonical_saver import weights
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import ProofError, RequestError
 from canonical_saver.from_trainer import from_training
+from canonical_saver.options import parse_options
 from canonical_saver.proving import companions
 from canonical_saver.proving.comparison import Comparison, Evidence, Mismatch
 from canonical_saver.proving.found_tensors import FoundTensor, FoundWeights
@@ -31,7 +32,7 @@ from canonical_saver.proving.places import Key, lay_out
 from canonical_saver.proving.proof import Companion, Proof
 from canonical_saver.proving.verdict import Verdict
 from canonical_saver.proving.weight_files import Contents, contents_of, read_weights
-from canonical_saver.request import Request, can_be_saved, parse_options
+from canonical_saver.request import Request, can_be_saved
 from canonical_saver.weights import casting
 from canonical_saver.weights.engines import find_engines
 from canonical_saver.weights.prediction_layers import beside, main_layers

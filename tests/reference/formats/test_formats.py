@@ -18,9 +18,10 @@ from tests.helpers import models
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from canonical_saver import Progress, RequestError, plan, save_model, save_trained_model
-from canonical_saver.formats import layout
+from canonical_saver.formats import shards as sharding
 from canonical_saver.from_trainer import from_training
-from canonical_saver.request import DEFAULT_SHARD_SIZE, parse_size
+from canonical_saver.options import parse_size
+from canonical_saver.request import DEFAULT_SHARD_SIZE
 from canonical_saver.weights.saved_tensors import direct
 from canonical_saver.weights.tensors import whole
 
@@ -57,7 +58,7 @@ def test_odd_tensors_as_save_file_writes_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 4, 11, 12, 100])
 def test_shards_keep_the_limit(size: int) -> None:
     saved_tensors = [direct(f"t{n}", whole(torch.zeros(n, dtype=torch.uint8))) for n in range(13)]
-    shards = layout.split(saved_tensors, size, None)
+    shards = sharding.split(saved_tensors, size, None)
     assert all(shards)
     assert sorted(e.name for s in shards for e in s) == sorted(e.name for e in saved_tensors)
     assert all(len(s) == 1 or sum(e.shape[0] for e in s) <= size for s in shards)
