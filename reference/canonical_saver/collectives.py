@@ -21,23 +21,11 @@ from canonical_saver.errors import BY_NAME, LostRankError, SaveError, WriteError
 T = TypeVar("T")
 R = TypeVar("R")
 
+Failure = tuple[str, str]
+"""What went wrong on a rank: the name of the error that all ranks raise, and its message."""
+
 PROCESS = os.getpid()
 """A fork of this process has the same connection to the group's store, and must not use it."""
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """What went wrong on a rank.
-
-    Attributes:
-        step: what the rank was doing.
-        kind: name of the error that all ranks raise.
-        text: its message.
-    """
-
-    step: str
-    kind: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -86,7 +74,7 @@ class Ranks:
             SaveError: on every rank, when any of them failed; names the first such rank.
         """
         value, message, cause = _attempt(work, to_first)
-        everyone = self._to_first((message, cause and _failure(name, cause)))
+        everyone = self._to_first((message, cause and _failure(cause)))
         failed = [(rank, failure) for rank, (_, failure) in enumerate(everyone) if failure]
 
         def decide() -> Any:
@@ -130,7 +118,7 @@ class Ranks:
         self,
         name: str,
         work: Callable[[], Any],
-        failed: Sequence[tuple[int, _Failure]],
+        failed: Sequence[tuple[int, Failure]],
         cause: Exception | None,
         *,
         blamed: bool = False,
@@ -148,21 +136,18 @@ class Ranks:
         if self.rank == 0 and not failed:
             result, _, cause = _attempt(work)
             if cause:
-                failed = [(0, _failure(name, cause))]
+                failed = [(0, _failure(cause))]
                 text = "" if blamed or not isinstance(cause, SaveError) else str(cause)
         if failed:
-            kind, text = failed[0][1].kind, text or self._message(failed)
+            rank, (kind, message) = failed[0]
+            also = f" (and on {len(failed) - 1} other ranks)" if len(failed) > 1 else ""
+            if self.world_size > 1:
+                message = f"rank {rank} failed in phase '{name}'{also}: {message}"
+            text = text or message
         result, kind, text = self._from_first((result, kind, text))
         if kind:
             raise BY_NAME.get(kind, SaveError)(text) from cause
         return result
-
-    def _message(self, failed: Sequence[tuple[int, _Failure]]) -> str:
-        rank, failure = failed[0]
-        if self.world_size == 1:
-            return failure.text
-        also = f" (and on {len(failed) - 1} other ranks)" if len(failed) > 1 else ""
-        return f"rank {rank} failed in phase '{failure.step}'{also}: {failure.text}"
 
     def _to_first(self, value: Any) -> list[Any]:
         """Bring one value a rank to rank 0, in rank order; the others get none."""
@@ -194,7 +179,7 @@ def _attempt(
         return None, None, error
 
 
-def _failure(step: str, error: Exception) -> _Failure:
+def _failure(error: Exception) -> Failure:
     kind = WriteError.__name__ if isinstance(error, OSError) else type(error).__name__
     # A class of ours is that of the error on every rank, and need not be in its text.
-    return _Failure(step, kind, str(error) if isinstance(error, SaveError) else describe(error))
+    return kind, str(error) if isinstance(error, SaveError) else describe(error)

@@ -167,7 +167,7 @@ def _save(ask: Callable[[], Request]) -> Report:
     ):
         staged = ranks.on_first("stage", publication.stage)
         views = _views(planned.request.output_dir, staged, ranks)
-        placed = planned.carrying(staged.carried, ranks.rank).placed(staged.archives)
+        placed = planned.final(staged.carried, staged.archives, ranks.rank)
         writer = Writer(placed, staged.name, views, ranks, on_progress, publication.room)
         placed.format.finish(writer)
         _relay(writer)

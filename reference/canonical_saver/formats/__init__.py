@@ -33,11 +33,8 @@ class WeightFormat(Protocol):
         """Make each file at its final size, with all but its tensors, and the indexes; on rank 0.
 
         Returns:
-            Where the tensors lie, as ``place`` needs it.
+            Where the tensors lie, in a format in which that is not known before.
         """
-
-    def place(self, files: list[File], archives: Sequence[Archive]) -> list[File]:
-        """Make the layout final."""
 
     def finish(self, writer: Any) -> None:
         """Write what no rank can write as ranges of its own; collective.

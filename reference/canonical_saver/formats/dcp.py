@@ -82,11 +82,6 @@ def create(folder: Path, weight_sets: Sequence[WeightSet], files: Sequence[File]
     return []
 
 
-def place(files: list[File], archives: Sequence[Any]) -> list[File]:
-    """No files."""
-    return files
-
-
 def finish(writer: Writer) -> None:
     """Write a checkpoint for each set of weights; collective.
 

@@ -115,10 +115,5 @@ def create(folder: Path, weight_sets: Sequence[WeightSet], files: Sequence[File]
     return []
 
 
-def place(files: list[File], archives: Sequence[Any]) -> list[File]:
-    """The same files: their layout is final."""
-    return files
-
-
 def finish(writer: Any) -> None:
     """Nothing is left to write."""

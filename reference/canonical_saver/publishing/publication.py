@@ -105,7 +105,7 @@ class Publication:
                 self._sidecars = portable.complete(plan, folder, self._sidecars)
             if base is not None:
                 base.refuse_changes(staging, plan.weight_sets)
-            plan = plan.carrying(self._sidecars.carried, rank=0)
+            plan = plan.final(self._sidecars.carried, [], rank=0)
             archives = plan.format.create(folder, plan.weight_sets, plan.files)
             token = secrets.token_hex(16)
             probe = folder / "probe"

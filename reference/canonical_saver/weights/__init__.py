@@ -14,7 +14,7 @@ from torch import nn
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights import full
-from canonical_saver.weights.engines import Engines
+from canonical_saver.weights.engines import Engines, dotted
 from canonical_saver.weights.module_tree import named_modules, unwrap
 from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import ModelTensor
@@ -92,8 +92,6 @@ def named_tensors(model: nn.Module, engines: Engines) -> Iterator[tuple[str, Mod
         model: the unwrapped model.
         engines: where its tensors lie.
     """
-    for prefix, module in named_modules(model):
-        own = [*engines.parameters(module, prefix), *engines.buffers(module, prefix)]
-        own += engines.extras(module, {name for name, _ in own})
-        for name, model_tensor in own:
-            yield f"{prefix}.{name}" if prefix else name, model_tensor
+    for place, module in named_modules(model):
+        for name, model_tensor in engines.persistent(module, place).items():
+            yield dotted(place, name), model_tensor

@@ -300,7 +300,7 @@ def _vocabulary_changed(model: Any, config: Any, engines: Engines) -> bool:
         before = type(now).from_dict(values)
     except Exception as error:
         _log.log(
-            logging.WARNING if engines.first else logging.DEBUG,
+            logging.WARNING if engines.rank == 0 else logging.DEBUG,
             "'%s': expected the base's config.json, to see whether the vocabulary changed, found "
             "%s; the embeddings are taken for unchanged",
             base,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,20 +53,19 @@ class WritePlan:
         """Bytes of all weights."""
         return sum(stored_size(one.saved_tensors, self.request.dtype) for one in self.weight_sets)
 
-    def carrying(self, tensors: tuple[Any, ...], rank: int) -> WritePlan:
-        """The same with tensors of the base that the model does not have; rank 0 writes them."""
-        if not tensors:
+    def final(self, carried: Sequence[Any], archives: Sequence[Archive], rank: int) -> WritePlan:
+        """The same with what was found out while the files were made; most saves have nothing.
+
+        Args:
+            carried: tensors of the base that the model does not have; rank 0 writes them.
+            archives: where tensors lie in files of the ``torch`` format.
+            rank: this rank.
+        """
+        if not carried and not archives:
             return self
-        from canonical_saver.writing.carried_tensors import carrying
+        from canonical_saver.writing.late_changes import final
 
-        return carrying(self, tensors, rank)
-
-    def placed(self, archives: list[Archive]) -> WritePlan:
-        """The same with the final layout, where that was not known before the files were made."""
-        files = self.format.place(self.files, archives)
-        return (
-            self if files is self.files else replace(self, files=files, planned=write_items(files))
-        )
+        return final(self, carried, archives, rank)
 
     @property
     def computes(self) -> bool:

@@ -61,10 +61,13 @@ class Engines:
 
     Args:
         rank: this rank among all.
+
+    Attributes:
+        rank: the same.
     """
 
     def __init__(self, rank: int) -> None:
-        self._rank = rank
+        self.rank = rank
 
     def parameters(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, ModelTensor]]:
         """Yield the module's own parameters, in state-dict order, by their names in it.
@@ -82,35 +85,27 @@ class Engines:
             if model_tensor is not None:
                 yield name, model_tensor
 
-    def buffers(self, module: nn.Module, place: str = "") -> Iterator[tuple[str, ModelTensor]]:
-        """Yield the module's own persistent buffers, see :meth:`parameters`."""
+    def persistent(self, module: nn.Module, place: str) -> dict[str, ModelTensor]:
+        """All that the module itself has in a state dict, by names in it, see :meth:`parameters`.
+
+        That includes its persistent buffers, and what it only adds while saving, as bitsandbytes'
+        quantization state.
+        """
+        found = dict(self.parameters(module, place))
         for name, value in module._buffers.items():
             if name in module._non_persistent_buffers_set:
                 continue
             with named(dotted(place, name)):
                 model_tensor = self.tensor(value, buffer=True)
             if model_tensor is not None:
-                yield name, model_tensor
+                found[name] = model_tensor
+        return found
 
     def trainable(self, module: nn.Module) -> Iterator[str]:
         """Yield the names of the module's own parameters that require a gradient."""
         for name, value in module._parameters.items():
             if value is not None and value.requires_grad:
                 yield name
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the rank that speaks for all."""
-        return self._rank == 0
-
-    def extras(self, module: nn.Module, known: set[str]) -> Iterator[tuple[str, ModelTensor]]:
-        """Yield tensors that a module only adds while saving, as bitsandbytes' quantization state.
-
-        Args:
-            module: the module.
-            known: names that are parameters or buffers of it.
-        """
-        yield from ()
 
     def tensor(
         self, value: torch.Tensor | None, identity: object = None, *, buffer: bool = False
@@ -129,7 +124,7 @@ class Engines:
             return None if value is None else whole(value, identity)
         from canonical_saver.weights.engines.spread import SpreadTensors
 
-        return SpreadTensors([], self._rank).tensor(value, identity, buffer=buffer)
+        return SpreadTensors([], self.rank).tensor(value, identity, buffer=buffer)
 
     def on_first_rank(
         self, model_tensor: ModelTensor, held: torch.Tensor | None = None, *, buffer: bool = False

@@ -78,13 +78,15 @@ class SpreadTensors(Engines):
                 names = names | {name}
         yield from names
 
-    def extras(self, module: nn.Module, known: set[str]) -> Iterator[tuple[str, ModelTensor]]:
-        """See :meth:`Engines.extras`."""
+    def persistent(self, module: nn.Module, place: str) -> dict[str, ModelTensor]:
+        """See :meth:`Engines.persistent`."""
+        found = super().persistent(module, place)
         if saved_by_bitsandbytes(module):
             from canonical_saver.weights.engines import bnb
 
-            for name, value in bnb.quantization_state(module, known):
-                yield name, self.on_first_rank(whole(value, (id(module), name)))
+            for name, value in bnb.quantization_state(module, set(found)):
+                found[name] = self.on_first_rank(whole(value, (id(module), name)))
+        return found
 
     def tensor(
         self, value: torch.Tensor | None, identity: object = None, *, buffer: bool = False
@@ -137,7 +139,7 @@ class SpreadTensors(Engines):
         )
         if local_slice.data.is_meta and local_slice.load is None:
             replica = None  # a rank that only knows the shape, for another one that has the bytes
-        slices: tuple[LocalSlice, ...] = model_tensor.slices if self._rank == 0 else ()
+        slices: tuple[LocalSlice, ...] = model_tensor.slices if self.rank == 0 else ()
         return replace(model_tensor, slices=slices, replica=replica)
 
     def numbered(
