@@ -27,7 +27,6 @@ _VIEW.restype = ctypes.py_object
 _READ_ONLY, _WRITABLE = 0x100, 0x200
 _START_WRITEBACK = 2  # SYNC_FILE_RANGE_WRITE
 _WORTH_WRITEBACK = 2**20
-_ZEROS = bytes(2**20)
 
 _NOT_OFFERED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 """What a file system answers to a call that it does not know."""
@@ -96,20 +95,9 @@ def preallocate(handle: int, size: int) -> None:
     except OSError as error:
         if error.errno in LOST:
             raise
-        _extend(handle, size)
+        from canonical_saver.file_growth import extend
 
-
-def _extend(handle: int, size: int) -> None:
-    """Give a file its size by writing: its last byte or, where no hole can be left, every byte."""
-    if not size:
-        return
-    try:
-        os.pwrite(handle, b"\0", size - 1)
-    except OSError as error:
-        if error.errno in LOST:
-            raise
-        for offset in range(0, size, len(_ZEROS)):
-            pwrite_all(handle, [memoryview(_ZEROS)[: size - offset]], offset)
+        extend(handle, size)
 
 
 def create_file(path: Path, size: int, *parts: tuple[int, bytes]) -> None:

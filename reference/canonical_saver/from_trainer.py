@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from canonical_saver.request import CFG_KEYS, Request, build, can_be_saved
-
-_log = logging.getLogger("canonical_saver")
+from canonical_saver.request import CFG_KEYS, Request, build
 
 
 def lookup(cfg: Any, key: str) -> Any:
@@ -42,60 +39,26 @@ def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:
         RequestError: a value has no meaning.
     """
     output_dir = lookup(cfg, "output_dir")
-    arguments = getattr(trainer, "args", None)
-    if output_dir is None:
-        output_dir = lookup(arguments, "output_dir")
+    parts: dict[str, Any] = {}
+    if trainer is not None:
+        from canonical_saver import trainer_parts
+
+        parts = trainer_parts.of(trainer, model)
+        output_dir = trainer_parts.output_dir(trainer) if output_dir is None else output_dir
     options = {option: lookup(cfg, key) for option, key in CFG_KEYS.items()}
     if options["format"] is None and lookup(cfg, "save_safetensors") is False:
         options["format"] = "torch"
     quantized = lookup(cfg, "load_in_4bit") or lookup(cfg, "load_in_8bit")
     # As axolotl has it: a quantized base cannot take the merged weights.
     relora = "relora" if lookup(cfg, "relora") and not quantized else ""
-    tokenizer = getattr(trainer, "processing_class", None)
-    if tokenizer is None:
-        tokenizer = getattr(trainer, "tokenizer", None)
-    if tokenizer is None and (collator := getattr(trainer, "data_collator", None)) is not None:
-        from canonical_saver.collator import tokenizer_of
-
-        tokenizer = tokenizer_of(collator)
-    if tokenizer is not None and not can_be_saved(tokenizer):
-        # A trainer takes anything; after days of training, this is no reason to save nothing.
-        _log.warning(
-            "the trainer's %s cannot be saved, it has no save_pretrained: save it yourself",
-            type(tokenizer).__name__,
-        )
-        tokenizer = None
     base_model = lookup(cfg, "base_model")
     return build(
         model,
         output_dir,
-        roots=_roots(trainer, model),
         max_shard_size=lookup(cfg, "max_shard_size"),
         **options,
-        tokenizer=tokenizer,
-        progress=False if lookup(arguments, "disable_tqdm") else None,
+        **parts,
         merge="merge_lora" if lookup(cfg, "merge_lora") else relora,
         names=CFG_KEYS,
         base_model=str(base_model) if isinstance(base_model, str | Path) else None,
     )
-
-
-def _roots(trainer: Any, model: nn.Module) -> tuple[nn.Module, ...]:
-    """All places where the model's wrappers may be found.
-
-    A trainer may pass the inner module, while the flat parameter of FSDP1's root or the
-    PEFT model around a base model can only be reached from the module that it trains.
-    """
-    accelerator = getattr(trainer, "accelerator", None)
-    candidates = [
-        model,
-        getattr(trainer, "model", None),
-        getattr(trainer, "model_wrapped", None),
-        getattr(trainer, "deepspeed", None),
-        *(getattr(accelerator, "_models", None) or ()),
-    ]
-    found: list[nn.Module] = []
-    for candidate in candidates:
-        if isinstance(candidate, nn.Module) and not any(candidate is other for other in found):
-            found.append(candidate)
-    return tuple(found)

@@ -93,7 +93,12 @@ class Publication:
         """
         request, plan = self._request, self._plan
         with self.room:
-            base = self._base()
+            base: BaseModel | None = None
+            if plan.weight_sets[0].adapter is not None:
+                from canonical_saver.publishing.base_model import BaseModel
+
+                base = BaseModel(plan.model, request)
+                base.refuse_folder(plan.weight_sets)
             staging = self._staging = Staging(request.output_dir)
             self._undo.callback(staging.abandon)
             folder = staging.folder
@@ -157,20 +162,6 @@ class Publication:
 
             warnings += overflow.warnings([one.overflows for one in written], request.dtype)
         return Published(names, left, warnings, self._sidecars.portability)
-
-    def _base(self) -> BaseModel | None:
-        """The base of the adapters that are saved; None for a whole model.
-
-        Raises:
-            RequestError: the folder is the base's.
-        """
-        if self._plan.weight_sets[0].adapter is None:
-            return None
-        from canonical_saver.publishing.base_model import BaseModel
-
-        base = BaseModel(self._plan.model, self._request)
-        base.refuse_folder(self._plan.weight_sets)
-        return base
 
 
 def _check_files(folder: Path, files: Sequence[File]) -> None:
