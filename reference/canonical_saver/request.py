@@ -75,12 +75,6 @@ class Request:
     digest: Digest = False
     portable: bool = True
 
-    def options(self) -> dict[str, Any]:
-        """What must be the same on every rank, as plain values by the names of the options."""
-        dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        found = {name: getattr(self, name) for name in ("max_shard_size", *CFG_KEYS)}
-        return found | {"dtype": dtype, "merge": self.merge}
-
 
 def build(
     model: nn.Module,

@@ -246,7 +246,8 @@ def _relay(writer: Writer) -> None:
 
 def _convert(writer: Writer) -> None:
     """Write the tensors whose form in the file must be computed."""
-    if writer.write_plan.computes:
+    tensors = (placed for file in writer.write_plan.files for placed in file.tensors)
+    if any(placed.saved.source_ranges is None for placed in tensors):
         from canonical_saver.writing.gather import convert
 
         convert(writer)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from canonical_saver.errors import VerifyError
 from canonical_saver.formats import Archive
-from canonical_saver.formats.layout import File
+from canonical_saver.formats.layout import File, stored_size
 from canonical_saver.publishing import sidecars
 from canonical_saver.publishing.mount_probe import check_mount
 from canonical_saver.publishing.staging import Staging
@@ -76,7 +76,9 @@ class Publication:
         self._request = write_plan.request
         self._undo = ExitStack()
         self._written: Sequence[Written | None] = ()
-        self.room = Room(self._request.output_dir, write_plan.needed)
+        dtype = self._request.dtype
+        needed = sum(stored_size(one.saved_tensors, dtype) for one in write_plan.weight_sets)
+        self.room = Room(self._request.output_dir, needed)
 
     def __enter__(self) -> Self:
         return self

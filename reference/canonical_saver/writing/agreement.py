@@ -12,6 +12,7 @@ import torch
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import RequestError
 from canonical_saver.formats.layout import File
+from canonical_saver.request import CFG_KEYS, Request
 from canonical_saver.weights.replicas import Replicas
 from canonical_saver.weights.saved_tensors import Summary, WeightSet
 from canonical_saver.writing.tiling import prove_tiling
@@ -87,12 +88,19 @@ def plan_together(plan: Callable[[], WritePlan], ranks: Ranks) -> tuple[WritePla
 
 def _proposal(planned: WritePlan, replicas: Replicas | None) -> Proposal:
     return Proposal(
-        options=planned.request.options(),
+        options=_options(planned.request),
         fingerprint=fingerprint(planned.weight_sets, planned.files),
         replicas={} if replicas is None else replicas.summary(),
         ranges=packed(ranges(planned.planned)),
         tokenizer=planned.request.tokenizer is not None,
     )
+
+
+def _options(request: Request) -> dict[str, Any]:
+    """What must be the same on every rank, as plain values by the names of the options."""
+    dtype = None if request.dtype is None else str(request.dtype).removeprefix("torch.")
+    found = {name: getattr(request, name) for name in ("max_shard_size", *CFG_KEYS)}
+    return found | {"dtype": dtype, "merge": request.merge}
 
 
 def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:

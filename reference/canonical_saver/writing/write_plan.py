@@ -13,7 +13,7 @@ import torch
 from canonical_saver import weights
 from canonical_saver.collectives import Ranks
 from canonical_saver.formats import Archive, WeightFormat, find_format
-from canonical_saver.formats.layout import File, stored_size
+from canonical_saver.formats.layout import File
 from canonical_saver.request import Request
 from canonical_saver.weights.engines import find_engines
 from canonical_saver.weights.saved_tensors import WeightSet, require_data
@@ -48,11 +48,6 @@ class WritePlan:
         """The format of its files."""
         return find_format(self.request.format)
 
-    @property
-    def needed(self) -> int:
-        """Bytes of all weights."""
-        return sum(stored_size(one.saved_tensors, self.request.dtype) for one in self.weight_sets)
-
     def final(self, carried: Sequence[Any], archives: Sequence[Archive], rank: int) -> WritePlan:
         """The same with what was found out while the files were made; most saves have nothing.
 
@@ -66,12 +61,6 @@ class WritePlan:
         from canonical_saver.writing.late_changes import final
 
         return final(self, carried, archives, rank)
-
-    @property
-    def computes(self) -> bool:
-        """Whether tensors must be computed for their form in the file."""
-        every = (placed.saved for file in self.files for placed in file.tensors)
-        return any(saved.source_ranges is None for saved in every)
 
 
 @torch.no_grad()
