@@ -226,7 +226,7 @@ def _progress(
     """Choose who is told of the progress; None for a bar on rank 0 if somebody may look at it."""
     if progress is None:
         try:  # a process without a standard error has it closed, or None
-            progress = sys.stderr.isatty()
+            progress = bool(sys.stderr.isatty())
         except (AttributeError, OSError, ValueError):
             progress = False
     if progress is False or (progress is True and rank):
