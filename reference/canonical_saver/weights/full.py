@@ -93,9 +93,11 @@ def _has_hub_names(model: nn.Module) -> bool:
 
     What is reverted for a model without conversions is given back as it is.
     """
+    if not isinstance(model, PreTrainedModel):
+        return True
     nothing: dict[str, torch.Tensor] = {}
-    of_transformers = isinstance(model, PreTrainedModel)
-    return not of_transformers or revert_weight_conversion(bare(model), nothing) is nothing
+    named = hasattr(model.config, "model_type")
+    return named and revert_weight_conversion(bare(model), nothing) is nothing
 
 
 def _revert(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

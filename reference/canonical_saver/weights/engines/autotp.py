@@ -18,8 +18,7 @@ from torch import nn
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights.engines.deepspeed_classes import is_a
-from canonical_saver.weights.replica import Replica
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor, whole
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica, whole
 
 _DESCRIPTION = "ds_autotp_universal_checkpoint_meta"
 

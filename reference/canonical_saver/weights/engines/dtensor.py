@@ -20,8 +20,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights.engines.spread import without_float8
-from canonical_saver.weights.replica import Replica
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
 from canonical_saver.weights.uneven_tensors import refuse_wrapper
 
 

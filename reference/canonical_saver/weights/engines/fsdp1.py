@@ -16,8 +16,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp._flat_param import FlatParameter
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.replica import Replica
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
 
 
 class FlatParameters:

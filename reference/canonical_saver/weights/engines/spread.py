@@ -18,8 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from canonical_saver.weights.engines import Engines, dotted, named
 from canonical_saver.weights.module_tree import saved_by_bitsandbytes
-from canonical_saver.weights.replica import Replica
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor, whole
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica, whole
 
 if TYPE_CHECKING:
     from canonical_saver.weights.engines.fsdp1 import FlatParameters

@@ -11,8 +11,7 @@ from typing import Any
 import torch.distributed as dist
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.replica import Replica
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
 
 
 def model_tensor(parameter: Any) -> ModelTensor:
