@@ -17,7 +17,7 @@ from tests.house.imports import imports, modules, reachable
 
 PACKAGE = "canonical_saver"
 STARTS = (f"{PACKAGE}.save", f"{PACKAGE}.formats.safetensors")
-LIMIT = 1900
+LIMIT = 1860
 """Lines of code that the reading path has at most.
 
 The goal was 1,600. What is left is run by every save: the request, the names and places of tensors,
