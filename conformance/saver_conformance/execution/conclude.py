@@ -96,9 +96,7 @@ def conclude(
         paces=paces,
         smallest=smallest,
         waiver_faults=faults,
-        pairs=None
-        if terms.profile == "replay"
-        else measure(modes, run, across=terms.profile == "nightly"),
+        pairs=None if terms.profile == "replay" else measure(modes, run, across=across),
         failures=_learn(records),
         interrupted=interrupted,
         address=terms.address,

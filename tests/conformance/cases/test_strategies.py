@@ -13,7 +13,7 @@ from saver_conformance.cases.case import MODES, Adapter, Case, Mode, WorldKey
 from saver_conformance.cases.class_names import causal_lm_class_names, one_for_each_letter
 from saver_conformance.cases.coverage import NO_COMPLETION, measure
 from saver_conformance.cases.pairwise import cover_pairs
-from saver_conformance.cases.profiles import cases_of, in_order, pairs_of
+from saver_conformance.cases.profiles import cases_of, in_order
 from saver_conformance.cases.strategies import (
     adapters,
     all_axes,
@@ -23,6 +23,7 @@ from saver_conformance.cases.strategies import (
     make_case,
     row_of,
 )
+from saver_conformance.cases.tables import pairs_of
 
 TABLES = [mode for mode in MODES if mode.definition.pairs]
 """The modes that the gate has a table of all pairs for."""
