@@ -64,7 +64,13 @@ _FOUR_RANKS: dict[str, Any] = {"sizes": "odd", "dtype": "bfloat16", "max_shard_s
 _FOUR_RANKS |= {"special_values": True}
 
 _FEW: tuple[dict[str, Any], ...] = (
-    {"special_values": True, "dtype": "bfloat16", "max_shard_size": 4_000, "tokenizer": "chat"}
+    {
+        "architecture": "llama-tied",
+        "special_values": True,
+        "dtype": "bfloat16",
+        "max_shard_size": 4_000,
+        "tokenizer": "chat",
+    }
     | {"existing_save": "sharded", "targets": "all", "probe": "control_run"},
     {"sizes": "odd", "wrapper": "checkpointing", "dtype": "mixed"}
     | {"foreign_files": "strangers", "modules_to_save": ("lm_head",)},
