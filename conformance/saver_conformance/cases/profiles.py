@@ -126,7 +126,7 @@ def cases_of(mode: Mode, profile: Profile, among: Iterable[Mode] = MODES) -> tup
             rows += _SURVEY_SINGLE_ADAPTER
         planned = tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
         merged = merging(mode, kinds=False)
-        return planned + _settings(mode) + _checkpoints(mode) + merged
+        return planned + _settings(mode) + _fewer_ranks(mode) + _checkpoints(mode) + merged
     if profile == "readers":
         every = ({"architecture": name, "tokenizer": "chat"} for name in names())
         return tuple(make_case(mode, row) for row in every if is_valid(row, mode))
@@ -137,7 +137,7 @@ def cases_of(mode: Mode, profile: Profile, among: Iterable[Mode] = MODES) -> tup
         if mode.definition.shards:  # FSDP2 shards within two replicas
             draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
         # Trials first: a saver that fails in many cases may have spoilt its mode before the last.
-        others = (*_settings(mode), *merging(mode), *visits(mode))
+        others = (*_settings(mode), *_fewer_ranks(mode), *merging(mode), *visits(mode))
         trials = _trials(mode) + _memory(mode)
         table = gate_table(mode)
         return tuple(dict.fromkeys((*trials, *_sequence(mode), *table, *draws, *others)))
@@ -215,6 +215,19 @@ def _sequence(mode: Mode) -> tuple[Case, ...]:
         second = make_case(mode, {"max_shard_size": 4_000})
         third = make_case(mode, {"tokenizer": "chat"})
     return (replace(third, after=replace(second, after=first)),)
+
+
+FEWER_RANKS_MODES = ("full-fsdp2", "full-zero3")
+"""Modes that save over a save of more ranks: parts of ranks that are no more must not stay."""
+
+
+def _fewer_ranks(mode: Mode) -> tuple[Case, ...]:
+    """A save of two ranks into the folder that three have saved the same model into."""
+    if mode.name not in FEWER_RANKS_MODES:
+        return ()
+    shards = {"max_shard_size": 4_000}
+    earlier = make_case(mode, shards, world_size=3, seed=1)
+    return (replace(make_case(mode, shards), after=earlier),)
 
 
 def in_order(cases: Iterable[Case], profile: Profile = "gate") -> tuple[Case, ...]:

@@ -100,8 +100,13 @@ def why_nowhere(row: Row, modes: Sequence[Mode]) -> str:
     """Like :func:`why_not`; without an engine, why the simplest one has none if no other has."""
     if ENGINE in row:
         return why_not(row, modes)
-    reasons = [why_not({ENGINE: mode.engine, **row}, modes) for mode in modes]
-    return reasons[0] if all(reasons) else ""
+    first = ""
+    for mode in modes:
+        reason = why_not({ENGINE: mode.engine, **row}, modes)
+        if not reason:
+            return ""
+        first = first or reason
+    return first
 
 
 def row_across(case: Case, modes: tuple[Mode, ...]) -> dict[str, Any]:
