@@ -260,7 +260,7 @@ def _adapter_expectation(
     return Expectation(
         tensors=tensors,
         # Statistics that the base ran up: PEFT leaves them out, and loads them where they are.
-        optional=(spare | changed).difference(tensors),
+        optional=(spare | {kind.prefix + name for name in changed}).difference(tensors),
         base=frozenset(frozen) | {name.replace(".base_layer", "") for name in frozen},
         adapter=_adapter_settings(case, replace(adapter, r=adapter.r + index), base),
         folder=adapter_folder(own),
