@@ -232,8 +232,8 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("smoke", "survey", "gate", "nightly", "readers", "explore"),
         default="gate",
         help="smoke: every mode at a glance; survey: and what savers are known to lose things by; "
-        "gate: all pairs of the axes; nightly: and with every family of models and kind of "
-        "adapter; readers: each family once, for --readers; explore: random cases "
+        "gate: all pairs of the axes; nightly: and of every engine, family of models and kind "
+        "of adapter with all else; readers: each family once, for --readers; explore: random cases "
         "without end, the first failing one is shrunk (default: %(default)s)",
     )
     run.add_argument(

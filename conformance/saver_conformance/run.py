@@ -204,7 +204,7 @@ def replay(
 
 def plan(claim: Claim, modes: Sequence[Mode], profile: Profile) -> tuple[Case, ...]:
     """The cases of a run in their order; none for ``explore``, which plans nothing."""
-    every = [case for mode in modes for case in cases_of(mode, profile)]
+    every = [case for mode in modes for case in cases_of(mode, profile, modes)]
     fitting = [claim.fit(case) for case in every if claim.takes(case)]
     return in_order(dict.fromkeys(fitting), profile)
 

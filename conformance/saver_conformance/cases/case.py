@@ -17,6 +17,7 @@ from saver_conformance.cases.adapter_kind import AdapterKind
 from saver_conformance.cases.engine import Engine, WorldFamily
 from saver_conformance.cases.family import Family
 from saver_conformance.cases.method import METHODS, Method
+from saver_conformance.cases.setting import Setting
 from saver_conformance.safe_text import quoted
 
 
@@ -235,7 +236,7 @@ class Case:
             raise ValueError(f"{self.mode}: an adapter's save does not name the model's class")
         if self.after and (self.existing_save, self.foreign_files) != ("empty", "none"):
             raise ValueError(f"{self.mode}: what the folder holds is what the save before left")
-        if not settings.settings()[self.setting].applies(self.mode.name):
+        if not self.training_setting.applies(self.mode.name):
             raise ValueError(f"{self.mode}: this mode has no setting {self.setting}")
         if self.persistence_threshold not in engine.axes.get("persistence_threshold", ("zero",)):
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
@@ -254,7 +255,7 @@ class Case:
     def base_bits(self) -> int:
         """Bits that the weights of the base are quantized to; 0 without quantization."""
         usual = 4 if self.mode.method == "qlora" else 0
-        return settings.settings()[self.setting].base_bits or usual
+        return self.training_setting.base_bits or usual
 
     @property
     def saves_adapter(self) -> bool:
@@ -269,7 +270,12 @@ class Case:
     @property
     def arguments(self) -> Mapping[str, Any]:
         """What the engine and the setting give ``TrainingArguments``."""
-        return settings.settings()[self.setting].change(self.mode.definition.arguments(self), self)
+        return self.training_setting.change(self.mode.definition.arguments(self), self)
+
+    @property
+    def training_setting(self) -> Setting:
+        """What is away from the usual."""
+        return settings.settings()[self.setting]
 
     @property
     def declares_tie(self) -> bool:

@@ -58,7 +58,7 @@ class Engine:
             first; those above 1 are tried on four ranks.
         shards: whether a rank holds a part of each weight.
         pairs: whether the gate has a table of all pairs of its axes; the others have a few cases
-            there, and their tables in ``nightly``.
+            there, and meet every value of every axis in ``nightly``.
         table: the name of the table that it shares with engines of which a save sees no difference;
             empty for one of its own.
         seconds: of one training and one save on two cores, as an estimate; shards of a run are cut

@@ -97,6 +97,12 @@ def next_tokens(tokens: Any, size: Sizing) -> dict[str, Any]:
     return {"input_ids": tokens, "labels": tokens}
 
 
+def no_tensors(size: Sizing) -> Mapping[str, tuple[int, ...]]:
+    """No tensors: the class loads all that its checkpoints have."""
+    del size
+    return {}
+
+
 ONLY_TRANSFORMERS = Limit(
     "TRL's trainers are fed texts here", when={"trainer": ("trl-sft", "trl-dpo")}
 )
@@ -186,6 +192,8 @@ class Family:
         views: whether it has buffers that can be made overlapping views.
         pairs: whether the gate tries it with every value of every other axis; the others are tried
             once or twice for each method, and with all values by ``nightly``.
+        ignored: shapes of the tensors that the base's folder has and the model's class does not
+            load, by name.
         tokens: special tokens that its tokenizer has after those of every tokenizer.
         processor: makes the processor that training uses from its tokenizer; None for none.
         limits: what cannot be trained.
@@ -217,6 +225,7 @@ class Family:
     experts: tuple[str, ...] = ()
     views: bool = False
     pairs: bool = False
+    ignored: Callable[[Sizing], Mapping[str, tuple[int, ...]]] = no_tensors
     tokens: tuple[str, ...] = ()
     processor: Callable[[Any, Sizing], Any] | None = None
     limits: tuple[Limit, ...] = ()

@@ -7,35 +7,26 @@ Families of models and kinds of adapters that its table has no room for have a f
 ``visits.py``.
 Engines without a table of their own there have a few cases instead, see ``_FEW``.
 Merged models have cases of their own in each, see ``merging.py``.
-``nightly`` tries every engine with a table that has every family and every kind of adapter.
+``nightly`` adds all pairs of the engines, every family, every kind of adapter and all other axes.
 ``readers`` tries every family once, for what other programs make of its folder.
 ``explore`` draws on and on; see ``explore.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cache
 from typing import Any, Literal
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from saver_conformance.cases import engines
-from saver_conformance.cases.case import Case, Mode, WorldKey
+from saver_conformance.cases.case import MODES, Case, Mode, WorldKey
 from saver_conformance.cases.families import names
 from saver_conformance.cases.merging import merging
-from saver_conformance.cases.pairwise import Table, cover_pairs
 from saver_conformance.cases.settings import settings as settings_of_training
-from saver_conformance.cases.strategies import (
-    axes_of,
-    cases,
-    fitting,
-    is_valid,
-    make_case,
-    paired,
-)
+from saver_conformance.cases.strategies import cases, fitting, is_valid, make_case
+from saver_conformance.cases.tables import gate_table, night_table
 from saver_conformance.cases.visits import visits
 
 Profile = Literal["smoke", "survey", "gate", "nightly", "readers", "explore"]
@@ -73,7 +64,13 @@ _FOUR_RANKS: dict[str, Any] = {"sizes": "odd", "dtype": "bfloat16", "max_shard_s
 _FOUR_RANKS |= {"special_values": True}
 
 _FEW: tuple[dict[str, Any], ...] = (
-    {"special_values": True, "dtype": "bfloat16", "max_shard_size": 4_000, "tokenizer": "chat"}
+    {
+        "architecture": "llama-tied",
+        "special_values": True,
+        "dtype": "bfloat16",
+        "max_shard_size": 4_000,
+        "tokenizer": "chat",
+    }
     | {"existing_save": "sharded", "targets": "all", "probe": "control_run"},
     {"sizes": "odd", "wrapper": "checkpointing", "dtype": "mixed"}
     | {"foreign_files": "strangers", "modules_to_save": ("lm_head",)},
@@ -107,8 +104,14 @@ _SURVEY_FIRST = Mode("lora", "fsdp2")
 _SURVEY_SINGLE_ADAPTER: tuple[dict[str, Any], ...] = ({"model_argument": "base"},)
 
 
-def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
-    """The cases of ``mode`` that ``profile`` plans; none for ``explore``, which plans nothing."""
+def cases_of(mode: Mode, profile: Profile, among: Iterable[Mode] = MODES) -> tuple[Case, ...]:
+    """The cases of ``mode`` that ``profile`` plans; none for ``explore``, which plans nothing.
+
+    Args:
+        mode: the mode.
+        profile: the profile.
+        among: all modes of the run: ``nightly`` deals its pairs among them.
+    """
     if not mode.definition.pairs and profile in ("smoke", "survey", "gate"):
         return _few(mode, profile)
     if profile == "smoke":
@@ -123,22 +126,24 @@ def cases_of(mode: Mode, profile: Profile) -> tuple[Case, ...]:
             rows += _SURVEY_SINGLE_ADAPTER
         planned = tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
         merged = merging(mode, kinds=False)
-        return planned + _settings(mode) + _checkpoints(mode) + merged
+        return planned + _settings(mode) + _fewer_ranks(mode) + _checkpoints(mode) + merged
     if profile == "readers":
         every = ({"architecture": name, "tokenizer": "chat"} for name in names())
         return tuple(make_case(mode, row) for row in every if is_valid(row, mode))
-    if profile in ("gate", "nightly"):
-        wide = profile == "nightly"
-        table = (make_case(mode, row, seed=seed) for seed, row in _rows_of(mode, wide=wide))
+    if profile == "gate":
         draws = _draw(cases(mode, world_size=2, nodes=1), GATE_DRAWS)
         if mode.engine != "single":
             draws += _draw(cases(mode, world_size=3, nodes=2), GATE_SPREAD_DRAWS)
         if mode.definition.shards:  # FSDP2 shards within two replicas
             draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
         # Trials first: a saver that fails in many cases may have spoilt its mode before the last.
-        others = (*_settings(mode), *merging(mode, wide=wide), *(() if wide else visits(mode)))
-        trials = _trials(mode) + _memory(mode, wide=wide)
+        others = (*_settings(mode), *_fewer_ranks(mode), *merging(mode), *visits(mode))
+        trials = _trials(mode) + _memory(mode)
+        table = gate_table(mode)
         return tuple(dict.fromkeys((*trials, *_sequence(mode), *table, *draws, *others)))
+    if profile == "nightly":
+        wide = (*_memory(mode, wide=True), *night_table(mode, among), *merging(mode, wide=True))
+        return tuple(dict.fromkeys((*cases_of(mode, "gate"), *wide)))
     return ()
 
 
@@ -188,7 +193,7 @@ def _plain_trials(mode: Mode) -> tuple[Case, ...]:
     return (control, crash, make_case(mode, {"probe": "file_trace", "existing_save": "sharded"}))
 
 
-def _memory(mode: Mode, *, wide: bool) -> tuple[Case, ...]:
+def _memory(mode: Mode, *, wide: bool = False) -> tuple[Case, ...]:
     """A large model on enough ranks to tell the part of one from the whole of it."""
     definition = mode.definition
     if mode.method != "full" or not definition.shards or not (wide or definition.pairs):
@@ -212,35 +217,17 @@ def _sequence(mode: Mode) -> tuple[Case, ...]:
     return (replace(third, after=replace(second, after=first)),)
 
 
-@cache
-def pairs_of(mode: Mode, *, wide: bool = False) -> Table:
-    """The table of all pairs of ``mode``'s axes, with every family and kind if it is ``wide``."""
-    axes = paired(axes_of(mode, wide=wide), mode, wide=wide)
-    return cover_pairs(axes, lambda row: is_valid(row, mode))
+FEWER_RANKS_MODES = ("full-fsdp2", "full-zero3")
+"""Modes that save over a save of more ranks: parts of ranks that are no more must not stay."""
 
 
-def _rows_of(mode: Mode, *, wide: bool) -> list[tuple[int, dict[str, Any]]]:
-    """The rows of its table with their numbers; the gate deals them among engines that share it."""
-    rows = list(enumerate(pairs_of(mode, wide=wide).rows))
-    sharing = () if wide else engines.sharing_a_table(mode.engine)
-    dealt = rows[sharing.index(mode.engine) :: len(sharing)] if sharing else rows
-    unpaired = {
-        name: values
-        for name, values in axes_of(mode, wide=wide).items()
-        if name not in pairs_of(mode, wide=wide).axes
-    }
-    return [
-        (seed, fitting({**row, **_by_turns(unpaired, turn)}, mode))
-        for turn, (seed, row) in enumerate(dealt)
-    ]
-
-
-def _by_turns(axes: Mapping[str, Sequence[Any]], turn: int) -> dict[str, Any]:
-    """A value of each axis; the axes do not go through theirs in step."""
-    return {
-        name: values[(turn + turn // len(values) * place) % len(values)]
-        for place, (name, values) in enumerate(axes.items())
-    }
+def _fewer_ranks(mode: Mode) -> tuple[Case, ...]:
+    """A save of two ranks into the folder that three have saved the same model into."""
+    if mode.name not in FEWER_RANKS_MODES:
+        return ()
+    shards = {"max_shard_size": 4_000}
+    earlier = make_case(mode, shards, world_size=3, seed=1)
+    return (replace(make_case(mode, shards), after=earlier),)
 
 
 def in_order(cases: Iterable[Case], profile: Profile = "gate") -> tuple[Case, ...]:

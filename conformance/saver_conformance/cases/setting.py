@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,12 +13,24 @@ if TYPE_CHECKING:
 
 Arguments = Mapping[str, Any]
 """Those of ``TrainingArguments``."""
+Settings = Mapping[str, Any]
+"""What stands in the saver's ``cfg``."""
 
 
 def as_they_are(arguments: Arguments, case: Case) -> Arguments:
     """The arguments without a change."""
     del case
     return arguments
+
+
+def as_it_is(folder: Path) -> Path:
+    """The output folder by its own path."""
+    return folder
+
+
+def as_trained(settings: Settings) -> Settings:
+    """What is known of the training."""
+    return settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +45,11 @@ class Setting:
         change: the arguments of ``TrainingArguments`` with the setting, from those without.
         base_bits: bits that the weights of the base are quantized to; 0 leaves them as the mode
             has them.
+        base_name: what the base model is called in the model and in ``cfg``; empty for the path of
+            its folder.
+        output: the path by which ``cfg`` names the output folder, given the folder. It is called on
+            rank 0 before the others, and may make what the path needs.
+        settings: what stands in ``cfg``, given what usually does.
     """
 
     name: str
@@ -40,6 +58,9 @@ class Setting:
     modes: tuple[str, ...] = ("*",)
     change: Callable[[Arguments, Case], Arguments] = as_they_are
     base_bits: int = 0
+    base_name: str = ""
+    output: Callable[[Path], Path] = as_it_is
+    settings: Callable[[Settings], Settings] = as_trained
 
     def applies(self, mode: str) -> bool:
         """Whether the mode of this name has the setting."""

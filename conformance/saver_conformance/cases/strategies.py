@@ -95,17 +95,9 @@ def axes_of(mode: Mode, *, wide: bool = False) -> Mapping[str, Sequence[Any]]:
     }
 
 
-def paired(
-    axes: Mapping[str, Sequence[Any]], mode: Mode, *, wide: bool
-) -> dict[str, Sequence[Any]]:
-    """Those of ``axes`` that ``mode``'s table has all pairs of.
-
-    Args:
-        axes: axes of ``mode``.
-        mode: the mode.
-        wide: whether it is the table of a whole night, which has the pairs of all axes.
-    """
-    unpaired = frozenset() if wide else UNPAIRED.get(mode.method, frozenset())
+def paired(axes: Mapping[str, Sequence[Any]], mode: Mode) -> dict[str, Sequence[Any]]:
+    """Those of ``axes`` that the gate has all pairs of in ``mode``."""
+    unpaired = UNPAIRED.get(mode.method, frozenset())
     return {name: values for name, values in axes.items() if name not in unpaired}
 
 

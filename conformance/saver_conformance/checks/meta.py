@@ -91,7 +91,8 @@ def other_settings(e: Evidence) -> Iterator[Defect]:
         if key in _OWN_CLAUSE or not (key in e.config or key in _INDISPENSABLE):
             continue
         found = e.config.get(key)
-        if is_claim(key) and found == 0 and not has_claimed_layers(e.config, e.expected.tensors):
+        names = {*e.expected.required, *e.file_of}
+        if is_claim(key) and found == 0 and not has_claimed_layers(e.config, names):
             continue  # a saver may stop claiming layers that training has lost
         if key in _COMPOSED and isinstance(wanted, Mapping) and isinstance(found, Mapping):
             yield from _composed(e, key, wanted, found)

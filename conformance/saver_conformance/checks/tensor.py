@@ -24,7 +24,7 @@ def _is_tied(case: Case) -> bool:
 def nothing_missing(e: Evidence) -> Iterator[Defect]:
     """Every expected tensor is there; a name with a wrapper's part counts, TENSOR-003 has it."""
     present = {name for name in e.file_of} | set(_wrapped(e).values())
-    for name, tensor in e.expected.tensors.items():
+    for name, tensor in e.expected.required.items():
         if name not in present:
             yield e.defect(
                 describe(tensor),

@@ -84,7 +84,7 @@ def conclude(
         if row.mode in modes or row.mode not in terms.modes
     )
     rows, faults = apply(rows, terms.waivers, modes, every=every)
-    wide = terms.profile == "nightly"
+    across = terms.profile == "nightly"
     return Verdict(
         saver=terms.saver,
         profile=terms.profile,
@@ -96,7 +96,7 @@ def conclude(
         paces=paces,
         smallest=smallest,
         waiver_faults=faults,
-        pairs=None if terms.profile == "replay" else measure(modes, run, wide=wide),
+        pairs=None if terms.profile == "replay" else measure(modes, run, across=across),
         failures=_learn(records),
         interrupted=interrupted,
         address=terms.address,

@@ -41,7 +41,8 @@ class Expectation:
         tensors: every tensor that belongs in the save, by its canonical name.
         tied: names that are the same memory as a saved tensor and stay out, with that tensor's
             name.
-        optional: names that a save may have or leave out.
+        optional: names that a save may have or leave out; where they are among the tensors, too,
+            they have these bits if they are there.
         base: names of the frozen base, none of which belongs in an adapter's file.
         config: fields of ``config.json`` that must be there; empty for adapters.
         adapter: fields of ``adapter_config.json`` that must be there; empty for full training.
@@ -66,6 +67,11 @@ class Expectation:
     folder: str = ""
     others: tuple[Expectation, ...] = ()
     in_memory: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def required(self) -> Mapping[str, Tensor]:
+        """The tensors that no save may leave out."""
+        return {name: own for name, own in self.tensors.items() if name not in self.optional}
 
 
 @dataclass(frozen=True, slots=True)

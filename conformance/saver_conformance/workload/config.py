@@ -11,7 +11,7 @@ from typing import Any
 from saver_conformance.cases.case import Case
 
 CFG_KEYS: dict[str, str] = {
-    "base_model": "folder of the model that training started from",
+    "base_model": "folder or name of the model that training started from",
     "output_dir": "folder that becomes the saved model",
     "adapter": "None, 'lora', or 'qlora' where the base is quantized to 4 bits",
     "load_in_4bit": "whether the base is quantized to 4 bits",
@@ -69,7 +69,7 @@ def make_config(
     arguments = case.arguments
     fsdp_config = arguments.get("fsdp_config")
     values: dict[str, Any] = {
-        "base_model": str(base),
+        "base_model": case.training_setting.base_name or str(base),
         "output_dir": str(output_dir),
         "adapter": ("qlora" if case.base_bits == 4 else "lora") if adapter else None,
         "load_in_4bit": True if case.base_bits == 4 else None,
@@ -91,4 +91,5 @@ def make_config(
         "relora": True if case.result == "relora" else None,
         "merge_lora": True if case.result == "merged" else None,
     }
-    return Config({key: _nested(item) for key, item in values.items() if item is not None})
+    given = {key: item for key, item in values.items() if item is not None}
+    return Config({k: _nested(v) for k, v in case.training_setting.settings(given).items()})

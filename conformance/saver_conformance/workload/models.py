@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     BitsAndBytesConfig,
@@ -24,6 +25,9 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from saver_conformance.cases.case import Case
 from saver_conformance.cases.family import Family, Sizing
+from saver_conformance.folder.layout import SINGLE
+from saver_conformance.folder.safetensors import read_header, read_tensor
+from saver_conformance.observation.observation import Tensor
 from saver_conformance.workload.tokenizer import make_tokenizer
 
 CODE = Path(__file__).with_name("remote_code")
@@ -165,7 +169,27 @@ def save_base(case: Case, folder: Path) -> None:
         model.generation_config.update(**GENERATION)
         model.generation_config._from_model_config = False
     model.save_pretrained(folder)
+    _add_ignored(case, folder / SINGLE)
     torch.random.set_rng_state(generator)
+
+
+def read_ignored(case: Case, base: Path) -> dict[str, Tensor]:
+    """The tensors of the base's folder that the model's class does not load, by name."""
+    names = case.family.ignored(sizing(case))
+    if not names:
+        return {}
+    header = read_header(base / SINGLE)
+    return {name: read_tensor(base / SINGLE, header, name) for name in names}
+
+
+def _add_ignored(case: Case, weights: Path) -> None:
+    """Give the file of the base's weights what the model's class does not load."""
+    shapes = case.family.ignored(sizing(case))
+    if not shapes:
+        return
+    dtype = torch.float32 if case.dtype == "float32" else torch.bfloat16
+    others = {name: torch.randn(shape).to(dtype) for name, shape in shapes.items()}
+    save_file({**load_file(weights), **others}, weights, metadata={"format": "pt"})
 
 
 def rename_class(model: Any, case: Case) -> None:

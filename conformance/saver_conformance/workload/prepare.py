@@ -94,11 +94,15 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         if not base.exists():
             _make_base(case, base)
         existing_files.occupy(case, output, base)
+        case.training_setting.output(output)
     process_state.barrier()
     merges = case.result != "trained"
     whole = merged_model.make_whole(case, base) if merges and rank == 0 else None
     process_state.seed_all(case.seed)
-    model = training.adapt(models.load_base(case, base, spread=True), case)
+    loaded = models.load_base(case, base, spread=True)
+    if case.training_setting.base_name:
+        loaded.name_or_path = loaded.config._name_or_path = case.training_setting.base_name
+    model = training.adapt(loaded, case)
     trainer = training.make_trainer(case, model, processing, folder / "trainer")
     model = trainer.model
     names = oracle.read_names(model, case.family)
@@ -127,7 +131,8 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
             *(tokenizer.get_vocab(), changed),
         )
         expectation.write(folder, expected, saved.memory)
-    cfg = make_config(case, base, output, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    path = case.training_setting.output(output)
+    cfg = make_config(case, base, path, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     functions, base_files = LibraryFunctions(), read_contents(base)
     process_state.barrier()
 
@@ -197,10 +202,11 @@ def expect(
         if undeclared:  # a saver may declare the tie instead of saving both
             del fields["tie_word_embeddings"]
         owned = {name: tensor for name, tensor in memory.items() if name not in undeclared}
+        ignored = models.read_ignored(case, base)
         return Expectation(
-            tensors=to_hub(case.family, owned),
+            tensors={**to_hub(case.family, owned), **ignored},
             tied={} if undeclared else names.tied,
-            optional=undeclared,
+            optional=undeclared.union(ignored),
             config=fields,
             generation={
                 key: getattr(model.generation_config, key)
@@ -254,7 +260,7 @@ def _adapter_expectation(
     return Expectation(
         tensors=tensors,
         # Statistics that the base ran up: PEFT leaves them out, and loads them where they are.
-        optional=(spare | changed).difference(tensors),
+        optional=(spare | {kind.prefix + name for name in changed}).difference(tensors),
         base=frozenset(frozen) | {name.replace(".base_layer", "") for name in frozen},
         adapter=_adapter_settings(case, replace(adapter, r=adapter.r + index), base),
         folder=adapter_folder(own),
@@ -273,7 +279,7 @@ def _adapter_settings(case: Case, adapter: Adapter, base: Path) -> dict[str, Any
         "peft_type": kind.peft_type,
         "task_type": case.family.task,
         "inference_mode": True,
-        "base_model_name_or_path": str(base),
+        "base_model_name_or_path": case.training_setting.base_name or str(base),
     }
 
 

@@ -160,7 +160,8 @@ def _reload_full(
     return Reload(
         class_name=type(model).__name__,
         missing=tuple(sorted(info["missing_keys"])),
-        unexpected=tuple(sorted(info["unexpected_keys"])),
+        # What the class does not load of the base either, a save may carry along.
+        unexpected=tuple(sorted(info["unexpected_keys"] - expected.optional)),
         differences=differences,
         untied=untied,
         logits=logits,

@@ -19,7 +19,7 @@ from saver_conformance.cases.families import llama
 from saver_conformance.cases.family import Family, Sizing
 from saver_conformance.cases.limit import Limit
 from saver_conformance.cases.limits import why_untrainable
-from saver_conformance.cases.profiles import cases_of, pairs_of
+from saver_conformance.cases.profiles import cases_of
 from saver_conformance.cases.strategies import WIDE, is_valid, make_case, row_of
 from saver_conformance.cases.visits import visitors, visits
 from saver_conformance.verdict.verdict import INCONCLUSIVE
@@ -232,19 +232,6 @@ def test_visits_every_family_and_kind_meets_engines_of_each_method(method: Metho
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode.engine in TABLES], ids=str)
 def test_visits_are_in_the_gate(mode: Mode) -> None:
     assert set(visits(mode)) <= set(cases_of(mode, "gate"))
-
-
-@pytest.mark.parametrize("name", ["full-zero3", "lora-fsdp2"])
-def test_nightly_pairs_every_family_and_kind_with_every_value(name: str) -> None:
-    mode = Mode.parse(name)
-    table = pairs_of(mode, wide=True)
-    assert table.covered == table.possible
-    for axis in WIDE:
-        if axis == "kind" and not mode.is_adapter:
-            continue
-        able = {value for value in WIDE[axis] if is_valid({axis: value}, mode)}
-        assert {row[axis] for row in table.rows} == able
-        assert len(able) > len(WIDE[axis]) / 2
 
 
 def test_settings_of_a_tiny_model_are_not_the_defaults() -> None:

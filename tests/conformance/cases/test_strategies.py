@@ -13,7 +13,7 @@ from saver_conformance.cases.case import MODES, Adapter, Case, Mode, WorldKey
 from saver_conformance.cases.class_names import causal_lm_class_names, one_for_each_letter
 from saver_conformance.cases.coverage import NO_COMPLETION, measure
 from saver_conformance.cases.pairwise import cover_pairs
-from saver_conformance.cases.profiles import cases_of, in_order, pairs_of
+from saver_conformance.cases.profiles import FEWER_RANKS_MODES, cases_of, in_order
 from saver_conformance.cases.strategies import (
     adapters,
     all_axes,
@@ -23,6 +23,7 @@ from saver_conformance.cases.strategies import (
     make_case,
     row_of,
 )
+from saver_conformance.cases.tables import pairs_of
 
 TABLES = [mode for mode in MODES if mode.definition.pairs]
 """The modes that the gate has a table of all pairs for."""
@@ -96,7 +97,10 @@ def test_smoke_visits_what_the_gate_does() -> None:
 @pytest.mark.parametrize("mode", TABLES, ids=str)
 def test_the_gate_visits_worlds_of_several_shapes_and_sequences(mode: Mode) -> None:
     planned = cases_of(mode, "gate")
-    (last,) = [case for case in planned if case.after]
+    last, *more = [case for case in planned if case.after]
+    assert [case.mode.name for case in more] == (
+        [mode.name] if mode.name in FEWER_RANKS_MODES else []
+    )
     assert last.after
     assert last.after.after
     assert last.mode == last.after.mode != last.after.after.mode
@@ -131,6 +135,17 @@ def test_pairs_that_no_case_has_are_counted_by_reason() -> None:
     pairs = sum(len(axes[a]) * len(axes[b]) for a, b in combinations(axes, 2))
     assert counted.possible + sum(counted.unreachable.values()) == pairs
     assert any("one dtype" in reason for reason in counted.unreachable)
+
+
+@pytest.mark.parametrize("name", FEWER_RANKS_MODES)
+def test_survey_and_gate_save_over_a_save_of_more_ranks(name: str) -> None:
+    for profile in ("survey", "gate"):
+        planned = cases_of(Mode.parse(name), profile)  # type: ignore[arg-type]
+        [case] = [one for one in planned if one.after and one.after.after is None]
+        assert case.after
+        assert (case.after.world_size, case.world_size) == (3, 2)
+        assert case.after.mode == case.mode
+        assert case.after.seed != case.seed
 
 
 def test_explore_plans_nothing() -> None:

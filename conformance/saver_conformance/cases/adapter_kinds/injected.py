@@ -37,6 +37,11 @@ INJECTED = replace(
         Limit("TRL's trainer puts LoRA on", when={"trainer": ("trl-dpo",)}),
         Limit(_NOT_SAVED, unless={"bias": ("none",)}),
         Limit(_NOT_SAVED, unless={"vocabulary": ("same",)}),
+        Limit(
+            "PEFT expects the head of a classifier in the folder, and transformers neither trains "
+            "nor saves it with such an adapter",
+            when={"architecture": ("bert", "llama-reward", "modernbert")},
+        ),
     ),
     pairs=False,
 )

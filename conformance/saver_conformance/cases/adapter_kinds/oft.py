@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from saver_conformance.cases.adapter_kind import NO_LORA, AdapterKind, layers
+from saver_conformance.cases.limit import Limit
 
 if TYPE_CHECKING:
     from saver_conformance.cases.case import Adapter
@@ -24,5 +25,12 @@ OFT = AdapterKind(
     peft_type="OFT",
     settings=settings,
     marks=("oft_",),
-    limits=NO_LORA,
+    limits=(
+        *NO_LORA,
+        Limit(
+            "PEFT finds no elements where it cuts the input of latent attention into blocks "
+            "(shape '[162, 4, 2]' is invalid for input of size 0)",
+            when={"architecture": ("deepseek_v3",)},
+        ),
+    ),
 )

@@ -18,6 +18,14 @@ def settings(adapter: Adapter, family: Family) -> dict[str, Any]:
     return {"num_virtual_tokens": adapter.r}
 
 
+_OF_BOTH = (
+    *NO_LORA,
+    Limit("a prompt changes no layers", unless={"targets": ("attention",)}),
+    Limit("a prompt merges into no layer", when={"result": ("merged", "relora")}),
+    Limit("a prompt is trained alone", unless={"modules_to_save": ((),)}),
+    Limit("the base is no part of a model that reads prompts", when={"model_argument": ("base",)}),
+    Limit("PEFT asks for a number of attention heads", when={"architecture": ("mamba",)}),
+)
 PROMPT = AdapterKind(
     name="prompt_tuning",
     place=15,
@@ -27,13 +35,19 @@ PROMPT = AdapterKind(
     settings=settings,
     marks=("prompt_encoder",),
     keys={"prompt_encoder.{}.embedding.weight": "prompt_embeddings"},
+    needs="task",
     limits=(
-        *NO_LORA,
-        Limit("a prompt changes no layers", unless={"targets": ("attention",)}),
-        Limit("a prompt merges into no layer", when={"result": ("merged", "relora")}),
-        Limit("a prompt is trained alone", unless={"modules_to_save": ((),)}),
+        *_OF_BOTH,
         Limit(
-            "the base is no part of a model that reads prompts", when={"model_argument": ("base",)}
+            "PEFT puts tokens before the text and no labels before its own "
+            "(PeftModelForTokenClassification, peft/peft_model.py)",
+            when={"architecture": ("bert-tokens", "modernbert-tokens")},
+        ),
+        Limit(
+            "prompts get another size than embeddings where the model is of two parts and packed "
+            "(mat1 and mat2 shapes cannot be multiplied)",
+            modes="qlora-*",
+            when={"architecture": ("llava",)},
         ),
     ),
 )
@@ -45,10 +59,20 @@ PREFIX = replace(
     config="PrefixTuningConfig",
     peft_type="PREFIX_TUNING",
     limits=(
-        *PROMPT.limits,
+        *_OF_BOTH,
         Limit(
             "transformers drops cached keys and values when it recomputes",
             when={"wrapper": ("checkpointing",)},
+        ),
+        Limit(
+            "the model takes no cached keys and values (_prefix_tuning_forward, "
+            "peft/peft_model.py)",
+            when={"architecture": ("modernbert", "modernbert-tokens")},
+        ),
+        Limit(
+            "PEFT makes keys and values of one size for all heads, and latent attention has others "
+            "(transformers, modeling_deepseek_v3.py)",
+            when={"architecture": ("deepseek_v3",)},
         ),
     ),
 )

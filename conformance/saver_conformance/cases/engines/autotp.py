@@ -29,10 +29,13 @@ def _whole(root: Any, modify: bool) -> Iterator[list[Any]]:
     from deepspeed.module_inject.layers import GatherReplacedLayerParams
 
     del modify
+    gathered: set[int] = set()
     with ExitStack() as stack:
         for module in root.modules():
-            own = list(module.parameters(recurse=False))
+            # The two names of a tied tensor are one parameter, which is cut once.
+            own = [part for part in module.parameters(recurse=False) if id(part) not in gathered]
             if own:
+                gathered.update(map(id, own))
                 stack.enter_context(GatherReplacedLayerParams(own, module))
         yield list(root.parameters())
 

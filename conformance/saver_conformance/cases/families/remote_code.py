@@ -7,6 +7,7 @@ from typing import Any
 from saver_conformance.cases.families.llama import LLAMA
 from saver_conformance.cases.families.llama import settings as llama_settings
 from saver_conformance.cases.family import ONLY_TRANSFORMERS, Family, Sizing
+from saver_conformance.cases.limit import Limit
 
 
 def settings(size: Sizing) -> dict[str, Any]:
@@ -28,5 +29,11 @@ REMOTE_CODE = Family(
         "AutoConfig": "modeling_gated.GatedConfig",
         "AutoModelForCausalLM": "modeling_gated.GatedForCausalLM",
     },
-    limits=(ONLY_TRANSFORMERS,),
+    limits=(
+        ONLY_TRANSFORMERS,
+        Limit(
+            "`auto_map` names the class that the code in the folder defines",
+            unless={"class_name": ("",)},
+        ),
+    ),
 )
