@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 PLAIN = "plain"
@@ -85,10 +85,24 @@ class Comparison:
     plain: Reading
 
     def faults(self) -> tuple[tuple[Part, bool], ...]:
-        """Each part that is wrong or refused, and whether it is so of the plain save as well."""
+        """Each part that is wrong or refused, and whether it is so of the plain save as well.
+
+        A reader that gets a part right of the plain save is made for such folders. That it takes
+        the saver's for another kind is a refusal.
+        """
         plain = {part.name: part.outcome for part in self.plain.parts}
         return tuple(
-            (part, plain.get(part.name) != "right")
+            (
+                replace(part, outcome=outcome, expected=part.expected or "an answer"),
+                plain.get(part.name) != "right",
+            )
             for part in self.saved.parts
-            if part.outcome in ("wrong", "refused")
+            for outcome in [_fault(part, plain.get(part.name))]
+            if outcome is not None
         )
+
+
+def _fault(part: Part, plain: Outcome | None) -> Outcome | None:
+    if part.outcome == "not read" and plain == "right":
+        return "refused"
+    return part.outcome if part.outcome in ("wrong", "refused") else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,10 @@ class Question:
     prompts: tuple[tuple[int, ...], ...] = ()
     model_type: str = ""
     kinds: tuple[str, ...] = ()
+
+    def with_text(self, text: str) -> Question:
+        """The same, with one text more."""
+        return replace(self, texts=(*self.texts, text))
 
     def as_plain(self) -> dict[str, Any]:
         """The line that a program reads."""

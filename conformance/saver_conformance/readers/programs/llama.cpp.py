@@ -14,7 +14,8 @@
 """Converts to GGUF in float32 and computes with the engine.
 
 The converter knows tokenizers by a digest; where it does not know one, the tokens are converted as
-those of GPT-2. Prompts are given as token ids, so that the scores do not depend on it.
+those of GPT-2, with a rule that joins no tokens where there is none, without which the engine does
+not start. Prompts are given as token ids, so that the scores do not depend on it.
 """
 
 import os
@@ -30,7 +31,8 @@ from reader_worker import Folder, Unsupported, serve
 SOURCES = next(Path(os.environ["READER_SOURCES"]).glob("*/vendor/llama.cpp"))
 sys.path.insert(0, str(SOURCES))
 
-from conversion.base import TextModel  # noqa: E402 - of the sources
+import gguf  # noqa: E402 - of the sources, as the next
+from conversion.base import TextModel  # noqa: E402
 
 known = TextModel.get_vocab_base_pre
 
@@ -44,6 +46,17 @@ def of_gpt_2_if_unknown(model, tokenizer):
 
 
 TextModel.get_vocab_base_pre = of_gpt_2_if_unknown
+merges_as_found = gguf.SpecialVocab.add_to_gguf
+
+
+def with_a_merge(vocabulary, *arguments, **named):
+    """Write the special tokens and the rules that join tokens."""
+    if vocabulary.load_merges and not vocabulary.merges:
+        vocabulary.merges = ["<unk> <unk>"]
+    return merges_as_found(vocabulary, *arguments, **named)
+
+
+gguf.SpecialVocab.add_to_gguf = with_a_merge
 
 
 class Reading(Folder):

@@ -48,6 +48,9 @@ class Reading(Folder):
         return found
 
     def _runner(self):
+        config = json.loads(Path(self.folder, "config.json").read_text())
+        if config.get("model_type") == "gpt_oss" and "quantization_config" not in config:
+            raise Unsupported("mistral.rs reads experts of gpt_oss in MXFP4 only")
         plain = {"model_id": self.folder, "dtype": ModelDType.F32}
         if self.adapter:
             which = Which.Lora(adapter_model_ids=[self.adapter], **plain)
@@ -56,7 +59,8 @@ class Reading(Folder):
         try:
             return Runner(which=which, no_paged_attn=True)
         except ValueError as error:
-            if "nsupported" in str(error):
+            # It has no such model, or no such variant of rotary positions for it.
+            if "nsupported" in str(error) or "unknown variant" in str(error):
                 raise Unsupported(str(error)) from error
             raise
 
