@@ -91,18 +91,11 @@ class Comparison:
         the saver's for another kind is a refusal.
         """
         plain = {part.name: part.outcome for part in self.plain.parts}
-        return tuple(
-            (
-                replace(part, outcome=outcome, expected=part.expected or "an answer"),
-                plain.get(part.name) != "right",
-            )
-            for part in self.saved.parts
-            for outcome in [_fault(part, plain.get(part.name))]
-            if outcome is not None
-        )
+        found = ((_as_fault(part, plain.get(part.name)), part.name) for part in self.saved.parts)
+        return tuple((fault, plain.get(name) != "right") for fault, name in found if fault)
 
 
-def _fault(part: Part, plain: Outcome | None) -> Outcome | None:
+def _as_fault(part: Part, plain: Outcome | None) -> Part | None:
     if part.outcome == "not read" and plain == "right":
-        return "refused"
-    return part.outcome if part.outcome in ("wrong", "refused") else None
+        return replace(part, outcome="refused", expected="an answer")
+    return part if part.outcome in ("wrong", "refused") else None

@@ -26,7 +26,6 @@ from reader_worker import Folder, Unsupported, serve
 from vllm import LLM, SamplingParams, TokensPrompt
 from vllm.lora.request import LoRARequest
 
-
 NOT_ON_CPUS = ("Unsupported CPU attention", "No Unquantized MoE backend supports")
 """How errors begin that say what vLLM has for GPUs only: sizes of heads, and kinds of experts."""
 

@@ -1,7 +1,8 @@
 """Settings of ``config.json`` under the names that they had before transformers 5.
 
-Nothing here knows a model type; ``published`` does. A name is right for a model where its class reads it as the old
-spelling of what is there already; a class that does not know it would keep it as one setting more.
+Nothing here knows a model type; ``published`` does. A name is right for a model where its class
+reads it as the old spelling of what is there already; a class that does not know it would keep it
+as one setting more.
 """
 
 from __future__ import annotations
