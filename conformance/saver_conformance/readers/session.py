@@ -103,7 +103,7 @@ class Session:
             if library != right.tokens and right.chat is not None:
                 scores = self._scores_after(known[ARITHMETIC], question, answer.tokens[count])
                 right = replace(right, chat_scores=scores)
-        if question.adapter is None:
-            right = replace(right, digests=digests_of(question.folder))
+        if question.adapter is None and (digests := digests_of(question.folder)):
+            right = replace(right, digests=digests)
             origin["digests"] = "the files' own headers"
         return Standard(right, origin, library)

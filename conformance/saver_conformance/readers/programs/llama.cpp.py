@@ -31,8 +31,7 @@ from reader_worker import Folder, Unsupported, serve
 SOURCES = next(Path(os.environ["READER_SOURCES"]).glob("*/vendor/llama.cpp"))
 sys.path.insert(0, str(SOURCES))
 
-import gguf  # noqa: E402 - of the sources, as the next
-from conversion.base import TextModel  # noqa: E402
+from conversion.base import TextModel, gguf  # noqa: E402 - of the sources
 
 known = TextModel.get_vocab_base_pre
 

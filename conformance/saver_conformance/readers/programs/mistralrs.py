@@ -53,7 +53,7 @@ class Reading(Folder):
             raise Unsupported("mistral.rs reads experts of gpt_oss in MXFP4 only")
         plain = {"model_id": self.folder, "dtype": ModelDType.F32}
         if self.adapter:
-            which = Which.Lora(adapter_model_ids=[self.adapter], **plain)
+            which = Which.Lora(adapters=[self.adapter], **plain)
         else:
             which = Which.Plain(**plain)
         try:
