@@ -1,7 +1,7 @@
 # /// script
 # dependencies = [
 #     "keras==3.12.0", "kagglehub==1.0.3", "numpy", "regex", "rich", "absl-py", "safetensors",
-#     "tokenizers==0.22.2",
+#     "tokenizers==0.22.2", "sentencepiece",
 # ]
 #
 # [tool.saver-conformance]

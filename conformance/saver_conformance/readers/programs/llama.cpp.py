@@ -78,12 +78,13 @@ class Reading(Folder):
 
     def _next(self, server, prompt):
         asked = {"prompt": prompt, "n_predict": 1, "n_probs": 1_000_000, "temperature": 1.0}
-        answer = server.handle_completions(asked | {"cache_prompt": False, "seed": 1})
-        if "completion_probabilities" not in answer:
-            content = answer["choices"][0]["logprobs"]["content"]
-        else:
-            content = answer["completion_probabilities"]
-        return {str(one["id"]): one["logprob"] for one in content[0]["top_logprobs"]}
+        # Where it takes a token that has no text or ends one, it tells no probabilities.
+        for seed in range(1, 33):
+            answer = server.handle_completions(asked | {"cache_prompt": False, "seed": seed})
+            content = (answer["choices"][0].get("logprobs") or {}).get("content")
+            if content:
+                return {str(one["id"]): one["logprob"] for one in content[0]["top_logprobs"]}
+        raise RuntimeError("the engine gives no probabilities")
 
     def _parameters(self):
         parameters = xllamacpp.CommonParams()
@@ -97,6 +98,7 @@ class Reading(Folder):
         parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
         full = xllamacpp.ggml_type.GGML_TYPE_F32
         parameters.cache_type_k = parameters.cache_type_v = full
+        parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.verbosity = -1
         return parameters
 

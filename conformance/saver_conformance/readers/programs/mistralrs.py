@@ -17,7 +17,7 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from mistralrs import ChatCompletionRequest, ModelDType, Runner, Which
+from mistralrs import ChatCompletionRequest, LoraAdapter, ModelDType, Runner, Which
 from reader_worker import Folder, Unsupported, serve
 
 TOP = 20
@@ -53,7 +53,8 @@ class Reading(Folder):
             raise Unsupported("mistral.rs reads experts of gpt_oss in MXFP4 only")
         plain = {"model_id": self.folder, "dtype": ModelDType.F32}
         if self.adapter:
-            which = Which.Lora(adapters=[self.adapter], **plain)
+            adapter = LoraAdapter(alias="adapter", source=self.adapter)
+            which = Which.Lora(adapters=[adapter], **plain)
         else:
             which = Which.Plain(**plain)
         try:
