@@ -313,14 +313,18 @@ def canary(session: nox.Session) -> None:
         session.warn(f"the newest pre-releases need work: {failure}")
 
 
-READ_SAVERS = ("canonical_saver:save_trained_model", "hf-save-pretrained", "hf-trainer", "trl-sft")
+READ_SAVERS = (
+    *("canonical_saver:save_trained_model", "hf-save-pretrained", "hf-trainer", "accelerate"),
+    "peft",
+)
 
 
 @nox.session(python=PYTHON)
 def readers(session: nox.Session) -> None:
     """Install the readers, have the folders of some savers read, and write the page of the matrix.
 
-    Names choose among the readers; without any, all are installed.
+    Names choose among the readers; without any, all are installed. All read a folder of each family
+    of models and of each mutant, the fast ones those of savers in the cases of a run.
     """
     install_stack(session, STACKS["current"])
     chosen = session.posargs or ["all"]
@@ -328,17 +332,21 @@ def readers(session: nox.Session) -> None:
     session.run(
         "saver-conformance", "readers", "install", *_reader_names(chosen), success_codes=[0, 2]
     )
+    folders, found = f"{RESULTS}/readers/folders", f"{RESULTS}/readers/folders.json"
+    session.run("python", "-m", "fixtures.portable.save", folders)
+    session.run("python", "-m", "fixtures.portable.matrix", folders, found, *chosen)
     reports = []
+    fast = chosen if session.posargs else ["fast"]
     for name in READ_SAVERS:
         report = f"{RESULTS}/readers/{name.partition(':')[0]}"
         session.run(
             *("saver-conformance", "run", "--saver", name, "--modes", "full-single,lora-single"),
-            *("--profile", "readers", "--readers", ",".join(chosen), "--report", report),
+            *("--profile", "readers", "--readers", ",".join(fast), "--report", report),
             env=environment(session),
             success_codes=[0, 1, 2],
         )
         reports.append(report)
-    session.run("python", "-m", "fixtures.readers_page", *reports)
+    session.run("python", "-m", "fixtures.readers_page", found, *reports)
 
 
 def _reader_names(chosen: list[str]) -> list[str]:

@@ -74,6 +74,11 @@ def run_read(given: argparse.Namespace) -> int:
     readers = _choose(given.reader or ["all"])
     if not given.reader:
         readers = tuple(reader for reader in readers if environment.is_made(reader))
+        if not readers:
+            raise ComparisonError(
+                "no reader is installed; run: saver-conformance readers install transformers "
+                "tokenizers, or name others of 'readers list'"
+            )
     try:
         question = ask_about(_absolute(given.folder), given.base and _absolute(given.base))
     except NoQuestionError as error:

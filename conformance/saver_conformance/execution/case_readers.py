@@ -89,7 +89,8 @@ def choose_cases(planned: Iterable[Case]) -> frozenset[Case]:
 def _can_be_read(case: Case) -> bool:
     """Whether readers can tell a right folder of the case from a wrong one."""
     family = case.family
-    is_plain = family.auto == "AutoModelForCausalLM" and not family.module and not case.class_name
+    is_known = not (family.module or family.code or case.class_name)
+    is_plain = family.auto == "AutoModelForCausalLM" and is_known
     is_whole = case.tie == "declared" and case.dtype != "mixed" and not case.special_values
     is_alone = case.after is None and case.probe == "none"
     is_usual = case.result == "trained" and not case.base_bits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 PLAIN = "plain"
@@ -85,10 +85,17 @@ class Comparison:
     plain: Reading
 
     def faults(self) -> tuple[tuple[Part, bool], ...]:
-        """Each part that is wrong or refused, and whether it is so of the plain save as well."""
+        """Each part that is wrong or refused, and whether it is so of the plain save as well.
+
+        A reader that gets a part right of the plain save is made for such folders. That it takes
+        the saver's for another kind is a refusal.
+        """
         plain = {part.name: part.outcome for part in self.plain.parts}
-        return tuple(
-            (part, plain.get(part.name) != "right")
-            for part in self.saved.parts
-            if part.outcome in ("wrong", "refused")
-        )
+        found = ((_as_fault(part, plain.get(part.name)), part.name) for part in self.saved.parts)
+        return tuple((fault, plain.get(name) != "right") for fault, name in found if fault)
+
+
+def _as_fault(part: Part, plain: Outcome | None) -> Part | None:
+    if part.outcome == "not read" and plain == "right":
+        return replace(part, outcome="refused", expected="an answer")
+    return part if part.outcome in ("wrong", "refused") else None

@@ -102,21 +102,21 @@ def make(reader: Reader) -> float:
     if not reader.has_environment:
         return 0.0
     place = place_of(reader)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(place):
-        if not is_made(reader):
-            shutil.rmtree(place, ignore_errors=True)
-            started = time.monotonic()
-            place.mkdir()
-            try:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(place):
+            if not is_made(reader):
+                shutil.rmtree(place, ignore_errors=True)
+                started = time.monotonic()
+                place.mkdir()
                 _install(reader, place)
-            except OSError as error:
-                raise EnvironmentUnavailableError(f"it could not be installed: {error}") from error
-            seconds = round(time.monotonic() - started, 1)
-            partial = place / f"{MARKER}.partial"
-            partial.write_text(json.dumps({"reader": reader.name, "seconds": seconds}))
-            partial.replace(place / MARKER)
-        return float(json.loads((place / MARKER).read_text())["seconds"])
+                seconds = round(time.monotonic() - started, 1)
+                partial = place / f"{MARKER}.partial"
+                partial.write_text(json.dumps({"reader": reader.name, "seconds": seconds}))
+                partial.replace(place / MARKER)
+            return float(json.loads((place / MARKER).read_text())["seconds"])
+    except OSError as error:
+        raise EnvironmentUnavailableError(f"it could not be installed: {error}") from error
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ LIBRARY = (
     "type; tokenizer.json by itself makes other tokens, which no saver can change"
 )
 """Why the token ids of readers that build on ``transformers`` are not those of the file."""
+OF_TOKENS = ("tokens", "chat_scores")
+"""The parts that hang on the token ids of texts."""
 _SHOWN = 400
 """Characters of an error that are kept."""
 
@@ -54,7 +56,7 @@ def judge(
             parts.append(Part(name, "refused", expected, printable(answer.errors[name])[:_SHOWN]))
         elif answer.has(name):
             part = _compare(name, answer, standard, reader.tolerance)
-            if name == "tokens" and part.outcome == "wrong" and _as_library(answer, standard):
+            if part.outcome == "wrong" and name in OF_TOKENS and _as_library(answer, standard):
                 part = Part(name, "not compared", found=LIBRARY)
             parts.append(part)
     return Reading(
@@ -63,7 +65,9 @@ def judge(
 
 
 def _as_library(answer: Answer, standard: Standard) -> bool:
-    return standard.library_tokens is not None and answer.tokens == standard.library_tokens
+    """Whether the tokens are those that ``AutoTokenizer`` makes, and not those of the file."""
+    library = standard.library_tokens
+    return library is not None and answer.tokens == library != standard.answer.tokens
 
 
 def digests_of(folder: Path) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from saver_conformance.folder.layout import (
     UnreadableJsonError,
     read_json_object,
 )
-from saver_conformance.readers.reader import Part
+from saver_conformance.readers.reader import PARTS, Part
+from saver_conformance.safe_text import quoted
 
 TEXTS = (
     "w5 w6  w7w8,w9",
@@ -72,6 +73,10 @@ class Question:
     model_type: str = ""
     kinds: tuple[str, ...] = ()
 
+    def with_text(self, text: str) -> Question:
+        """The same, with one text more."""
+        return replace(self, texts=(*self.texts, text))
+
     def as_plain(self) -> dict[str, Any]:
         """The line that a program reads."""
         return {
@@ -121,19 +126,59 @@ class Answer:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], kind: str) -> Answer:
-        """The answer in a program's line."""
-        tokens, scores = plain.get("tokens"), plain.get("scores")
+        """The answer in a program's line; a part of another form is one that it refused."""
+        errors = _texts(plain.get("errors"))
+        found: dict[str, Any] = {}
+        for part in PARTS:
+            if (value := plain.get(part)) is None:
+                continue
+            if _FORMS[part](value):
+                found[part] = value
+            else:
+                errors[part] = f"the reader's program gave {quoted(value)} as {part}"
+        if "tokens" in found:
+            found["tokens"] = tuple(tuple(ids) for ids in found["tokens"])
+        if "scores" in found:
+            found["scores"] = tuple(found["scores"])
+        seconds = plain.get("seconds")
         return cls(
-            tokens=None if tokens is None else tuple(tuple(ids) for ids in tokens),
-            chat=plain.get("chat"),
-            scores=None if scores is None else tuple(scores),
-            chat_scores=plain.get("chat_scores"),
-            digests=plain.get("digests"),
+            **found,
             kind=kind,
-            errors=plain.get("errors", {}),
-            unsupported=plain.get("unsupported", {}),
-            seconds=plain.get("seconds", 0.0),
+            errors=errors,
+            unsupported=_texts(plain.get("unsupported")),
+            seconds=float(seconds) if _is_number(seconds) else 0.0,
         )
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)
+
+
+def _are_scores(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(str(key).isdecimal() and _is_number(one) for key, one in value.items())
+    return isinstance(value, Sequence) and all(map(_is_number, value))
+
+
+def _are_tokens(value: object) -> bool:
+    return isinstance(value, Sequence) and all(
+        isinstance(ids, Sequence) and all(type(one) is int for one in ids) for ids in value
+    )
+
+
+_FORMS: Mapping[Part, Callable[[Any], bool]] = {
+    "tokens": _are_tokens,
+    "chat": lambda value: isinstance(value, str),
+    "scores": lambda value: isinstance(value, Sequence) and all(map(_are_scores, value)),
+    "chat_scores": _are_scores,
+    "digests": lambda value: bool(_texts(value) == value),
+}
+"""For each part, whether a value has its form."""
+
+
+def _texts(value: object) -> dict[str, str]:
+    """What a program gives by names; empty where it gives something else."""
+    return {str(k): str(v) for k, v in value.items()} if isinstance(value, Mapping) else {}
 
 
 def ask_about(folder: Path, base: Path | None = None) -> Question:

@@ -30,6 +30,9 @@ PARTS: tuple[Part, ...] = ("tokens", "chat", "scores", "chat_scores", "digests")
 _BLOCK = re.compile(r"^(?://|#) /// script\n(?P<body>(?:^(?://|#).*\n)+?)^(?://|#) ///$", re.M)
 _COMMENT = re.compile(r"^(?://|#) ?", re.M)
 _TABLE = "saver-conformance"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NUMBERS = ("tolerance", "limit")
+_TEXTS = ("text", "python", "tolerance_reason")
 
 
 class ReaderError(ValueError):
@@ -102,9 +105,12 @@ def read_reader(program: Path) -> Reader:
 
     Raises:
         ReaderError: its metadata are missing or have another form than ``Reader`` describes.
-        OSError: the file cannot be read.
     """
-    found = _BLOCK.search(program.read_text(encoding="utf-8"))
+    try:
+        text = program.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReaderError(f"{program} cannot be read: {error}") from error
+    found = _BLOCK.search(text)
     if found is None:
         raise ReaderError(f"{program}: expected inline metadata, '# /// script' to '# ///'")
     try:
@@ -119,19 +125,40 @@ def read_reader(program: Path) -> Reader:
         raise ReaderError(f"{program}: [tool.{_TABLE}] has no field {unknown[0]}")
     if lacking := {"name", "text", "gives"} - set(own):
         raise ReaderError(f"{program}: [tool.{_TABLE}] lacks {sorted(lacking)[0]}")
+    plain = {"dependencies": data.get("dependencies", []), **own}
+    for name, value in plain.items():
+        if wanted := _wanted(name, value):
+            raise ReaderError(f"{program}: {name} is {value!r}, expected {wanted}")
     if strange := sorted(set(own["gives"]) - set(PARTS)):
         raise ReaderError(f"{program}: gives names {strange[0]!r}, which is none of {PARTS}")
-    return Reader(program=program, dependencies=_strings(data.get("dependencies")), **_frozen(own))
+    return Reader(program=program, **_frozen(plain))
 
 
-def _frozen(own: dict[str, Any]) -> dict[str, Any]:
+def _wanted(name: str, value: Any) -> str:
+    """What a field's value should be; empty where it is that."""
+    if name == "name":  # a folder is called by it
+        fits = isinstance(value, str) and _NAME.fullmatch(value)
+        return "" if fits else "letters, digits and any of . _ + - after the first"
+    if name in _NUMBERS:
+        fits = type(value) in (int, float) and value > 0
+        return "" if fits else "a number above 0"
+    if name == "place":
+        return "" if type(value) is int else "a whole number"
+    if name == "fast":
+        return "" if isinstance(value, bool) else "true or false"
+    if name == "variables":
+        fits = isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+        return "" if fits else "a table of strings"
+    if name in _TEXTS:
+        return "" if isinstance(value, str) else "a string"
+    fits = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return "" if fits else "a list of strings"
+
+
+def _frozen(plain: dict[str, Any]) -> dict[str, Any]:
     frozen = {
-        key: _strings(value) if isinstance(value, list) else value for key, value in own.items()
+        key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
     }
-    if "variables" in own:
-        frozen["variables"] = tuple(sorted(own["variables"].items()))
+    if "variables" in plain:
+        frozen["variables"] = tuple(sorted(plain["variables"].items()))
     return frozen
-
-
-def _strings(values: Any) -> tuple[str, ...]:
-    return tuple(str(value) for value in values or ())

@@ -13,7 +13,7 @@ from typing import Self
 from saver_conformance.observation.reading import Reading
 from saver_conformance.readers.environment import EnvironmentUnavailableError
 from saver_conformance.readers.judgement import Standard, digests_of, judge
-from saver_conformance.readers.question import Answer, Question
+from saver_conformance.readers.question import Answer, Question, Scores
 from saver_conformance.readers.reader import Reader
 from saver_conformance.readers.registry import find_readers
 from saver_conformance.readers.worker import Worker
@@ -72,6 +72,15 @@ class Session:
                 readings.append(judge(reader, answer, standard, versions))
         return tuple(readings)
 
+    def _scores_after(
+        self, reader: Reader, question: Question, ids: tuple[int, ...]
+    ) -> Scores | None:
+        """What comes next after the file's own tokens of a chat, which the library changes."""
+        if not ids or not question.prompts:
+            return None
+        answer = self.ask(reader, replace(question, tokenizer=None, prompts=(ids,)))
+        return answer.scores[0] if isinstance(answer, Answer) and answer.scores else None
+
     def standard_of(self, question: Question) -> Standard:
         """What is right of a folder by itself, as far as the readers for that are here.
 
@@ -86,10 +95,15 @@ class Session:
             library = answer.tokens
             told = "the newest transformers in float32"
             origin |= dict.fromkeys(("scores", "chat_scores", "chat"), told)
-        answer = self.ask(known[TOKENS], question)
-        if isinstance(answer, Answer):
-            right, origin["tokens"] = replace(right, tokens=answer.tokens), ITS_FILE
-        if question.adapter is None:
-            right = replace(right, digests=digests_of(question.folder))
+        asked = question if right.chat is None else question.with_text(right.chat)
+        answer = self.ask(known[TOKENS], asked)
+        if isinstance(answer, Answer) and answer.tokens is not None:
+            count = len(question.texts)
+            right, origin["tokens"] = replace(right, tokens=answer.tokens[:count]), ITS_FILE
+            if library != right.tokens and right.chat is not None:
+                scores = self._scores_after(known[ARITHMETIC], question, answer.tokens[count])
+                right = replace(right, chat_scores=scores)
+        if question.adapter is None and (digests := digests_of(question.folder)):
+            right = replace(right, digests=digests)
             origin["digests"] = "the files' own headers"
         return Standard(right, origin, library)

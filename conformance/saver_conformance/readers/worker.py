@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +22,7 @@ from typing import Any, Self
 from saver_conformance.readers.environment import (
     EnvironmentUnavailableError,
     command_of,
+    place_of,
     variables_of,
 )
 from saver_conformance.readers.question import Answer, Question
@@ -126,31 +128,46 @@ class Worker:
         own = dict(self.reader.variables)
         self._log.seek(0)
         self._log.truncate()
-        self._process = subprocess.Popen(
-            command_of(self.reader),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            encoding="utf-8",
-            env=inherited | _VARIABLES | dict(variables_of(self.reader)) | own,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                command_of(self.reader),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                encoding="utf-8",
+                errors="replace",
+                env=inherited | _VARIABLES | dict(variables_of(self.reader)) | own,
+                start_new_session=True,
+            )
+        except OSError as error:  # its interpreter is gone, say
+            again = f"remove {place_of(self.reader)} and install it again"
+            raise EnvironmentUnavailableError(f"it does not start: {error}; {again}") from error
         self._lines = queue.SimpleQueue()
         arguments = (self._process, self._lines)
         threading.Thread(target=_listen, args=arguments, daemon=True).start()
         greeting = self._receive(START_LIMIT)
         if greeting is None:
             raise EnvironmentUnavailableError(f"it does not start: {self._end(START_LIMIT)}")
-        self.versions, self._kind = greeting["versions"], greeting["kind"]
+        versions = greeting.get("versions")
+        self.versions = versions if isinstance(versions, dict) else {}
+        self._kind = "logprobs" if greeting.get("kind") == "logprobs" else "logits"
 
     def _receive(self, limit: float) -> dict[str, Any] | None:
-        """The next line of the process; None when it has ended or does not answer in time."""
-        try:
-            line = self._lines.get(timeout=limit)
-            return dict(json.loads(line)) if line else None
-        except (queue.Empty, ValueError):
-            return None
+        """The next object of the process; None when it has ended or does not answer in time.
+
+        What libraries print between is no answer.
+        """
+        end = time.monotonic() + limit
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                return None
+            if not line:
+                return None
+            with contextlib.suppress(ValueError, RecursionError):
+                if isinstance(found := json.loads(line), dict):
+                    return found
 
     def _end(self, limit: float) -> str:
         """End the process; how it ended."""

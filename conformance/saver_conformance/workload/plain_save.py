@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from saver_conformance.cases.case import Case
+from saver_conformance.folder import portability
+from saver_conformance.folder.layout import CONFIG, TOKENIZER_CONFIG
 from saver_conformance.observation.observation import Expectation, Tensor
 from saver_conformance.observation.reading import ASKED, BASE, PLAIN, RIGHT
 from saver_conformance.workload import expectation, models, training
@@ -59,11 +61,32 @@ def _model(case: Case, folder: Path, expected: Expectation, memory: Mapping[str,
     base = models.load_base(case, models.base_folder(case, folder))
     base.save_pretrained(folder / BASE)
     models.make_processing(case).save_pretrained(folder / BASE)
+    _add_older_names(folder / BASE)
     model = training.add_adapters(base, case)
     unexpected = model.load_state_dict(values, strict=False).unexpected_keys
     if unexpected:
         raise RuntimeError(f"the snapshot has tensors that the model lacks: {unexpected}")
     return model
+
+
+def _add_older_names(base: Path) -> None:
+    """Make a base readable for all that read published ones.
+
+    Without, readers that take another base could tell nothing of the adapter.
+    """
+    config = json.loads((base / CONFIG).read_text())
+    for setting in (*portability.missing_dtype(config), *portability.missing_experts(config)):
+        config[setting.name] = setting.value
+    rope = dict(config.get("rope_parameters") or {})
+    if "rope_theta" in rope:
+        config["rope_theta"] = rope.pop("rope_theta")
+        scaled = rope.get("rope_type", "default") != "default"
+        config |= {"rope_scaling": rope} if scaled else {}
+    (base / CONFIG).write_text(json.dumps(config))
+    tokenizer = json.loads((base / TOKENIZER_CONFIG).read_text())
+    if tokenizer.get("tokenizer_class") == portability.NEW_CLASS:
+        tokenizer["tokenizer_class"] = portability.OLD_CLASS
+    (base / TOKENIZER_CONFIG).write_text(json.dumps(tokenizer))
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

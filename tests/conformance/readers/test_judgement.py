@@ -96,6 +96,21 @@ def test_what_a_plain_save_shows_too_is_no_fault_of_the_saver() -> None:
     assert Comparison(reading(right), reading(wrong)).faults() == ()
 
 
+def test_folder_that_a_reader_takes_for_another_kind_is_refused() -> None:
+    other, right = Part("scores", "not read", found="no such model"), Part("scores", "right")
+    ((fault, also_plain),) = Comparison(reading(other), reading(right)).faults()
+    assert (fault.outcome, fault.found, also_plain) == ("refused", "no such model", False)
+    assert Comparison(reading(other), reading(other)).faults() == ()
+
+
+def test_tokens_and_scores_after_a_chat_as_of_the_library_are_no_fault_of_the_folder() -> None:
+    library = ((5, 6), (7,))
+    standard = replace(STANDARD, library_tokens=library)
+    found = outcomes(replace(RIGHT, tokens=library, chat_scores=(0.0, 0.0, 0.0)), standard)
+    assert (found["tokens"], found["chat_scores"]) == ("not compared", "not compared")
+    assert outcomes(replace(RIGHT, chat_scores=(0.0, 0.0, 0.0)), standard)["chat_scores"] == "wrong"
+
+
 def test_the_worst_part_is_the_readers_outcome() -> None:
     assert reading(Part("chat", "refused"), Part("scores", "wrong")).outcome == "wrong"
     assert reading(Part("chat", "refused"), Part("tokens", "right")).outcome == "refused"

@@ -14,7 +14,8 @@
 """Converts to GGUF in float32 and computes with the engine.
 
 The converter knows tokenizers by a digest; where it does not know one, the tokens are converted as
-those of GPT-2. Prompts are given as token ids, so that the scores do not depend on it.
+those of GPT-2, with a rule that joins no tokens where there is none, without which the engine does
+not start. Prompts are given as token ids, so that the scores do not depend on it.
 """
 
 import os
@@ -30,7 +31,7 @@ from reader_worker import Folder, Unsupported, serve
 SOURCES = next(Path(os.environ["READER_SOURCES"]).glob("*/vendor/llama.cpp"))
 sys.path.insert(0, str(SOURCES))
 
-from conversion.base import TextModel  # noqa: E402 - of the sources
+from conversion.base import TextModel, gguf  # noqa: E402 - of the sources
 
 known = TextModel.get_vocab_base_pre
 
@@ -44,6 +45,17 @@ def of_gpt_2_if_unknown(model, tokenizer):
 
 
 TextModel.get_vocab_base_pre = of_gpt_2_if_unknown
+merges_as_found = gguf.SpecialVocab.add_to_gguf
+
+
+def with_a_merge(vocabulary, *arguments, **named):
+    """Write the special tokens and the rules that join tokens."""
+    if vocabulary.load_merges and not vocabulary.merges:
+        vocabulary.merges = ["<unk> <unk>"]
+    return merges_as_found(vocabulary, *arguments, **named)
+
+
+gguf.SpecialVocab.add_to_gguf = with_a_merge
 
 
 class Reading(Folder):
@@ -66,12 +78,13 @@ class Reading(Folder):
 
     def _next(self, server, prompt):
         asked = {"prompt": prompt, "n_predict": 1, "n_probs": 1_000_000, "temperature": 1.0}
-        answer = server.handle_completions(asked | {"cache_prompt": False, "seed": 1})
-        if "completion_probabilities" not in answer:
-            content = answer["choices"][0]["logprobs"]["content"]
-        else:
-            content = answer["completion_probabilities"]
-        return {str(one["id"]): one["logprob"] for one in content[0]["top_logprobs"]}
+        # Where it takes a token that has no text or ends one, it tells no probabilities.
+        for seed in range(1, 33):
+            answer = server.handle_completions(asked | {"cache_prompt": False, "seed": seed})
+            content = (answer["choices"][0].get("logprobs") or {}).get("content")
+            if content:
+                return {str(one["id"]): one["logprob"] for one in content[0]["top_logprobs"]}
+        raise RuntimeError("the engine gives no probabilities")
 
     def _parameters(self):
         parameters = xllamacpp.CommonParams()
@@ -85,6 +98,7 @@ class Reading(Folder):
         parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
         full = xllamacpp.ggml_type.GGML_TYPE_F32
         parameters.cache_type_k = parameters.cache_type_v = full
+        parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.verbosity = -1
         return parameters
 

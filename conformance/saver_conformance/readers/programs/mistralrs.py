@@ -17,7 +17,7 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from mistralrs import ChatCompletionRequest, ModelDType, Runner, Which
+from mistralrs import ChatCompletionRequest, LoraAdapter, ModelDType, Runner, Which
 from reader_worker import Folder, Unsupported, serve
 
 TOP = 20
@@ -48,15 +48,20 @@ class Reading(Folder):
         return found
 
     def _runner(self):
+        config = json.loads(Path(self.folder, "config.json").read_text())
+        if config.get("model_type") == "gpt_oss" and "quantization_config" not in config:
+            raise Unsupported("mistral.rs reads experts of gpt_oss in MXFP4 only")
         plain = {"model_id": self.folder, "dtype": ModelDType.F32}
         if self.adapter:
-            which = Which.Lora(adapter_model_ids=[self.adapter], **plain)
+            adapter = LoraAdapter(alias="adapter", source=self.adapter)
+            which = Which.Lora(adapters=[adapter], **plain)
         else:
             which = Which.Plain(**plain)
         try:
             return Runner(which=which, no_paged_attn=True)
         except ValueError as error:
-            if "nsupported" in str(error):
+            # It has no such model, or no such variant of rotary positions for it.
+            if "nsupported" in str(error) or "unknown variant" in str(error):
                 raise Unsupported(str(error)) from error
             raise
 

@@ -11,7 +11,9 @@
 # ///
 """Reads with mlx-lm in float32. Its adapters have a format of their own."""
 
+import json
 from functools import cached_property
+from pathlib import Path
 
 import mlx.core as mx
 import mlx_lm
@@ -19,6 +21,21 @@ from mlx.utils import tree_map
 from reader_worker import Folder, Unsupported, serve
 
 mx.set_default_device(mx.cpu)
+
+
+def limit(config):
+    """What mlx-lm does not read of such a model, whoever saved it; empty for nothing."""
+    named = (config.get("architectures") or [""])[0]
+    kind = config.get("model_type")
+    if "For" in named and "ForCausalLM" not in named:
+        return f"{named} is asked for no scores"
+    if kind == "gpt_oss" and "quantization_config" not in config:
+        return "mlx-lm reads experts of gpt_oss in MXFP4 only (models/gpt_oss.py, sanitize)"
+    if kind == "mamba" and config.get("layer_norm_epsilon", 1e-5) != 1e-5:
+        return "mlx-lm takes 1e-5 for layer_norm_epsilon of mamba (models/mamba.py, ResidualBlock)"
+    if kind == "glm" and config.get("partial_rotary_factor", 1) != 1:
+        return "mlx-lm turns all of a head of glm (models/glm.py, GLMAttention)"
+    return ""
 
 
 class Reading(Folder):
@@ -46,16 +63,15 @@ class Reading(Folder):
 
     @cached_property
     def _tokenizer(self):
-        from pathlib import Path
-
         return mlx_lm.utils.load_tokenizer(Path(self.tokenizer))
 
     @cached_property
     def _model(self):
         if self.adapter:
             raise Unsupported("mlx-lm has a format of adapters of its own; merge the adapter first")
-        from pathlib import Path
-
+        config = json.loads(Path(self.folder, "config.json").read_text())
+        if why := limit(config):
+            raise Unsupported(why)
         try:
             model, _ = mlx_lm.utils.load_model(Path(self.folder))
         except ValueError as error:
@@ -66,6 +82,8 @@ class Reading(Folder):
         return model
 
     def _next(self, ids):
+        if not ids:
+            raise Unsupported("the tokenizer makes no tokens of the prompt")
         return self._model(mx.array([ids]))[0, -1].astype(mx.float32).tolist()
 
 

@@ -17,6 +17,7 @@
 """Reads with vLLM in float32: the logarithms of all tokens' probabilities after each prompt."""
 
 import json
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,20 @@ from pathlib import Path
 from reader_worker import Folder, Unsupported, serve
 from vllm import LLM, SamplingParams, TokensPrompt
 from vllm.lora.request import LoRARequest
+
+NOT_ON_CPUS = ("Unsupported CPU attention", "No Unquantized MoE backend supports")
+"""How errors begin that say what vLLM has for GPUs only: sizes of heads, and kinds of experts."""
+
+
+@contextmanager
+def of_this_machine():
+    """Tell what vLLM cannot do on a CPU from what is wrong with a folder."""
+    try:
+        yield
+    except Exception as error:
+        if str(error).startswith(NOT_ON_CPUS):
+            raise Unsupported(f"on CPUs: {error}") from error
+        raise
 
 
 class Reading(Folder):
@@ -46,7 +61,8 @@ class Reading(Folder):
         parameters = SamplingParams(max_tokens=1, temperature=0, logprobs=-1)
         request = LoRARequest("adapter", 1, self.adapter) if self.adapter else None
         asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
-        answers = self._engine.generate(asked, parameters, use_tqdm=False, lora_request=request)
+        with of_this_machine():
+            answers = self._engine.generate(asked, parameters, use_tqdm=False, lora_request=request)
         return [
             {str(token): one.logprob for token, one in answer.outputs[0].logprobs[0].items()}
             for answer in answers
@@ -57,18 +73,19 @@ class Reading(Folder):
         config = json.loads(Path(self.folder, "config.json").read_text())
         if not (config.get("architectures") or [""])[0].endswith("ForCausalLM"):
             raise Unsupported("only causal language models are asked for scores")
-        return LLM(
-            self.folder,
-            tokenizer=self.tokenizer,
-            dtype="float32",
-            enforce_eager=True,
-            load_format="safetensors",
-            max_logprobs=-1,
-            logprobs_mode="raw_logprobs",
-            max_model_len=64,
-            enable_lora=bool(self.adapter),
-            max_lora_rank=64,
-        )
+        with of_this_machine():
+            return LLM(
+                self.folder,
+                tokenizer=self.tokenizer,
+                dtype="float32",
+                enforce_eager=True,
+                load_format="safetensors",
+                max_logprobs=-1,
+                logprobs_mode="raw_logprobs",
+                max_model_len=64,
+                enable_lora=bool(self.adapter),
+                max_lora_rank=64,
+            )
 
 
 if __name__ == "__main__":

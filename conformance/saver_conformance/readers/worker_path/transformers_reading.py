@@ -21,7 +21,6 @@ warnings.simplefilter("ignore")
 transformers.logging.set_verbosity_error()
 
 IS_OLD = transformers.__version__.startswith("4.")
-CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 def versions() -> dict[str, str]:
@@ -69,8 +68,8 @@ class Reading(Folder):
     def _model(self) -> Any:
         config = json.loads(Path(self.folder, "config.json").read_text())
         named = (config.get("architectures") or [""])[0]
-        if not named.endswith(CAUSAL):
-            raise Unsupported(f"{named or 'a model without architectures'} is asked for no scores")
+        if "For" in named and "ForCausalLM" not in named:
+            raise Unsupported(f"{named} is asked for no scores")
         torch.manual_seed(7919)  # what a folder lacks is random
         options: dict[str, Any] = {"torch_dtype" if IS_OLD else "dtype": torch.float32}
         if not IS_OLD:
@@ -83,6 +82,8 @@ class Reading(Folder):
         return model.float().eval()
 
     def _next(self, ids: list[int]) -> list[float]:
+        if not ids:
+            raise Unsupported("the tokenizer makes no tokens of the prompt")
         with torch.no_grad():
             logits = self._model(input_ids=torch.tensor([ids]), use_cache=False).logits
         row: list[float] = logits[0, -1].float().tolist()

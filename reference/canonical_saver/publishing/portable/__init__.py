@@ -18,7 +18,7 @@ from typing import Any
 from canonical_saver.errors import describe
 from canonical_saver.formats.safetensors import DTYPE_NAMES
 from canonical_saver.publishing.portable import adapter_notes, claims, config_keys, tokenizer_keys
-from canonical_saver.publishing.portable.key import Key
+from canonical_saver.publishing.portable.key import Choice, Key
 from canonical_saver.publishing.portable.reading import Reader
 from canonical_saver.publishing.sidecars import Written
 from canonical_saver.weights import base_tensors
@@ -127,16 +127,34 @@ def _complete_config(
             )
     plain = made
     added: list[Key] = []
+    kept_as_attribute: list[str] = []
     for choice in config_keys.candidates(plain):
-        found = next((k for k in choice.spellings if reader.reads_alike(k.put(made), plain)), None)
+        found = _fitting(reader, choice, made, plain, kept_as_attribute)
         if found is not None:
             made = found.put(made)
             added.append(found)
+            kept_as_attribute += [found.place] if choice.kept else []
         elif choice.missed:
             yield f"{_CONFIG} is without {choice.missed}"
     if made != config:
         _write(path, made, ascii_only=True)
     yield from _told(_CONFIG, added)
+
+
+def _fitting(
+    reader: Reader,
+    choice: Choice,
+    made: Mapping[str, Any],
+    plain: Mapping[str, Any],
+    kept: Sequence[str],
+) -> Key | None:
+    """The first spelling with which the class reads everything else as without it."""
+    for key in choice.spellings:
+        but = [*kept, key.place] if choice.kept else kept
+        known = not choice.makes or reader.makes(key, choice.makes, plain)
+        if known and reader.reads_alike(key.put(made), plain, but=but):
+            return key
+    return None
 
 
 def _complete_tokenizer(folder: Path) -> Iterator[str]:

@@ -46,10 +46,16 @@ class Choice:
     Attributes:
         spellings: the spellings.
         missed: what to say where none fits, "" where nothing is lost.
+        kept: whether the class may keep it as one more attribute, as it does with that of a
+            published checkpoint. Every other setting has to stay as it is.
+        makes: the setting that the class would make of it, where that setting were not there; a
+            class that does not is not one that has ever known the name. "" for none.
     """
 
     spellings: tuple[Key, ...]
     missed: str = ""
+    kept: bool = False
+    makes: str = ""
 
 
 def part(config: Any, inside: Place) -> Any:

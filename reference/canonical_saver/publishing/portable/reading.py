@@ -7,7 +7,10 @@ import logging
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
+
+from canonical_saver.publishing.portable.key import Key, part
 
 _FLOAT = "__float__"
 
@@ -41,6 +44,22 @@ class Reader:
         if first is None or second is None:
             return False
         return _text(first, but) == _text(second, but)
+
+    def makes(self, key: Key, setting: str, config: Mapping[str, Any]) -> bool:
+        """Whether the class makes a setting of ``key`` where there is none.
+
+        Args:
+            key: with a number as its value.
+            setting: its name, next to the key.
+            config: what ``config.json`` has, the setting included.
+        """
+        expected, found = part(config, key.inside)[setting], []
+        for number in (key.value, key.value + 1):
+            made = replace(key, value=number).put(config)
+            part(made, key.inside).pop(setting)
+            values = self._values(made)
+            found.append(values and part(values, key.inside).get(setting))
+        return found[0] == expected != found[1]
 
     def _values(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
         with _quiet():
