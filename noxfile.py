@@ -130,10 +130,12 @@ class Stack:
     Attributes:
         savers: names of savers in the folder that pyproject.toml gives as ``savers-dir``.
         pins: a file of requirements, installed as it is; empty: the tested stack.
+        without: what is installed besides without its requirements, of the pins of another stack.
     """
 
     savers: tuple[str, ...]
     pins: str = ""
+    without: tuple[str, ...] = ()
 
 
 STACKS = {
@@ -147,16 +149,31 @@ STACKS = {
             "deepspeed-16bit",
             "deepspeed-fp32",
             "torch-dcp",
+            "torch-checkpointing",
+            "transformers-distributed",
             "hub-save-torch",
             "safetensors-save-model",
+            "peft-merge",
             "trl-sft",
             "trl-dpo",
             "canonical-trl-sft",
             "canonical-trl-dpo",
         )
     ),
-    "axolotl": Stack(savers=("axolotl", "canonical-axolotl"), pins="constraints-axolotl.txt"),
-    "llamafactory": Stack(savers=("llamafactory",), pins="constraints-llamafactory.txt"),
+    "axolotl": Stack(
+        savers=("axolotl", "axolotl-merge", "canonical-axolotl"), pins="constraints-axolotl.txt"
+    ),
+    "llamafactory": Stack(
+        savers=("llamafactory", "llamafactory-export"), pins="constraints-llamafactory.txt"
+    ),
+    "swift": Stack(savers=("ms-swift", "ms-swift-merge"), pins="constraints-swift.txt"),
+    "verl": Stack(savers=("verl",), pins="constraints-verl.txt"),
+    # Its models of transformers need few of its requirements; the others are for accelerators.
+    "nemo": Stack(
+        savers=("nemo-automodel",),
+        pins="constraints-swift.txt",
+        without=("nemo-automodel==0.7.0", "transformers==5.18.0"),
+    ),
 }
 SAVE_LIMIT = "30"
 
@@ -176,9 +193,9 @@ def install_stack(session: nox.Session, stack: Stack) -> None:
     if stack.pins:
         session.install(TORCH)
         session.install("--no-deps", "-r", stack.pins)
-        session.install("--no-deps", "-e", ".")
+        session.install("--no-deps", "-e", ".", *stack.without)
     else:
-        install(session, LIBRARIES, "trl", "datasets")
+        install(session, LIBRARIES, "trl", "datasets", "torch_checkpointing")
     compile_operators(session)
 
 
@@ -346,7 +363,7 @@ def _reader_names(chosen: list[str]) -> list[str]:
 
 
 @nox.session(python=PYTHON)
-@nox.parametrize("stack", ["current", "axolotl"], ids=["current", "axolotl"])
+@nox.parametrize("stack", ["current", "axolotl", "verl"], ids=["current", "axolotl", "verl"])
 def findings(session: nox.Session, stack: str) -> None:
     """Run the script and the smallest case of every entry of the ledger; each still shows it."""
     install_stack(session, STACKS[stack])
