@@ -130,12 +130,10 @@ class Stack:
     Attributes:
         savers: names of savers in the folder that pyproject.toml gives as ``savers-dir``.
         pins: a file of requirements, installed as it is; empty: the tested stack.
-        without: what is installed besides without its requirements, of the pins of another stack.
     """
 
     savers: tuple[str, ...]
     pins: str = ""
-    without: tuple[str, ...] = ()
 
 
 STACKS = {
@@ -166,14 +164,7 @@ STACKS = {
     "llamafactory": Stack(
         savers=("llamafactory", "llamafactory-export"), pins="constraints-llamafactory.txt"
     ),
-    "swift": Stack(savers=("ms-swift", "ms-swift-merge"), pins="constraints-swift.txt"),
     "verl": Stack(savers=("verl",), pins="constraints-verl.txt"),
-    # Its models of transformers need few of its requirements; the others are for accelerators.
-    "nemo": Stack(
-        savers=("nemo-automodel",),
-        pins="constraints-swift.txt",
-        without=("nemo-automodel==0.7.0", "transformers==5.18.0"),
-    ),
 }
 SAVE_LIMIT = "30"
 
@@ -193,7 +184,7 @@ def install_stack(session: nox.Session, stack: Stack) -> None:
     if stack.pins:
         session.install(TORCH)
         session.install("--no-deps", "-r", stack.pins)
-        session.install("--no-deps", "-e", ".", *stack.without)
+        session.install("--no-deps", "-e", ".")
     else:
         install(session, LIBRARIES, "trl", "datasets", "torch_checkpointing")
     compile_operators(session)
