@@ -147,16 +147,24 @@ STACKS = {
             "deepspeed-16bit",
             "deepspeed-fp32",
             "torch-dcp",
+            "torch-checkpointing",
+            "transformers-distributed",
             "hub-save-torch",
             "safetensors-save-model",
+            "peft-merge",
             "trl-sft",
             "trl-dpo",
             "canonical-trl-sft",
             "canonical-trl-dpo",
         )
     ),
-    "axolotl": Stack(savers=("axolotl", "canonical-axolotl"), pins="constraints-axolotl.txt"),
-    "llamafactory": Stack(savers=("llamafactory",), pins="constraints-llamafactory.txt"),
+    "axolotl": Stack(
+        savers=("axolotl", "axolotl-merge", "canonical-axolotl"), pins="constraints-axolotl.txt"
+    ),
+    "llamafactory": Stack(
+        savers=("llamafactory", "llamafactory-export"), pins="constraints-llamafactory.txt"
+    ),
+    "verl": Stack(savers=("verl",), pins="constraints-verl.txt"),
 }
 SAVE_LIMIT = "30"
 
@@ -178,7 +186,7 @@ def install_stack(session: nox.Session, stack: Stack) -> None:
         session.install("--no-deps", "-r", stack.pins)
         session.install("--no-deps", "-e", ".")
     else:
-        install(session, LIBRARIES, "trl", "datasets")
+        install(session, LIBRARIES, "trl", "datasets", "torch_checkpointing")
     compile_operators(session)
 
 
@@ -354,7 +362,7 @@ def _reader_names(chosen: list[str]) -> list[str]:
 
 
 @nox.session(python=PYTHON)
-@nox.parametrize("stack", ["current", "axolotl"], ids=["current", "axolotl"])
+@nox.parametrize("stack", ["current", "axolotl", "verl"], ids=["current", "axolotl", "verl"])
 def findings(session: nox.Session, stack: str) -> None:
     """Run the script and the smallest case of every entry of the ledger; each still shows it."""
     install_stack(session, STACKS[stack])

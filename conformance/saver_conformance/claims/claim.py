@@ -63,6 +63,12 @@ class Claim:
     results: tuple[str, ...] = ("trained",)
 
     def __post_init__(self) -> None:
+        # A list in a source or a file stands for what a case has as a tuple.
+        only = {
+            name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
+            for name, values in self.only.items()
+        }
+        object.__setattr__(self, "only", only)
         known = {item.name for kind in (Case, Adapter) for item in fields(kind)}
         if unknown := sorted(set(self.only) - known):
             raise UnknownSaverError(f"{self.address}: a case has no {', '.join(unknown)}")

@@ -99,7 +99,7 @@ def _read_only(path: Path, only: Any) -> dict[str, tuple[Any, ...]]:
                 check_value(kind, name, value)
             except ValueError as error:
                 raise ClaimsFileError(f"{path}: only.{error}") from error
-        claimed[name] = tuple(tuple(v) if isinstance(v, list) else v for v in plain)
+        claimed[name] = tuple(plain)
     return claimed
 
 

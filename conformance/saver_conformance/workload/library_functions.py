@@ -40,7 +40,8 @@ class LibraryFunctions:
             value: None
             for names in self._modules.values()
             for value in names.values()
-            if issubclass(type(value), type)  # some objects warn when asked for their class
+            # Some objects warn when asked for their class, and stand-ins for classes raise for all.
+            if issubclass(type(value), type) and type(value).__hash__ is type.__hash__
         }
         self._classes = {kind: vars(kind).copy() for kind in classes}
         return {}
