@@ -143,8 +143,8 @@ class Publication:
             # What could not be written is of a kind that this save brings, all the same.
             outdated = self._sidecars.outdated
             brought = replace(arrival, names=arrival.names.union(outdated))
-            old = stale_files.files(output_dir, brought)
-            names = self._staging.commit([*old, *outdated], self._mode)
+            old = [*stale_files.files(output_dir, brought), *outdated]
+            names = self._staging.commit(old, self._mode)
         self._undo.pop_all()  # nothing is left to be undone once the other ranks hear of it
         left = stale_files.others(output_dir, arrival)
         warnings = [*self._sidecars.warnings, *_of_left(left, output_dir, arrival)]
