@@ -128,7 +128,7 @@ def prove(
     ]
     places = lay_out([pair for matching in matchings for pair in matching.matches])
     comparison = Comparison(root, places, write_items(places.files))
-    views, copies = _look(live, _sees(root, found), ranks)
+    views, copies = _look(root, live, found, ranks)
     seeing = [view.sees for view in views]
     if not seeing[ranks.rank]:
         comparison = replace(comparison, items=())
@@ -258,13 +258,17 @@ class Copies:
     unlike: tuple[str, ...] = ()
 
 
-def _look(live: LiveModel, sees: bool, ranks: Ranks) -> tuple[list[View], Copies]:
+def _look(
+    root: Path, live: LiveModel, found: Sequence[FoundWeights], ranks: Ranks
+) -> tuple[list[View], Copies]:
     """Find out what ranks see, and whether they hold alike what they are said to; collective."""
-    if ranks.world_size == 1:
-        return [View(sees, {}, frozenset())], Copies()
-    replicas = Replicas(live.weight_sets, sampled)
-    own = View(sees, replicas.summary(), written_parts(live.weight_sets))
-    views = ranks.exchange("look", lambda: own)
+
+    def work() -> tuple[Replicas, View]:
+        replicas = Replicas(live.weight_sets if ranks.world_size > 1 else [], sampled)
+        writes = written_parts(live.weight_sets)
+        return replicas, View(_sees(root, found), replicas.summary(), writes)
+
+    (replicas, _), views = ranks.step("look", work, lambda own: own[1], lambda _, told: told)
     parts = differing_parts([view.replicas for view in views])
     try:
         return views, Copies(tuple(replicas.compare(parts, live.model, ranks)) if parts else ())

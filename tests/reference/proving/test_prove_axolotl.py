@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,11 +36,12 @@ def settings() -> Iterator[Any]:
 
 
 def add_callbacks(cfg: Any, trainer: Any) -> Any:
-    """Add the callbacks that axolotl adds once it has made a trainer."""
-    from axolotl.core.builders.base import TrainerBuilderBase
+    """Add the callbacks that axolotl adds once it has made a trainer.
 
-    builder = SimpleNamespace(cfg=cfg)
-    (callback,) = TrainerBuilderBase.get_post_trainer_create_callbacks(builder, trainer)
+    As its ``TrainerBuilderBase.get_post_trainer_create_callbacks`` does, whose module cannot be
+    imported without triton.
+    """
+    (callback,) = base.PluginManager.get_instance().add_callbacks_post_trainer(cfg, trainer)
     trainer.add_callback(callback)
     return callback
 
