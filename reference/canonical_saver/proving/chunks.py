@@ -58,7 +58,8 @@ def joined(chunks: Sequence[tuple[FoundTensor, Chunk]]) -> tuple[list[FoundTenso
     by_name: dict[str, list[tuple[FoundTensor, Chunk]]] = {}
     for tensor, chunk in chunks:
         by_name.setdefault(tensor.name, []).append((tensor, chunk))
-    found, problems = [], []
+    found: list[FoundTensor] = []
+    problems: list[str] = []
     for name, held in by_name.items():
         try:
             found.append(_joined(held))

@@ -91,10 +91,10 @@ def share(files: Sequence[File], shared: Shared, rank: int) -> Share:
     items: list[WriteItem] = []
     lent: list[WriteItem] = []
     by_part: dict[str, list[WriteItem]] = {part: [] for part in shared if rank in shared[part]}
-    writes = set()
+    writes = set[str]()
     for model_tensor in destinations.tensors():
         part = model_tensor.replica.part if model_tensor.replica is not None else None
-        if part in by_part:
+        if part is not None and part in by_part:
             by_part[part] += destinations.items(model_tensor, replica_slices(model_tensor))
             writes |= {part} if model_tensor.slices else set()
         else:

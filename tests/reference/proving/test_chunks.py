@@ -61,7 +61,8 @@ def test_fill_reads_any_elements_of_any_grid(
     shape: tuple[int, ...], cuts: tuple[int, ...], tmp_path: Path
 ) -> None:
     tensor = torch.randn(shape)
-    chunks, files = [], {}
+    chunks: list[Chunk] = []
+    files: dict[str, bytes] = {}
     for number, (start, size) in enumerate(grid(shape, cuts)):
         files[str(number)] = bytes(12) + part(tensor, start, size).numpy().tobytes()
         chunks.append(Chunk(str(number), 12, start, size))

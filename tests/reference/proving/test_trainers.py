@@ -59,13 +59,15 @@ def train_and_prove(rank: int, engine: dict[str, Any], lora: bool, folder: str) 
     trainer.train()
     trainer.save_model()
     found = {"checkpoint": next(iter(callback.proofs.values()))}
-    found["trainer"] = callback.prove(root / "trainer")
+    last = callback.prove(root / "trainer")
+    assert last is not None
+    found["trainer"] = last
     wrapped = trainer.model_wrapped
     if not lora:
         trainer.accelerator.save_model(wrapped, root / "accelerate")
         found["accelerate"] = prove(wrapped, root / "accelerate")
-    save_model(trainer.model, root / "reference", trainer=trainer)
-    found["reference"] = prove(trainer.model, root / "reference", trainer=trainer, strict=True)
+    save_model(wrapped, root / "reference")
+    found["reference"] = prove(wrapped, root / "reference", strict=True)
     return {name: "" if proof.weights_ok else str(proof) for name, proof in found.items()}
 
 
