@@ -73,8 +73,8 @@ def train_and_prove(rank: int, engine: dict[str, Any], lora: bool, folder: str) 
 
 @pytest.mark.parametrize(
     ("engine", "size", "lora"),
-    [(FSDP2, 2, False), (ZERO3, 3, False), (FSDP2, 3, True), (ZERO3, 2, True)],
-    ids=["fsdp2-2", "zero3-3", "fsdp2-3-lora", "zero3-2-lora"],
+    [(FSDP2, 2, False), (ZERO3, 3, True)],
+    ids=["fsdp2-2", "zero3-3-lora"],
 )
 def test_prove_what_trainer_and_accelerate_save(
     engine: dict[str, Any], size: int, lora: bool, tmp_path: Path
