@@ -240,9 +240,11 @@ class Proof:
         if not any(there):
             yield "no weights that a loader of this model takes are in the folder"
         if self.blind:
+            effect = "others compared what they hold"
+            if self.unseen:
+                effect = f"{len(self.unseen)} tensors could not be compared"
             yield (
-                f"ranks {list(self.blind)} do not see the folder that rank 0 sees, so that "
-                f"{len(self.unseen)} tensors could not be compared"
+                f"ranks {list(self.blind)} do not see the folder that rank 0 sees, so that {effect}"
             )
 
     def _of_tensors(self) -> Iterator[str]:
