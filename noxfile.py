@@ -130,10 +130,12 @@ class Stack:
     Attributes:
         savers: names of savers in the folder that pyproject.toml gives as ``savers-dir``.
         pins: a file of requirements, installed as it is; empty: the tested stack.
+        tests: tests that only run on it; they are skipped elsewhere.
     """
 
     savers: tuple[str, ...]
     pins: str = ""
+    tests: tuple[str, ...] = ()
 
 
 STACKS = {
@@ -159,7 +161,9 @@ STACKS = {
         )
     ),
     "axolotl": Stack(
-        savers=("axolotl", "axolotl-merge", "canonical-axolotl"), pins="constraints-axolotl.txt"
+        savers=("axolotl", "axolotl-merge", "canonical-axolotl"),
+        pins="constraints-axolotl.txt",
+        tests=("tests/reference/proving/test_prove_axolotl.py",),
     ),
     "llamafactory": Stack(
         savers=("llamafactory", "llamafactory-export"), pins="constraints-llamafactory.txt"
@@ -198,6 +202,8 @@ def savers(session: nox.Session, stack: str) -> None:
     if not chosen:
         session.skip("none of the savers that are named")
     install_stack(session, STACKS[stack])
+    if STACKS[stack].tests and not session.posargs:
+        session.run("pytest", *STACKS[stack].tests, env=environment(session))
     for name in chosen:
         # A broken MUST is a finding and no failure, as long as the ledger knows it.
         session.run(

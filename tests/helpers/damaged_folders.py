@@ -22,9 +22,9 @@ def rewritten(origin: Path, target: Path, change: Callable[[Tensors], None]) -> 
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def place(folder: Path, name: str) -> tuple[Path, int, int]:
+def place(folder: Path, name: str, files: str = "*.safetensors") -> tuple[Path, int, int]:
     """The file of a tensor, its first byte in it, and how many bytes it has."""
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob(files)):
         raw = path.read_bytes()
         start = 8 + int.from_bytes(raw[:8], "little")
         header = json.loads(raw[8:start])
@@ -40,10 +40,10 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
         stream.write(data)
 
 
-def flip(origin: Path, target: Path, name: str, byte: int) -> None:
+def flip(origin: Path, target: Path, name: str, byte: int, files: str = "*.safetensors") -> None:
     """Copy a folder, and flip the lowest bit of one byte of a tensor."""
     shutil.copytree(origin, target)
-    path, start, _ = place(target, name)
+    path, start, _ = place(target, name, files)
     old = path.read_bytes()[start + byte]
     overwrite(path, start + byte, bytes([old ^ 1]))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from saver_conformance.comparison import rank_shards
 from saver_conformance.comparison.torch_archive import TorchArchiveError, read_archive
 from saver_conformance.folder.layout import (
     SINGLE,
@@ -20,7 +21,12 @@ from saver_conformance.folder.layout import (
 from saver_conformance.folder.regular_file import opened
 from saver_conformance.folder.safetensors import DTYPE_BITS, SafetensorsError, read_header
 from saver_conformance.folder_check.folder import Folder
-from saver_conformance.folder_check.formats import PICKLED_ADAPTER, PICKLED_INDEX, is_variant
+from saver_conformance.folder_check.formats import (
+    PICKLED_ADAPTER,
+    PICKLED_INDEX,
+    RANK_SHARD,
+    is_variant,
+)
 from saver_conformance.folder_check.formats import unusual as unusual_names
 from saver_conformance.folder_check.parts import parts_of
 
@@ -51,6 +57,7 @@ class StoredTensor:
         strides: elements from one index of a dimension to the next; None where the elements lie
             one after the other.
         span: bytes in the file from its first element to its last.
+        parts: its parts, where each rank wrote one; ``path`` is the file of the first.
     """
 
     name: str
@@ -60,6 +67,7 @@ class StoredTensor:
     begin: int
     span: int
     strides: tuple[int, ...] | None = None
+    parts: tuple[rank_shards.Part, ...] = ()
 
     @property
     def numel(self) -> int:
@@ -101,6 +109,8 @@ class TensorBytes:
         Raises:
             UnreadableTensorError: the file is shorter by now, or cannot be read.
         """
+        if self._tensor.parts:
+            return self._put_together(begin, end)
         if self._tensor.strides is None:
             return self._pread(begin, end)
         if self._gathered is None:
@@ -112,18 +122,17 @@ class TensorBytes:
         for begin in range(0, self._tensor.nbytes, BLOCK_BYTES):
             yield self.read(begin, min(begin + BLOCK_BYTES, self._tensor.nbytes))
 
+    def _put_together(self, begin: int, end: int) -> bytes:
+        """Read what lies in the files of several ranks, each opened for one read."""
+        tensor, item = self._tensor, DTYPE_BITS[self._tensor.dtype] // 8
+        first, last = begin // item, -(-end // item)
+        out = bytearray((last - first) * item)
+        rank_shards.fill(memoryview(out), tensor.parts, tensor.shape, first, item, _read_part)
+        return bytes(out[begin - first * item : end - first * item])
+
     def _pread(self, begin: int, end: int) -> bytes:
-        try:
-            data = os.pread(self._descriptor, end - begin, self._tensor.begin + begin)
-            while len(data) < end - begin:  # one call returns at most about 2 GiB
-                at = self._tensor.begin + begin + len(data)
-                more = os.pread(self._descriptor, end - begin - len(data), at)
-                if not more:
-                    raise UnreadableTensorError(f"{self._tensor.path.name} ends inside of it")
-                data += more
-        except OSError as error:
-            raise UnreadableTensorError(f"{self._tensor.path.name}: {error}") from error
-        return data
+        at = self._tensor.begin + begin
+        return _pread(self._descriptor, self._tensor.path, at, end - begin)
 
     def _gather(self, strides: tuple[int, ...]) -> bytes:
         tensor, item = self._tensor, DTYPE_BITS[self._tensor.dtype] // 8
@@ -152,6 +161,27 @@ class TensorBytes:
         return bytes(gathered)
 
 
+def _read_part(path: Path, begin: int, count: int) -> bytes:
+    try:
+        with opened(path) as descriptor:
+            return _pread(descriptor, path, begin, count)
+    except OSError as error:
+        raise UnreadableTensorError(f"{path.name}: {error}") from error
+
+
+def _pread(descriptor: int, path: Path, begin: int, count: int) -> bytes:
+    try:
+        data = os.pread(descriptor, count, begin)
+        while len(data) < count:  # one call returns at most about 2 GiB
+            more = os.pread(descriptor, count - len(data), begin + len(data))
+            if not more:
+                raise UnreadableTensorError(f"{path.name} ends inside of it")
+            data += more
+    except OSError as error:
+        raise UnreadableTensorError(f"{path.name}: {error}") from error
+    return data
+
+
 @dataclass(frozen=True)
 class StoredPart:
     """A model or an adapter in a folder.
@@ -161,7 +191,8 @@ class StoredPart:
         place: the name of the folder inside of the compared one; empty for itself.
         tensors: by name.
         problems: what could not be read, in words.
-        format: ``safetensors``, ``torch``, or empty where there are no weights.
+        format: ``safetensors``, ``torch``, ``shards of ranks``, or empty where there are no
+            weights.
     """
 
     folder: Folder
@@ -203,6 +234,9 @@ def read_part(folder: Folder) -> StoredPart:
     tensors: dict[str, StoredTensor] = {}
     problems: list[str] = []
     wanted = _files(folder, problems)
+    if wanted and all(map(RANK_SHARD.fullmatch, wanted)):
+        tensors = _of_ranks([folder.folder / file for file in wanted], problems)
+        return StoredPart(folder, place, tensors, tuple(problems), "shards of ranks")
     for file, names in wanted.items():
         found = _read_file(folder.folder / file, problems)
         for name, tensor in found.items():
@@ -216,6 +250,26 @@ def read_part(folder: Folder) -> StoredPart:
             problems.append(f"{file} lacks {len(missing)} tensors of the index: {missing[0]!r}")
     kinds = {"safetensors" if file.endswith(".safetensors") else "torch" for file in wanted}
     return StoredPart(folder, place, tensors, tuple(problems), " and ".join(sorted(kinds)))
+
+
+def _of_ranks(paths: list[Path], problems: list[str]) -> dict[str, StoredTensor]:
+    headers = {}
+    for path in paths:
+        try:
+            headers[path] = read_header(path)
+        except SafetensorsError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{path.name} cannot be read: {error.strerror or error}")
+    found, wrong = rank_shards.join(headers)
+    problems += wrong
+    return {
+        name: StoredTensor(
+            *(name, whole.dtype, whole.shape, whole.parts[0].path, whole.parts[0].begin, 0),
+            parts=whole.parts,
+        )
+        for name, whole in found.items()
+    }
 
 
 def _files(folder: Folder, problems: list[str]) -> dict[str, frozenset[str] | None]:

@@ -64,14 +64,18 @@ def find_data(descriptor: int, member: Member) -> int:
     """Where the bytes of ``member`` begin in the file.
 
     Raises:
-        ZipError: there is no header of a member.
+        ZipError: there is no header of a member, or its bytes would end behind the file.
         OSError: the file cannot be read.
     """
     header = _read(descriptor, member.header, _LOCAL.size)
     magic, *_, name, extra = _LOCAL.unpack(header)
     if magic != b"PK\3\4":
         raise ZipError(f"no member begins at byte {member.header}")
-    return member.header + _LOCAL.size + int(name) + int(extra)
+    begin = member.header + _LOCAL.size + int(name) + int(extra)
+    # The directory and the member's own header may give its name another length.
+    if begin + member.size > os.fstat(descriptor).st_size:
+        raise ZipError("a member ends behind the end of the file")
+    return begin
 
 
 def _find_directory(descriptor: int, file_size: int) -> tuple[int, int]:

@@ -150,6 +150,8 @@ def _unread(folder: Folder, unread: dict[str, str]) -> Iterator[Defect | Remark]
 
 def _unusual(folder: Folder, names: tuple[str, ...]) -> Iterator[Defect | Remark]:
     told = _some(names)
+    if all(map(formats.RANK_SHARD.fullmatch, names)):
+        told = f"shards of ranks, which only torch.distributed.checkpoint loads: {told}"
     explicit = folder.settings.get("transformers_weights")
     if explicit in names:
         yield Remark(f"weights under the name that {CONFIG} gives, which are not looked at: {told}")

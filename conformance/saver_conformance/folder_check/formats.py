@@ -11,6 +11,8 @@ PICKLED = re.compile(r"(pytorch_model|model|adapter_model)([-_.].*)?\.(bin|pt|pt
 PICKLED_WORDS = "pickled weights"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 PICKLED_ADAPTER = "adapter_model.bin"
+RANK_SHARD = re.compile(r"shard-\d{5,}-model-\d{5,}-of-\d{5,}\.safetensors")
+"""A file that torch.distributed.checkpoint writes for one rank, in the format of safetensors."""
 
 # No file of these formats is opened.
 _UNREAD = (

@@ -137,7 +137,7 @@ def read_reader(program: Path) -> Reader:
 def _wanted(name: str, value: Any) -> str:
     """What a field's value should be; empty where it is that."""
     if name == "name":  # a folder is called by it
-        fits = isinstance(value, str) and _NAME.fullmatch(value)
+        fits = isinstance(value, str) and _NAME.fullmatch(value) is not None
         return "" if fits else "letters, digits and any of . _ + - after the first"
     if name in _NUMBERS:
         fits = type(value) in (int, float) and value > 0

@@ -41,7 +41,8 @@ class LibraryFunctions:
             for names in self._modules.values()
             for value in names.values()
             # Some objects warn when asked for their class, and stand-ins for classes raise for all.
-            if issubclass(type(value), type) and type(value).__hash__ is type.__hash__
+            if issubclass(type(value), type)
+            and getattr(type(value), "__hash__", None) is type.__hash__
         }
         self._classes = {kind: vars(kind).copy() for kind in classes}
         return {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -15,6 +15,7 @@ import torch
 
 from canonical_saver.errors import ProofError
 from canonical_saver.file_io import as_memoryview
+from canonical_saver.proving.chunks import fill
 from canonical_saver.proving.places import Key, Places
 from canonical_saver.proving.safe_files import UnreadableError, opened
 from canonical_saver.weights.tensors import LocalSlice, elements
@@ -27,6 +28,9 @@ CHUNK = 2**18
 
 AHEAD = 4
 """Batches that the kernel is asked for before they are compared."""
+
+MOST_OPEN = 128
+"""Files that are open at once: a model may have more than a process can open."""
 
 SHOWN = 16
 """Bytes of each side that a difference shows."""
@@ -79,7 +83,7 @@ class FoundBytes:
 
     def __init__(self, root: Path, places: Places) -> None:
         self._root, self._places = root, places
-        self._handles: dict[str, int] = {}
+        self._handles: dict[str, tuple[int, ExitStack]] = {}
         self._tensors: dict[int, torch.Tensor] = {}
         self._closing = ExitStack()
 
@@ -97,7 +101,7 @@ class FoundBytes:
             ProofError: a file cannot be opened.
         """
         for batch in upcoming:
-            if batch.file not in self._places.strided:
+            if batch.file not in self._places.scattered:
                 handle = self._handle(self._places.files[batch.file].name)
                 os.posix_fadvise(handle, batch.offset, batch.size, os.POSIX_FADV_WILLNEED)
 
@@ -108,13 +112,18 @@ class FoundBytes:
             ProofError: they cannot be read.
         """
         name = self._places.files[file].name
-        handle = self._handle(name)
+        if file not in self._places.scattered:
+            self._read(name, offset, buffer)
+            return
         try:
-            if file in self._places.strided:
-                self._gather(file, offset, buffer)
-                return
-            count = read_into(handle, offset, buffer)
+            self._put_together(file, offset, buffer)
         except (OSError, UnreadableError) as error:
+            raise _unreadable(name, error) from error
+
+    def _read(self, name: str, offset: int, buffer: torch.Tensor) -> None:
+        try:
+            count = read_into(self._handle(name), offset, buffer)
+        except OSError as error:
             raise _unreadable(name, error) from error
         if count < buffer.numel():
             raise ProofError(
@@ -124,11 +133,23 @@ class FoundBytes:
 
     def _handle(self, name: str) -> int:
         if name not in self._handles:
+            if len(self._handles) >= MOST_OPEN:
+                self._handles.pop(next(iter(self._handles)))[1].close()
+            closing = ExitStack()
             try:
-                self._handles[name] = self._closing.enter_context(opened(self._root / name))
+                handle = closing.enter_context(opened(self._root / name))
             except (OSError, UnreadableError) as error:
                 raise _unreadable(name, error) from error
-        return self._handles[name]
+            self._handles[name] = handle, self._closing.enter_context(closing)
+        return self._handles[name][0]
+
+    def _put_together(self, file: int, offset: int, buffer: torch.Tensor) -> None:
+        tensor = self._places.scattered[file]
+        item = self._places.files[file].tensors[0].dtype.itemsize
+        if tensor.chunks:
+            fill(buffer, tensor.chunks, tensor.shape, offset // item, item, self._read)
+        else:
+            self._gather(file, offset, buffer)
 
     def _gather(self, file: int, offset: int, buffer: torch.Tensor) -> None:
         """Read elements that do not lie in row-major order, through a map of the file."""
@@ -140,14 +161,14 @@ class FoundBytes:
         buffer.copy_(elements(local_slice, offset // item, buffer.numel() // item))
 
     def _mapped(self, file: int) -> torch.Tensor:
-        tensor = self._places.strided[file]
+        tensor = self._places.scattered[file]
         dtype = self._places.files[file].tensors[0].dtype
         stride = tensor.stride or ()
         span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, stride, strict=True))
         path = self._root / tensor.file
         if tensor.offset % dtype.itemsize:
             raise UnreadableError(f"elements that begin at byte {tensor.offset}")
-        size = os.fstat(self._handles[tensor.file]).st_size
+        size = os.fstat(self._handle(tensor.file)).st_size
         mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
         flat = mapped[tensor.offset :][: span * dtype.itemsize].view(dtype)
         return flat.as_strided(tensor.shape, stride)
@@ -160,7 +181,7 @@ class Comparison:
     Attributes:
         root: the folder.
         places: the layout.
-        items: what this rank compares of what it holds.
+        items: what this rank writes in a save, of which it says why it differs.
         mismatches: what differs.
         evidence: what explains it, for tensors that were converted on this rank.
         bytes: how many bytes were compared.
@@ -173,16 +194,13 @@ class Comparison:
     evidence: dict[Key, Evidence] = field(default_factory=dict)
     bytes: int = 0
 
-    def compare(self, items: Sequence[WriteItem] | None = None) -> None:
-        """Compare parts with the files.
-
-        Args:
-            items: the parts, by default those that this rank holds.
+    def compare(self, items: Sequence[WriteItem]) -> None:
+        """Compare parts of what this rank holds with the files.
 
         Raises:
             ProofError: a file cannot be read.
         """
-        for file, offset, found, mine in self._chunks(self.items if items is None else items):
+        for file, offset, found, mine in self._chunks(items):
             if not equal(found, mine):
                 self._differ(file, offset, found, mine)
             self.bytes += mine.numel()
@@ -195,9 +213,33 @@ class Comparison:
             assert key is not None
             self.evidence[key] = replace(self._examine([item], key, 0), mine=b"", there=b"")
 
+    def differing_among(self, items: Sequence[WriteItem]) -> set[Key]:
+        """The tensors that differ here, and of which some items are a part."""
+        return set(self._items_of(list(self.mismatches), items))
+
+    def again(self, keys: Set[Key]) -> dict[Key, Mismatch]:
+        """Compare some tensors once more, by what this rank writes in a save.
+
+        Returns:
+            All that differs now.
+
+        Raises:
+            ProofError: a file cannot be read.
+        """
+        for key in keys:
+            self.mismatches.pop(key, None)
+        compared = self.bytes
+        for items in self._items_of(list(keys), self.items).values():
+            self.compare(items)
+        self.bytes = compared
+        return self.mismatches
+
     def held(self, keys: Sequence[Key]) -> dict[Key, int]:
         """How many bytes of some tensors this rank compares."""
-        return {key: sum(i.size for i in items) for key, items in self._items_of(keys).items()}
+        return {
+            key: sum(i.size for i in items)
+            for key, items in self._items_of(keys, self.items).items()
+        }
 
     def examine(self, limits: Mapping[Key, int]) -> dict[Key, Evidence]:
         """Find out what explains differences.
@@ -207,13 +249,15 @@ class Comparison:
         """
         found = {
             key: self._examine(items, key, limits[key])
-            for key, items in self._items_of(list(limits)).items()
+            for key, items in self._items_of(list(limits), self.items).items()
         }
         return found | self.evidence
 
-    def _items_of(self, keys: Sequence[Key]) -> dict[Key, list[WriteItem]]:
+    def _items_of(
+        self, keys: Sequence[Key], items: Sequence[WriteItem]
+    ) -> dict[Key, list[WriteItem]]:
         wanted, found = set(keys), dict[Key, list[WriteItem]]()
-        for item in self.items if wanted else ():
+        for item in items if wanted else ():
             if item.size:
                 key = self.places.key_at(item.file, item.offset)
                 if key in wanted:

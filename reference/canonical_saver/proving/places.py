@@ -22,13 +22,13 @@ class Places:
     Attributes:
         files: the layout. A file whose tensors overlap is in it several times.
         matches: for each of its files, whose tensors these are.
-        strided: for a file that stands for one tensor whose elements do not lie in row-major order,
-            that tensor.
+        scattered: for a file that stands for one tensor whose elements do not follow each other in
+            one file, that tensor.
     """
 
     files: tuple[File, ...]
     matches: tuple[tuple[Match, ...], ...]
-    strided: dict[int, FoundTensor]
+    scattered: dict[int, FoundTensor]
 
     def segments(self, file: int, start: int, stop: int) -> Iterator[tuple[Key, int, int]]:
         """Yield the tensors that have bytes ``[start, stop)`` of a file, and which of them."""
@@ -62,12 +62,12 @@ class Places:
 def lay_out(matches: Sequence[Match]) -> Places:
     """Put tensors to compare into files."""
     rows: dict[str, list[list[Match]]] = {}
-    strided: list[Match] = []
+    scattered: list[Match] = []
     for one in sorted(
         matches, key=lambda match: (match.found.file, match.found.offset, _size(match))
     ):
-        if one.found.stride is not None:
-            strided.append(one)
+        if not one.found.in_order:
+            scattered.append(one)
             continue
         # Tensors of an archive may share bytes; a file of the layout has each byte once.
         layers = rows.setdefault(one.found.file, [])
@@ -79,11 +79,11 @@ def lay_out(matches: Sequence[Match]) -> Places:
     files = [_file(layer) for layers in rows.values() for layer in layers]
     placed = [tuple(layer) for layers in rows.values() for layer in layers]
     first = len(files)
-    for one in strided:
+    for one in scattered:
         tensor = PlacedTensor(one.saved, one.dtype, 0)
         files.append(File(one.found.file, b"", (tensor,), tensor.size))
         placed.append((one,))
-    numbered = {first + number: one.found for number, one in enumerate(strided)}
+    numbered = {first + number: one.found for number, one in enumerate(scattered)}
     return Places(tuple(files), tuple(placed), numbered)
 
 

@@ -141,6 +141,11 @@ class Proof:
         stale: weight files that some reader would take beside those that were compared, or for
             them.
         problems: what is wrong with the weight files themselves.
+        drifted: copies that differ between the ranks and that a save lets differ, in words. The
+            folder was compared with those that a save writes.
+        unlike: why what several ranks hold under one name can be no copies of each other, in words.
+            No folder can be proven to be all of it.
+        notes: what is worth knowing of the files, and no defect.
         bytes: how many bytes of the folder were compared.
         seconds: how long it took on rank 0.
     """
@@ -161,6 +166,9 @@ class Proof:
     companions: tuple[Companion, ...] = ()
     stale: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    drifted: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     bytes: int = 0
     seconds: float = 0.0
 
@@ -177,6 +185,7 @@ class Proof:
                 self.wrapper_names,
                 self.unseen,
                 self.problems,
+                self.unlike,
             )
         )
 
@@ -200,6 +209,8 @@ class Proof:
             note = f", {len(self.cast)} of them in a wider dtype"
         if self.tied_twice:
             note += f", {_listed(self.tied_twice)} stored twice"
+        if self.drifted:
+            note += "; copies of the ranks differ, see the notes"
         count = len(self.proven) + len(self.cast)
         return (
             f"{self.folder} is the model in memory: {count} tensors, {self.bytes:,} bytes "
@@ -208,7 +219,8 @@ class Proof:
 
     def findings(self) -> list[str]:
         """Everything that is not as in memory, one line each."""
-        return [*self._of_files(), *self._of_tensors(), *self._of_bytes(), *self._beside()]
+        of_tensors = (*self._of_tensors(), *self._of_bytes())
+        return [*self.unlike, *self._of_files(), *of_tensors, *self._beside()]
 
     def __str__(self) -> str:
         """The summary and, below it, the findings, ``MOST_LINES`` of them."""
@@ -216,6 +228,7 @@ class Proof:
         lines = [self.summary, *(f"  {text}" for text in found[:MOST_LINES])]
         if len(found) > MOST_LINES:
             lines.append(f"  and {len(found) - MOST_LINES} more; findings() has them all")
+        lines += [f"  note: {text}" for text in (*self.notes, *self.drifted)[:MOST_LINES]]
         return "\n".join(lines)
 
     def _of_files(self) -> Iterator[str]:
@@ -227,9 +240,11 @@ class Proof:
         if not any(there):
             yield "no weights that a loader of this model takes are in the folder"
         if self.blind:
+            effect = "others compared what they hold"
+            if self.unseen:
+                effect = f"{len(self.unseen)} tensors could not be compared"
             yield (
-                f"ranks {list(self.blind)} do not see the folder that rank 0 sees, so that "
-                f"{len(self.unseen)} tensors could not be compared"
+                f"ranks {list(self.blind)} do not see the folder that rank 0 sees, so that {effect}"
             )
 
     def _of_tensors(self) -> Iterator[str]:
@@ -269,6 +284,8 @@ class Proof:
             yield f"{printable(name)}: no part of these weights, and some readers take it"
 
     def _advice(self) -> str:
+        if self.unlike:
+            return "see to the ranks first; what rank 0 holds is not the whole model"
         if self.blind:
             return "prove it where every rank sees the folder"
         lossy = [one for one in self.cast if not one.lossless]

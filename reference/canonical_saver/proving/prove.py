@@ -2,8 +2,8 @@
 
 read headers -> match names -> compare bytes -> explain what differs -> proof
 
-Each rank compares what it holds with the bytes at their place in the files. Nothing is gathered but
-what has another form in the file, one group at a time.
+Each rank compares what it holds with the bytes at their place in the files; what several ranks hold
+alike they share. Nothing is gathered but what has another form in the file, one group at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import nn
 
 from canonical_saver import weights
 from canonical_saver.collectives import Ranks
-from canonical_saver.errors import ProofError, RequestError
+from canonical_saver.errors import ProofError, RequestError, VerifyError
 from canonical_saver.from_trainer import from_training
 from canonical_saver.options import parse_options
 from canonical_saver.proving import companions
@@ -30,15 +30,20 @@ from canonical_saver.proving.found_tensors import FoundTensor, FoundWeights
 from canonical_saver.proving.matching import match
 from canonical_saver.proving.places import Key, lay_out
 from canonical_saver.proving.proof import Companion, Proof
+from canonical_saver.proving.replica_samples import sampled
+from canonical_saver.proving.safe_files import quoted
+from canonical_saver.proving.shares import Share, View, share, shared_parts, written_parts
 from canonical_saver.proving.verdict import Verdict
 from canonical_saver.proving.weight_files import Contents, contents_of, read_weights
 from canonical_saver.request import Request, can_be_saved
 from canonical_saver.weights import casting
 from canonical_saver.weights.engines import find_engines
 from canonical_saver.weights.prediction_layers import beside, main_layers
+from canonical_saver.weights.replicas import Replicas
 from canonical_saver.weights.saved_tensors import WeightSet, require_data
 from canonical_saver.weights.tensors import ModelTensor, whole
 from canonical_saver.writing import agreement
+from canonical_saver.writing.agreement import differing_parts
 from canonical_saver.writing.computed_tensors import groups_to_compute
 from canonical_saver.writing.gather import Group, gather_sources, set_of
 from canonical_saver.writing.tiling import prove_tiling
@@ -123,12 +128,14 @@ def prove(
     ]
     places = lay_out([pair for matching in matchings for pair in matching.matches])
     comparison = Comparison(root, places, write_items(places.files))
-    seeing = ranks.exchange("look", lambda: _sees(root, found))
+    views, copies = _look(root, live, found, ranks)
+    seeing = [view.sees for view in views]
     if not seeing[ranks.rank]:
         comparison = replace(comparison, items=())
-    unseen = _compare(comparison, seeing, ranks)
+    own = share(places.files, shared_parts(views), ranks.rank)
+    unseen = _compare(comparison, own, seeing, ranks)
     _convert(comparison, live.weight_sets, seeing, ranks)
-    differing = ranks.exchange("compare", lambda: comparison.mismatches)
+    differing, drifted = _settled(comparison, own, ranks)
     explained = _explain(comparison, differing, ranks)
     compared = sum(ranks.gather(comparison.bytes))
 
@@ -139,6 +146,9 @@ def prove(
             blind=tuple(rank for rank, sees in enumerate(seeing) if not sees),
             companions=tuple(_companions(live, root)),
             stale=tuple(sorted({name for there in found for name in there.others})),
+            drifted=(*copies.drifted, *drifted),
+            unlike=copies.unlike,
+            notes=tuple(text for there in found for text in there.notes),
             problems=tuple(text for there in found for text in there.problems),
             bytes=compared,
             seconds=time.monotonic() - begun,
@@ -233,18 +243,49 @@ def _sees(root: Path, found: Sequence[FoundWeights]) -> bool:
     return True
 
 
-def _compare(comparison: Comparison, seeing: Sequence[bool], ranks: Ranks) -> set[Key]:
+@dataclass(frozen=True)
+class Copies:
+    """What is to say of copies that differ between the ranks.
+
+    Attributes:
+        drifted: what has drifted apart in training, in words.
+        unlike: why they can be no copies, in words.
+    """
+
+    drifted: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
+
+
+def _look(
+    root: Path, live: LiveModel, found: Sequence[FoundWeights], ranks: Ranks
+) -> tuple[list[View], Copies]:
+    """Find out what ranks see, and whether they hold alike what they are said to; collective."""
+
+    def work() -> tuple[Replicas, View]:
+        replicas = Replicas(live.weight_sets if ranks.world_size > 1 else [], sampled)
+        writes = written_parts(live.weight_sets)
+        return replicas, View(_sees(root, found), replicas.summary(), writes)
+
+    (replicas, _), views = ranks.step("look", work, lambda own: own[1], lambda _, told: told)
+    parts = differing_parts([view.replicas for view in views])
+    try:
+        return views, Copies(tuple(replicas.compare(parts, live.model, ranks)) if parts else ())
+    except VerifyError as error:  # the same on every rank
+        return views, Copies(unlike=(str(error),))
+
+
+def _compare(comparison: Comparison, own: Share, seeing: Sequence[bool], ranks: Ranks) -> set[Key]:
     """Compare what lies in memory as in the file; collective.
 
     Returns:
         The tensors of which ranks hold a part that do not see the folder.
     """
     places = comparison.places
-    planned = write_items(places.files)
 
     def work() -> torch.Tensor:
-        comparison.compare()
-        return packed(ranges(planned))
+        if seeing[ranks.rank]:
+            comparison.compare(own.items)
+        return packed(ranges(own.items))
 
     def check(_: Any, everyone: list[torch.Tensor]) -> set[Key]:
         prove_tiling(places.files, everyone)
@@ -286,6 +327,34 @@ def _convert_group(
     for file, placed in group:
         local_slice = whole(converted.pop(placed.saved.name).contiguous()).slices[0]
         comparison.compare_converted(WriteItem(file, placed.offset, local_slice, placed.dtype))
+
+
+def _settled(
+    comparison: Comparison, own: Share, ranks: Ranks
+) -> tuple[list[dict[Key, Mismatch]], list[str]]:
+    """Find out what differs from the ranks that write it in a save; collective.
+
+    Where another rank's share differs from the folder, the folder or the rank's copy may be wrong.
+
+    Returns:
+        For each rank what differs, and the copies that differ from the folder, in words.
+    """
+    told = ranks.exchange(
+        "compare", lambda: (comparison.mismatches, comparison.differing_among(own.lent))
+    )
+    doubted = {key for _, keys in told for key in keys}
+    if not doubted:
+        return [mismatches for mismatches, _ in told], []
+    differing = ranks.exchange("compare again", lambda: comparison.again(doubted))
+    right = sorted(doubted - {key for mine in differing for key in mine})
+    drifted = []
+    for key in right:
+        others = ", ".join(str(rank) for rank, (_, keys) in enumerate(told) if key in keys)
+        drifted.append(
+            f"{quoted(comparison.places.match(key).label)}: the copy of rank {others} differs from "
+            "the one that is saved, which the folder has"
+        )
+    return differing, drifted
 
 
 def _explain(

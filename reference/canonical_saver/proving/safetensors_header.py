@@ -25,11 +25,19 @@ _MOST = 1 << 63
 
 
 def read_header(folder: Path, file: str) -> list[FoundTensor]:
+    """Read what a safetensors file holds, see :func:`read_file`."""
+    return read_file(folder, file)[0]
+
+
+def read_file(folder: Path, file: str) -> tuple[list[FoundTensor], dict[str, Any]]:
     """Read what a safetensors file holds, without its tensors.
 
     Args:
         folder: the folder.
         file: the file, relative to it.
+
+    Returns:
+        The tensors, and the metadata.
 
     Raises:
         UnreadableError: the header does not describe the bytes of the file.
@@ -46,11 +54,11 @@ def read_header(folder: Path, file: str) -> list[FoundTensor]:
             )
         text = os.pread(handle, length, _LENGTH)
     described = parse_object(text)
-    described.pop(_METADATA, None)
+    metadata = described.pop(_METADATA, None)
     start = _LENGTH + length
     found = [_tensor(file, name, value, start) for name, value in described.items()]
     _require_tiling(found, start, size)
-    return found
+    return found, metadata if isinstance(metadata, dict) else {}
 
 
 def nbytes(dtype: str, shape: tuple[int, ...]) -> int:
@@ -73,7 +81,7 @@ def _tensor(file: str, name: str, value: Any, start: int) -> FoundTensor:
     dtype, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise UnreadableError(f"{quoted(name)}: expected a dtype, found {quoted(str(dtype))}")
-    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+    if not are_sizes(shape) or not are_sizes(offsets) or len(offsets) != 2:
         raise UnreadableError(f"{quoted(name)}: expected a shape and a pair of data_offsets")
     if offsets[1] - offsets[0] != nbytes(dtype, tuple(shape)):
         raise UnreadableError(
@@ -83,7 +91,8 @@ def _tensor(file: str, name: str, value: Any, start: int) -> FoundTensor:
     return FoundTensor(name, file, dtype, tuple(shape), start + offsets[0])
 
 
-def _are_sizes(value: Any) -> TypeGuard[list[int]]:
+def are_sizes(value: Any) -> TypeGuard[list[int]]:
+    """Whether something that a file gives is a list of sizes or offsets."""
     return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
 
 

@@ -128,11 +128,12 @@ class Verdict:
         found = {rank: own[key] for rank, own in enumerate(self.differing) if key in own}
         first = min(found.values(), key=lambda mismatch: mismatch.first)
         match = self.places.match(key)
+        file, in_file = match.found.place(first.first, match.dtype.itemsize)
         return Difference(
             name=match.label,
-            file=match.found.file,
+            file=file,
             first=first.first,
-            in_file=match.found.offset + first.first,
+            in_file=in_file,
             count=sum(mismatch.count for mismatch in found.values()),
             expected=first.expected,
             found=first.found,

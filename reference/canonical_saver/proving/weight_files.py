@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 from canonical_saver.errors import ProofError
-from canonical_saver.proving.found_tensors import FoundFile, FoundTensor, FoundWeights
+from canonical_saver.proving.chunks import joined, read_chunks
+from canonical_saver.proving.found_tensors import Chunk, FoundFile, FoundTensor, FoundWeights
 from canonical_saver.proving.safe_files import (
     UnreadableError,
     parse_object,
@@ -31,6 +32,12 @@ _READERS: dict[str, Callable[[Path, str], list[FoundTensor]]] = {
     ".bin": read_archive,
 }
 _SHARD = r"-(\d{5,})-of-(\d{5,})"
+_OF_RANK = re.compile(rf"shard-\d{{5,}}-model{_SHARD}\.safetensors")
+"""A file that torch.distributed.checkpoint writes for one rank."""
+_IN_CHUNKS = (
+    "the files are shards of ranks, which torch.distributed.checkpoint loads and transformers does "
+    "not; HuggingFaceStorageWriter(enable_consolidation=True) writes a model that both load"
+)
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,14 @@ class _Choice:
         index: the index that names them, "" where there is none.
         places: for each tensor the file that the index gives it.
         problems: what is wrong with the index.
+        in_chunks: the tensors lie in parts, as the ranks held them.
     """
 
     files: tuple[str, ...] = ()
     index: str = ""
     places: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
+    in_chunks: bool = False
 
 
 def contents_of(root: Path) -> Contents:
@@ -104,13 +113,20 @@ def read_weights(root: Path, folder: str, *, adapter: bool) -> FoundWeights:
     tensors: list[FoundTensor] = []
     files: list[FoundFile] = []
     inside = f"{folder}/" if folder else ""
+    chunks: list[tuple[FoundTensor, Chunk]] = []
     for name in choice.files:
         try:
-            tensors += _READERS[Path(name).suffix](root, inside + name)
+            if choice.in_chunks:
+                chunks += read_chunks(root, inside + name)
+            else:
+                tensors += _READERS[Path(name).suffix](root, inside + name)
             status = (place / name).stat()
             files.append(FoundFile(inside + name, status.st_size, status.st_mtime_ns))
         except (OSError, UnreadableError) as error:
             problems.append(f"{printable(inside + name)}: {_reason(error)}")
+    whole, unlike = joined(chunks)
+    tensors += whole
+    problems += unlike
     problems += islice(_contradictions(inside, choice, tensors), MOST_PROBLEMS)
     return FoundWeights(
         folder,
@@ -118,6 +134,7 @@ def read_weights(root: Path, folder: str, *, adapter: bool) -> FoundWeights:
         tuple(files),
         tuple(problems[:MOST_PROBLEMS]),
         tuple(inside + name for name in _others(place, present, choice, adapter=adapter)),
+        (_IN_CHUNKS,) if choice.in_chunks else (),
     )
 
 
@@ -141,7 +158,8 @@ def _choose(place: Path, present: set[str], *, adapter: bool) -> _Choice:
                     f"{stem}{ending}.index.json: expected the index of the shards, found none",
                 ),
             )
-    return _Choice()
+    of_ranks = () if adapter else tuple(sorted(filter(_OF_RANK.fullmatch, present)))
+    return _Choice(of_ranks, in_chunks=bool(of_ranks))
 
 
 def _numbered(present: set[str], stem: str, ending: str) -> tuple[str, ...]:

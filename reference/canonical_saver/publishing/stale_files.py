@@ -147,7 +147,8 @@ def files(output_dir: Path, arrival: Arrival) -> list[str]:
     """Name what an earlier save left, whether or not this one replaces it.
 
     A whole model takes the place of a whole model, and of the adapter in the same folder, which
-    ``transformers`` would put on top of it. Adapters take the place of adapters only.
+    ``transformers`` would put on top of it. Adapters take the place of adapters only. What another
+    index names too, such as that of a variant, stays.
 
     Args:
         output_dir: the output folder.
@@ -165,6 +166,10 @@ def files(output_dir: Path, arrival: Arrival) -> list[str]:
     found |= {name for name in _digests(arrival) if _is_of_digests(output_dir / name)}
     if _tells_only_of(output_dir / CHECKSUMS, found | arrival.names):
         found.add(CHECKSUMS)
+    if found:
+        from canonical_saver.publishing.other_indexes import named_by_others
+
+        found -= named_by_others(output_dir, found)
     return sorted(found)
 
 
@@ -199,13 +204,11 @@ def weight_files(place: Path, *, adapter: bool) -> set[str]:
         place: the folder.
         adapter: whether those of an adapter are meant, or those of a whole model.
     """
-    found: set[str] = set()
-    present = _names(place)
+    found, present = set[str](), _names(place)
     for stem, ending in _STEMS[adapter]:
         index = f"{stem}{ending}.index.json"
         shard = re.compile(rf"{stem}-\d{{5}}-of-\d{{5}}{re.escape(ending)}")
-        found |= {name for name in present if shard.fullmatch(name)}
-        found |= {f"{stem}{ending}", index} & present
+        found |= {n for n in present if shard.fullmatch(n) or n in (f"{stem}{ending}", index)}
         # A link under a name of its own may have other uses than that by the index.
         named = {name for name in _indexed(place / index) & present if name.endswith(ending)}
         found |= {name for name in named if not (place / name).is_symlink()}
@@ -219,8 +222,7 @@ def _adapter(output_dir: Path, folder: str, arrival: Arrival) -> set[str]:
     names = weight_files(place, adapter=True) | ({_ADAPTER_CONFIG} & _names(place))
     path = f"{folder}/" if folder else ""
     ours = has_mark(output_dir, folder)
-    if ours:
-        names.add(CARD)
+    names |= {CARD} if ours else set()
     # Nothing says whose a checkpoint of DCP is, except a card next to it where no whole model is.
     if f"{path}{_DCP_INDEX}" in arrival.names or (ours and "config.json" not in _names(place)):
         names |= _dcp(place)

@@ -50,18 +50,14 @@ def to_hub(model: nn.Module, model_tensors: Mapping[str, ModelTensor]) -> list[S
         watch.know_source(shadows[name], name, model_tensor)
     with watch:
         converted = revert(model, shadows)
-    saved_tensors = []
+    saved_tensors: list[SavedTensor] = []
     for name, shadow in converted.items():
-        source_ranges = watch.source_ranges(shadow)
+        ranges = watch.source_ranges(shadow)
         needs = frozenset[str]()
-        if source_ranges is None or any(
-            source_range.model_tensor.needs for source_range in source_ranges
-        ):
-            source_ranges = None
+        if ranges is None or any(one.model_tensor.needs for one in ranges):
+            ranges = None
             needs = needs.union(*(model_tensors[n].needs or {n} for n in watch.origins(shadow)))
-        saved_tensors.append(
-            SavedTensor(name, shadow.dtype, tuple(shadow.shape), source_ranges, needs)
-        )
+        saved_tensors += [SavedTensor(name, shadow.dtype, tuple(shadow.shape), ranges, needs)]
     return saved_tensors
 
 
@@ -71,9 +67,16 @@ def revert(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torc
     Args:
         model: the unwrapped model.
         tensors: some of its tensors, complete; each conversion has all that it needs, or nothing.
+
+    Raises:
+        WeightsError: its configuration is none of transformers.
     """
     if not isinstance(model, PreTrainedModel):
         return tensors
+    if not hasattr(model.config, "model_type"):
+        from canonical_saver.weights.unloadable import refuse_config
+
+        refuse_config(model)
     converted: dict[str, torch.Tensor] = revert_weight_conversion(bare(model), tensors)
     return converted
 

@@ -17,7 +17,7 @@ configuration asks for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from canonical_saver.errors import VerifyError
 from canonical_saver.weights import config_shapes, drift
 from canonical_saver.weights.digests import digests
 from canonical_saver.weights.saved_tensors import Summary, WeightSet
-from canonical_saver.weights.tensors import ModelTensor
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor
 
 MOST_SAMPLED = 1000
 """Differing tensors whose values are compared, spread evenly over all of them."""
@@ -93,16 +93,21 @@ class Replicas:
 
     Args:
         weight_sets: what is to be saved.
+        digest: digests slices; by default all of their bytes.
     """
 
-    def __init__(self, weight_sets: Sequence[WeightSet]) -> None:
+    def __init__(
+        self,
+        weight_sets: Sequence[WeightSet],
+        digest: Callable[[Sequence[LocalSlice]], Sequence[int]] = digests,
+    ) -> None:
         self._tensors = _tensors(weight_sets)
         self._held = {
             number: replica
             for number, (_, model_tensor) in enumerate(self._tensors)
             if (replica := model_tensor.replica) is not None
         }
-        found = digests([replica.local_slice for replica in self._held.values()])
+        found = digest([replica.local_slice for replica in self._held.values()])
         self._digests = dict(zip(self._held, found, strict=True))
 
     def summary(self) -> Summary:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from canonical_saver.errors import WeightsError
 from canonical_saver.weights.engines import Engines, dotted
 from canonical_saver.weights.module_tree import named_modules
 from canonical_saver.weights.saved_tensors import WeightSet
@@ -28,6 +29,21 @@ def told(
     """
     warnings = [*_trained_but_ignored(model, found, engines), *_of_names(model, weights)]
     return replace(weights, warnings=(*weights.warnings, *warnings))
+
+
+def refuse_config(model: Any) -> NoReturn:
+    """Refuse a model of transformers whose configuration is something else, as a plain dict.
+
+    Raises:
+        WeightsError: always.
+    """
+    kind, found = type(model).__name__, type(model.config).__name__
+    wanted = getattr(type(model), "config_class", None) or PreTrainedConfig
+    raise WeightsError(
+        f"model.config: expected the {wanted.__name__} of a {kind}, found a {found}, without which "
+        f"nobody could load what is saved; set model.config to a {wanted.__name__}, as the model "
+        "was made with"
+    )
 
 
 def _trained_but_ignored(

@@ -118,7 +118,7 @@ def compare(files: Sequence[File], everyone: Sequence[Proposal]) -> Unlike:
     if len({one.fingerprint for one in everyone}) > 1:
         return Unlike(layouts=True, parts=[])
     prove_tiling(files, [one.ranges for one in everyone])
-    parts = _differing_parts([one.replicas for one in everyone])
+    parts = differing_parts([one.replicas for one in everyone])
     given = [one.tokenizer for one in everyone]
     if given[0] or not any(given):
         return Unlike(layouts=False, parts=parts)
@@ -185,7 +185,7 @@ def fingerprint(weight_sets: Sequence[WeightSet], files: Sequence[File]) -> str:
     return hashed.hexdigest()
 
 
-def _differing_parts(everyone: Sequence[Summary]) -> list[str]:
+def differing_parts(everyone: Sequence[Summary]) -> list[str]:
     """Name the parts of tensors of which some ranks hold other bytes than others."""
     first: Summary = {}
     for summary in everyone:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import VerifyError
@@ -26,6 +26,8 @@ def explain(mine: Described, ranks: Ranks) -> VerifyError:
 
 def difference(first: Described, other: Described, rank: int) -> str:
     """Say how the tensors of a rank differ from those of rank 0; "" if they do not."""
+    if text := _adapters(first, other, rank):
+        return text
     lacks = [name for name in first if name not in other]
     more = [name for name in other if name not in first]
     if lacks and more and not _layers(first) & _layers(other):
@@ -50,6 +52,24 @@ def difference(first: Described, other: Described, rank: int) -> str:
             f"shape {other[name][1]} on rank {rank}; {hint}"
         )
     return ""
+
+
+def _adapters(first: Described, other: Described, rank: int) -> str:
+    """Say that the adapters of a rank have other names than those of rank 0; "" if not."""
+    here, there = (
+        dict.fromkeys(name.rpartition("/")[0] or "default" for name in described)
+        for described in (first, other)
+    )
+    if here.keys() == there.keys() or not (here and there):
+        return ""
+    return (
+        f"expected adapters of the same names on every rank, found {_quoted(here)} on rank 0 and "
+        f"{_quoted(there)} on rank {rank}; name and activate the same adapters on every rank"
+    )
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
 
 
 def of_tokenizers(given: Sequence[bool]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,14 @@ def make_folders(root: Path, world_size: int) -> None:
     damaged.flip(root / "adapter", root / "adapter-flipped", LORA_B, 3)
 
 
+def damage_shards(root: Path, world_size: int) -> None:
+    """Make copies of the ranks' shards with a flipped bit and without the last file."""
+    last = f"shard-{world_size:05}-model-00001-of-00001.safetensors"
+    damaged.flip(root / "dcp" / "sharded", root / "shards-flipped", EMBED, 5, last)
+    shutil.copytree(root / "dcp" / "sharded", root / "shards-missing")
+    (root / "shards-missing" / last).unlink()
+
+
 def prove_all(rank: int, engine: str, folder: str) -> tuple[str, str]:
     """Pickled proofs by the names of the folders, and the text of an error."""
     root = Path(folder)
@@ -102,7 +111,10 @@ def prove_all(rank: int, engine: str, folder: str) -> tuple[str, str]:
         )
         save(get_model_state_dict(wrapped), storage_writer=writer)
         dist.barrier()
-        names += ("dcp",)
+        if rank == 0:
+            damage_shards(root, dist.get_world_size())
+        dist.barrier()
+        names += ("dcp", "dcp/sharded", "shards-flipped", "shards-missing")
     for name in names:
         found[name] = prove(wrapped, root / name)
     turned = wrap(engine, models.turned())
@@ -132,11 +144,12 @@ def proofs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, int, dict[str, Proof]]:
     engine, size = request.param
-    everyone = worlds.run(size, prove_all, engine, str(tmp_path_factory.mktemp("folders")))
+    told = worlds.run(size, prove_all, engine, str(tmp_path_factory.mktemp("folders")))
+    everyone = [(pickle.loads(bytes.fromhex(pickled)), text) for pickled, text in told]
     assert everyone == everyone[:1] * size, "the same on every rank"
-    pickled, text = everyone[0]
+    found, text = everyone[0]
     assert LORA_B in text
-    return engine, size, pickle.loads(bytes.fromhex(pickled))
+    return engine, size, found
 
 
 Proofs = tuple[str, int, dict[str, Proof]]
@@ -151,6 +164,22 @@ def test_prove_right_folders_are_proven(proofs: Proofs) -> None:
     if engine == "fsdp2":
         assert found["dcp"].weights_ok, str(found["dcp"])
         assert {one.file for one in found["dcp"].companions} == {"config.json"}
+        shards = found["dcp/sharded"]
+        assert shards.weights_ok, str(shards)
+        assert (shards.bytes, shards.stale) == (found["dcp"].bytes, ())
+        assert "enable_consolidation" in shards.notes[0]
+
+
+def test_prove_shards_of_ranks_are_named_by_file(proofs: Proofs) -> None:
+    engine, size, found = proofs
+    if engine != "fsdp2":
+        return
+    (one,) = found["shards-flipped"].different
+    first = -(-67 // size) * (size - 1) * ROW
+    assert (one.name, one.first, one.count, one.ranks) == (EMBED, first + 5, 1, (size - 1,))
+    assert one.file == f"shard-{size:05}-model-00001-of-00001.safetensors"
+    assert not found["shards-missing"].weights_ok
+    assert EMBED in {one.name for one in found["shards-missing"].wrong_shape}
 
 
 def test_prove_flipped_bit_is_named_by_tensor_and_byte(proofs: Proofs) -> None:

@@ -104,3 +104,17 @@ def test_save_of_ranks_that_differ_names_the_first_difference(tmp_path: Path) ->
     assert "'model.layers.1.mlp.up_proj.weight'" in shape
     assert "(19, 32) on rank 0" in shape
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [("style", "other"), ("", "style"), ("org/a", "a")])
+def test_difference_of_adapters_names_them_and_no_pipeline(mine: str, theirs: str) -> None:
+    def adapter(folder: str, *layers: int) -> dict[str, Any]:
+        place = f"{folder}/" if folder else ""
+        return tensors(*(f"{place}model.layers.{n}.q_proj.lora_A.weight" for n in layers))
+
+    text = difference(adapter(mine, 0, 1), adapter(theirs, 0, 1), 2)
+    assert f"found '{mine or 'default'}' on rank 0 and '{theirs}' on rank 2" in text
+    assert "pipeline" not in text
+    one, two = (adapter(mine, 0) | adapter("more", 0), adapter(mine, 0))
+    assert "'more' on rank 0 and" in difference(one, two, 1)
+    assert "pipeline parallelism" in difference(adapter(mine, 0), adapter(mine, 1), 1)

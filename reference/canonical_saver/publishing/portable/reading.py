@@ -59,7 +59,7 @@ class Reader:
             part(made, key.inside).pop(setting)
             values = self._values(made)
             found.append(values and part(values, key.inside).get(setting))
-        return found[0] == expected != found[1]
+        return bool(found[0] == expected != found[1])
 
     def _values(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
         with _quiet():

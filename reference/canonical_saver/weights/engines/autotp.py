@@ -9,6 +9,7 @@ say is written as it says. DeepSpeed itself is never imported.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -18,7 +19,8 @@ from torch import nn
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights.engines.deepspeed_classes import is_a
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica, whole
+from canonical_saver.weights.engines.scattered import ScatteredReplica
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, whole
 
 _DESCRIPTION = "ds_autotp_universal_checkpoint_meta"
 
@@ -49,19 +51,24 @@ def model_tensor(module: Any, name: str, parameter: torch.Tensor) -> ModelTensor
     if all(len(piece["locations"]) == len(ranks) for piece in pieces):
         return whole(parameter)
     plain = parameter.detach()
-    slices = tuple(
-        LocalSlice(start, length, plain, offset)
-        for piece in pieces
-        if 0 in ranks and piece["locations"][0] == module.tp_index
-        for start, offset, length in _stretches(piece)
-    )
+    own = [piece for piece in pieces if piece["locations"][0] == module.tp_index]
+    slices = _slices(own, plain) if 0 in ranks else ()
     replica = None
     if len(ranks) < dist.get_world_size():
         # Other groups hold the same; the one with rank 0 writes.
         part = f"tensor-parallel part {module.tp_index} of {len(ranks)}"
-        replica = Replica(part, LocalSlice(0, plain.numel(), plain))
+        local_slice = LocalSlice(0, plain.numel(), plain)
+        replica = ScatteredReplica(part, local_slice, runs=partial(_slices, own, plain))
     shape = tuple(description["logical_shape"])
     return ModelTensor(id(parameter), plain.dtype, shape, slices, replica=replica)
+
+
+def _slices(pieces: list[dict[str, Any]], plain: torch.Tensor) -> tuple[LocalSlice, ...]:
+    return tuple(
+        LocalSlice(start, length, plain, offset)
+        for piece in pieces
+        for start, offset, length in _stretches(piece)
+    )
 
 
 def _description(module: Any, parameter: torch.Tensor, what: str) -> dict[str, Any]:

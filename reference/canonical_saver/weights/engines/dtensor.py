@@ -7,7 +7,7 @@ which holds for the strided placements of packed tensor-parallel weights as well
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise, product
 from math import prod
 from typing import Any
@@ -19,6 +19,7 @@ from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from canonical_saver.errors import WeightsError
+from canonical_saver.weights.engines.scattered import ScatteredReplica
 from canonical_saver.weights.engines.spread import without_float8
 from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
 from canonical_saver.weights.uneven_tensors import refuse_wrapper
@@ -95,7 +96,14 @@ def _replica(tensor: Any, coordinate: list[int], local: torch.Tensor) -> Replica
         return None
     places = ["*" if r else str(c) for c, r in zip(coordinate, replicated, strict=True)]
     part = f"{mesh.mesh_dim_names} {tuple(mesh.shape)} {tensor.placements} {','.join(places)}"
-    return Replica(part, LocalSlice(0, local.numel(), local))
+    runs = partial(_all_runs, tensor, coordinate, local)
+    return ScatteredReplica(part, LocalSlice(0, local.numel(), local), runs=runs)
+
+
+def _all_runs(tensor: Any, coordinate: list[int], local: torch.Tensor) -> list[LocalSlice]:
+    """The runs of a rank that does not write them; the numbers are not kept for it meanwhile."""
+    shape = tuple(tensor.shape)
+    return _runs(_held(tensor, shape, coordinate), shape, local)
 
 
 def _runs(
