@@ -146,7 +146,7 @@ class Answer:
             kind=kind,
             errors=errors,
             unsupported=_texts(plain.get("unsupported")),
-            seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
+            seconds=float(str(seconds)) if _is_number(seconds) else 0.0,
         )
 
 
