@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Arguments = Mapping[str, Any]
 """Those of ``TrainingArguments``."""
 Settings = Mapping[str, Any]
-"""What stands in the saver's ``cfg``."""
+"""What the saver's ``cfg`` has."""
 
 
 def as_they_are(arguments: Arguments, case: Case) -> Arguments:
@@ -49,7 +49,7 @@ class Setting:
             its folder.
         output: the path by which ``cfg`` names the output folder, given the folder. It is called on
             rank 0 before the others, and may make what the path needs.
-        settings: what stands in ``cfg``, given what usually does.
+        settings: what ``cfg`` has, given what it usually has.
     """
 
     name: str
