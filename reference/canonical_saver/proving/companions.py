@@ -17,6 +17,8 @@ from typing import Any
 from canonical_saver.proving.proof import Companion
 from canonical_saver.proving.safe_files import UnreadableError, parse_object, quoted, read_bytes
 from canonical_saver.publishing import sidecars
+from canonical_saver.publishing.portable.config_keys import candidates
+from canonical_saver.publishing.portable.key import part
 from canonical_saver.publishing.portable.tokenizer_keys import portable
 from canonical_saver.request import build
 from canonical_saver.weights import is_peft
@@ -110,13 +112,23 @@ def compare(
 
 
 def _reader_of(config: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Reads settings by their class, which fills in the defaults that a file may leave out."""
+    """Reads settings by their class, which fills in the defaults that a file may leave out.
+
+    What a portable save adds and the class keeps as it is, beside what it knows, is left out.
+    """
+    choices = candidates(config.to_dict())
+    added = [key for choice in choices if choice.kept for key in choice.spellings]
 
     def read(values: dict[str, Any]) -> dict[str, Any]:
         try:
-            return dict(type(config).from_dict(values).to_dict())
+            found = dict(type(config).from_dict(values).to_dict())
         except Exception as error:
             raise UnreadableError(f"expected settings of a {type(config).__name__}") from error
+        for key in added:
+            own = part(found, key.inside)
+            if _equal(own.get(key.name), key.value):
+                own.pop(key.name)
+        return found
 
     return read
 

@@ -40,7 +40,15 @@ INJECTED = replace(
         Limit(
             "PEFT expects the head of a classifier in the folder, and transformers neither trains "
             "nor saves it with such an adapter",
-            when={"architecture": ("bert", "llama-reward", "modernbert")},
+            when={
+                "architecture": (
+                    "bert",
+                    "bert-tokens",
+                    "llama-reward",
+                    "modernbert",
+                    "modernbert-tokens",
+                )
+            },
         ),
     ),
     pairs=False,
