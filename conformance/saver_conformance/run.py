@@ -12,7 +12,7 @@ from saver_conformance.cases.profiles import Profile, cases_of, in_order
 from saver_conformance.cases.shards import Shard, case_set, split
 from saver_conformance.claims.claim import Claim, claimed_modes
 from saver_conformance.claims.known_savers import check_address, find_claim
-from saver_conformance.errors import ShardError
+from saver_conformance.errors import HarnessFailedError, ShardError
 from saver_conformance.execution.case_readers import CaseReaders
 from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.execution.conclude import Terms, conclude
@@ -92,7 +92,8 @@ def run_conformance(
         ShardError: the plan has fewer cases than shards, or the profile has no plan.
         WaiverFileError: a waiver is about a clause or a mode that does not exist.
         ReportFolderError: the report could not be written.
-        HarnessFailedError: nothing can be judged here.
+        HarnessFailedError: nothing can be judged here, or nothing more; the report is written as
+            far as the run has come.
         RunInterruptedError: a KeyboardInterrupt ended the run before its last case; the report is
             written as far as the run has come. It is the way to end ``explore``, which returns.
     """
@@ -114,12 +115,14 @@ def run_conformance(
         readers=None if readers is None else CaseReaders(choose(readers), planned),
         checkpoints=claim.checkpoints,
     ) as runner:
-        smallest, interrupted = None, False
+        smallest, interrupted, failure = None, False, None
         if profile == "explore":
             records, smallest = _explore(runner, claim, claimed, seconds, progress, waivers)
             paces: tuple[Pace, ...] = ()
         else:
-            records, paces, interrupted = _run_planned(runner, own, progress)
+            records, pipeline = _run_planned(runner, own, progress)
+            paces, interrupted = pipeline.paces, pipeline.interrupted
+            failure = pipeline.failure
     terms = Terms(
         *(saver, claim.address, profile, claimed, claim.unclaimed, tuple(waivers)),
         case_set=case_set(planned) if planned else "",
@@ -132,6 +135,9 @@ def run_conformance(
     )
     if report is not None:
         write_report(verdict, report)
+    if failure is not None:
+        found = f"\nwhat was checked until then is in {report}" if report is not None else ""
+        raise HarnessFailedError(f"{failure}{found}") from failure
     if interrupted:
         raise RunInterruptedError(verdict)
     return verdict
@@ -189,15 +195,16 @@ def replay(
         keep=KeptOutput(keep) if keep else None,
         checkpoints=claim.checkpoints,
     ) as runner:
-        records, paces, interrupted = _run_planned(runner, (case,), progress)
+        records, pipeline = _run_planned(runner, (case,), progress)
     terms = Terms(
         *(saver, claim.address, "replay", (case.mode,), claim.unclaimed, tuple(waivers)),
         case_set=case_set([case]),
     )
     verdict = conclude(
-        *(terms, records, paces, time.monotonic() - started), interrupted=interrupted
+        *(terms, records, pipeline.paces, time.monotonic() - started),
+        interrupted=pipeline.interrupted,
     )
-    if interrupted:
+    if pipeline.interrupted:
         raise RunInterruptedError(verdict)
     return verdict
 
@@ -231,10 +238,10 @@ def _find(saver: str, claims: Claim | None, savers_dir: Path | None) -> Claim:
 
 def _run_planned(
     runner: CaseRunner, planned: Sequence[Case], progress: Progress
-) -> tuple[tuple[CaseRecord, ...], tuple[Pace, ...], bool]:
+) -> tuple[tuple[CaseRecord, ...], Pipeline]:
     progress.plan(len(planned))
     pipeline = Pipeline(runner, progress)
-    return pipeline.run(planned), pipeline.paces, pipeline.interrupted
+    return pipeline.run(planned), pipeline
 
 
 def _explore(

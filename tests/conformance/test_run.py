@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from multiprocessing import forkserver
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from saver_conformance.cases.case import Case, Mode
-from saver_conformance.cases.profiles import cases_of
+from saver_conformance.cases.profiles import cases_of, in_order
 from saver_conformance.errors import HarnessFailedError, UnknownSaverError
 from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.execution.progress import Silent
@@ -107,6 +108,31 @@ def test_a_broken_bench_accuses_nobody() -> None:
         run_conformance(
             "tests.helpers.fake_savers:save", modes=(DDP,), profile="smoke", workload=broken
         )
+
+
+def test_a_harness_that_fails_after_some_cases_keeps_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, last = CaseRunner.make_ready, in_order(cases_of(DDP, "smoke"))[-1].seed
+
+    def make_ready(self: CaseRunner, case: Case) -> None:
+        if case.seed == last:
+            raise HarnessFailedError("the ranks cannot be started any more")
+        ready(self, case)
+
+    monkeypatch.setattr(CaseRunner, "make_ready", make_ready)
+    monkeypatch.setattr("saver_conformance.execution.pipeline.BACKLOG", 0)
+    with pytest.raises(HarnessFailedError, match=r"(?s)any more.*until then is in .*report"):
+        run_conformance(
+            "tests.helpers.fake_savers:save",
+            modes=(DDP,),
+            profile="smoke",
+            report=tmp_path / "report",
+            workload=WORKLOAD,
+        )
+    plain = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert plain["interrupted"] is True
+    assert [one["case"]["seed"] for one in plain["not_run"]] == [last]
 
 
 def judge_one(seed: int, function: str = "save") -> Verdict:

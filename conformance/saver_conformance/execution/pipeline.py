@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from saver_conformance import checks
 from saver_conformance.cases.case import Case, Mode
+from saver_conformance.errors import HarnessFailedError
 from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.execution.progress import Progress
 from saver_conformance.execution.saved_case import SavedCase
@@ -45,7 +46,9 @@ class Pipeline:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._checked: Counter[str] = Counter()
         self.interrupted = False
-        """Whether a signal ended the run before the last case."""
+        """Whether a signal, or a failure of the harness, ended the run before the last case."""
+        self.failure: HarnessFailedError | None = None
+        """The failure that ended the run, once something had been checked."""
 
     @property
     def paces(self) -> tuple[Pace, ...]:
@@ -59,6 +62,7 @@ class Pipeline:
         """Run all cases, whatever becomes of each, and return their records in order.
 
         A KeyboardInterrupt ends it: what has been checked until then counts, the rest was not run.
+        So does a failure of the harness, unless nothing has been checked, which raises it.
         """
         waiting: Waiting = deque()
         with ThreadPoolExecutor(CHECKERS) as pool:
@@ -69,7 +73,9 @@ class Pipeline:
                     done = [pair for pair in waiting if pair[1].done()]
                     self._runner.stop()  # else the pool would wait for reloads in progress
                     pool.shutdown(cancel_futures=True)
-                if not isinstance(error, KeyboardInterrupt):
+                if isinstance(error, HarnessFailedError) and self._checked:
+                    self.failure = error
+                elif not isinstance(error, KeyboardInterrupt):
                     raise
                 self._interrupt(planned, done)
         return tuple(self._records[case] for case in planned)

@@ -13,11 +13,13 @@ import inspect
 import io
 import json
 import os
+import resource
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -203,10 +205,18 @@ def _is_unavailable(error: BaseException) -> bool:
     return isinstance(error, Unavailable)
 
 
+def _allow_open_files() -> None:
+    """Lift the limit: torch keeps the process groups of device meshes, a dozen files for each."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # some systems have a lower limit of their own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> None:
     """Answer requests until the suite closes the pipe."""
     start = RankStart.from_json(sys.argv[1])
     die_with_parent(start.parent)
+    _allow_open_files()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the suite's, who stops the ranks
     for descriptor in (start.requests, start.answers):
         os.set_inheritable(descriptor, False)
