@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,6 +155,10 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     )
 
 
+def _named(memory: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    return {name: memory[name] for name in names}
+
+
 def _names_to_save(case: Case, names: oracle.Names) -> frozenset[str]:
     """The names in memory of what belongs in a save."""
     if not (case.adapter and case.saves_adapter):
@@ -206,7 +210,7 @@ def expect(
         return Expectation(
             tensors={**to_hub(case.family, owned), **ignored},
             tied={} if undeclared else names.tied,
-            optional=undeclared.union(ignored),
+            optional=frozenset(to_hub(case.family, _named(memory, undeclared))).union(ignored),
             config=fields,
             generation={
                 key: getattr(model.generation_config, key)

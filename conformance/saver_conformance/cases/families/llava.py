@@ -19,6 +19,13 @@ IMAGE, IMAGE_ID = "<image>", 4
 PATCHES = 4
 """Patches of an image: two by two, of four pixels each way."""
 
+PARTS = (
+    Rename(r"^model\.language_model", "language_model.model"),
+    Rename(r"^model\.vision_tower", "vision_tower"),
+    Rename(r"^model\.multi_modal_projector", "multi_modal_projector"),
+)
+"""How published checkpoints name the parts of a model that is given images."""
+
 
 def settings(size: Sizing) -> dict[str, Any]:
     """Two layers for texts, and two for images."""
@@ -88,12 +95,7 @@ LLAVA = Family(
     auto="AutoModelForImageTextToText",
     batch=captioned,
     rows=True,
-    conversions=(
-        Rename(r"^lm_head", "language_model.lm_head"),
-        Rename(r"^model\.language_model", "language_model.model"),
-        Rename(r"^model\.vision_tower", "vision_tower"),
-        Rename(r"^model\.multi_modal_projector", "multi_modal_projector"),
-    ),
+    conversions=(Rename(r"^lm_head", "language_model.lm_head"), *PARTS),
     tokens=(IMAGE,),
     processor=processor,
     limits=(OWN_PROCESSOR, ONLY_TRANSFORMERS),
