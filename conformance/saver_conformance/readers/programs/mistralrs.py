@@ -21,6 +21,7 @@ from mistralrs import ChatCompletionRequest, LoraAdapter, ModelDType, Runner, Wh
 from reader_worker import Folder, Unsupported, serve
 
 TOP = 20
+ALIAS = "adapter"
 
 
 class Reading(Folder):
@@ -37,6 +38,7 @@ class Reading(Folder):
             temperature=1.0,
             logprobs=True,
             top_logprobs=TOP,
+            adapter=ALIAS if self.adapter else None,  # else the base answers
         )
         answer = self._runner().send_chat_completion_request(request)
         vocabulary = self._vocabulary()
@@ -53,7 +55,7 @@ class Reading(Folder):
             raise Unsupported("mistral.rs reads experts of gpt_oss in MXFP4 only")
         plain = {"model_id": self.folder, "dtype": ModelDType.F32}
         if self.adapter:
-            adapter = LoraAdapter(alias="adapter", source=self.adapter)
+            adapter = LoraAdapter(alias=ALIAS, source=self.adapter)
             which = Which.Lora(adapters=[adapter], **plain)
         else:
             which = Which.Plain(**plain)
