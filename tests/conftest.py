@@ -42,7 +42,9 @@ _separate_extensions()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--quick", action="store_true", help="only files that need no torch and start no process"
+        "--quick",
+        action="store_true",
+        help="only files that need no torch and start no process, without tests marked slow",
     )
 
 
@@ -51,3 +53,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     is_test = collection_path.match("test_*.py") or collection_path.match("*_test.py")
     return True if is_test and why_not(collection_path) is not None else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]

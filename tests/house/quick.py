@@ -2,7 +2,8 @@
 
 ``pytest --quick`` collects these files only, and ``nox -s quick`` runs them where no such library
 is installed. A file joins by what it imports; nothing lists it. ``python -m tests.house.quick``
-prints the files, and for each of the others what keeps it out.
+prints the files, and for each of the others what keeps it out. A test in such a file that takes
+seconds, or needs more than its file says, is marked ``slow``.
 """
 
 from __future__ import annotations

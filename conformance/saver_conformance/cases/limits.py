@@ -7,8 +7,11 @@ from dataclasses import fields
 from typing import Any
 
 from saver_conformance.cases.adapter_kind import AdapterKind
-from saver_conformance.cases.case import Case, Mode
+from saver_conformance.cases.case import Adapter, Case, Mode
 from saver_conformance.cases.family import Family
+
+_OF_CASES = tuple(item.name for item in fields(Case))
+_OF_ADAPTERS = tuple(item.name for item in fields(Adapter))
 
 
 def why_untrainable(case: Case) -> str:
@@ -44,9 +47,9 @@ def limited(
 
 def values_of(case: Case) -> dict[str, Any]:
     """The values of ``case`` on the axes."""
-    own = {item.name: getattr(case, item.name) for item in fields(case)}
+    own = {name: getattr(case, name) for name in _OF_CASES}
     adapter = case.adapter
     if adapter is None:
         return own
-    own |= {item.name: getattr(adapter, item.name) for item in fields(adapter)}
+    own |= {name: getattr(adapter, name) for name in _OF_ADAPTERS}
     return own | {"targets": case.family.selection_of(adapter.targets)}

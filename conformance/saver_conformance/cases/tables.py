@@ -90,8 +90,9 @@ def why_not(row: Row, modes: Sequence[Mode]) -> str:
     if ENGINE not in row:
         return why_invalid(values)
     mode = Mode(modes[0].method, row[ENGINE])
+    known = _values(mode)
     for name, value in values.items():
-        if value not in _values(mode).get(name, (_simplest(name, modes),)):
+        if value not in (known[name] if name in known else (_simplest(name, modes),)):
             return f"{mode.engine} is tried with other values of {name}"
     return why_invalid(values, mode)
 

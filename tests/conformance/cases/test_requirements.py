@@ -63,6 +63,7 @@ def lack(monkeypatch: pytest.MonkeyPatch, *absent: str) -> None:
     monkeypatch.setattr("saver_conformance.cases.requirement.version", found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "absent"),
     [

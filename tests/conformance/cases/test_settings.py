@@ -13,6 +13,7 @@ from saver_conformance.cases.settings import settings
 from saver_conformance.cases.strategies import make_case
 
 
+@pytest.mark.slow
 def test_the_usual_setting_is_the_first_and_changes_nothing() -> None:
     usual, *_ = settings().values()
     assert usual.name == "usual"
@@ -21,6 +22,7 @@ def test_the_usual_setting_is_the_first_and_changes_nothing() -> None:
         assert case.arguments == mode.definition.arguments(case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", list(settings().values())[1:], ids=lambda one: one.name)
 def test_every_other_setting_changes_what_training_or_the_saver_is_given(setting, tmp_path) -> None:
     from saver_conformance.workload.config import make_config

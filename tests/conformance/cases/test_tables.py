@@ -12,6 +12,7 @@ from saver_conformance.cases.profiles import cases_of
 from saver_conformance.cases.strategies import WIDE, is_valid
 from saver_conformance.cases.tables import ENGINE, pairs_across, row_across, why_nowhere
 
+pytestmark = pytest.mark.slow
 ZERO3 = Mode("full", "zero3")
 
 

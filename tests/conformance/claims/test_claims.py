@@ -100,6 +100,7 @@ def saves_of(case):
     return [case] if case.after is None else [case, *saves_of(case.after)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "claim",
     [
@@ -136,6 +137,7 @@ def test_the_decorator_leaves_the_function_as_it_is():
     assert claims("mine")(save) is save
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", SHIPPING, ids=lambda claim: claim.name)
 def test_a_shipping_saver_claims_modes_and_fits_every_case_of_a_survey(claim):
     assert claim.name

@@ -14,6 +14,7 @@ from saver_conformance.reports.result import read_result
 from saver_conformance.spec import SPEC
 
 
+@pytest.mark.slow
 def test_demo_finds_the_defect_and_says_what_to_look_at(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

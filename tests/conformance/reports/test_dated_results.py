@@ -26,6 +26,7 @@ def test_results_lie_in_folders_of_days() -> None:
     assert others == {"README.md"}
 
 
+@pytest.mark.slow
 def test_add_keeps_what_the_report_says(tmp_path: Path) -> None:
     record = make_record(CLAIMED[0], broken=("FILES-005",))
     write_report(make_verdict("pkg.mod:save", [record]), tmp_path / "report")

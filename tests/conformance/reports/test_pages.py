@@ -123,6 +123,7 @@ def pages(folders: dict[str, Path]) -> Iterator[Page]:
 # The report and its schema
 
 
+@pytest.mark.slow
 def test_every_report_keeps_to_the_schema(folders: dict[str, Path]) -> None:
     Draft202012Validator.check_schema(schema())
     for name, folder in folders.items():
@@ -146,6 +147,7 @@ ADDED = (
 """Keys that reports of earlier versions of the suite do not have."""
 
 
+@pytest.mark.slow
 def test_the_schema_wants_every_key_and_no_other(folders: dict[str, Path]) -> None:
     validator = Draft202012Validator(schema())
     report = read_report(folders["broken"])
@@ -233,6 +235,7 @@ def test_the_page_tells_what_is_broken_with_evidence_and_replay(folders: dict[st
         assert part in page.text
 
 
+@pytest.mark.slow
 def test_every_field_opens_what_it_sums_up(results: tuple[Result, ...], site: Page) -> None:
     subjects = view_subjects(_ordered(results))
     by_areas = [savers_by_areas(subjects, folder) for folder in FOLDERS]
@@ -427,6 +430,7 @@ def test_markdown_holds_text_that_wants_to_leave(folders: dict[str, Path]) -> No
     assert len(widths) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["areas", "modes"])
 def test_the_matrix_as_text(
     name: str, folders: dict[str, Path], capsys: pytest.CaptureFixture[str]

@@ -130,6 +130,7 @@ def test_text_of_changes_tells_modes_and_evidence(render) -> None:
     assert "1 broke, 1 fixed, 1 no longer checked" in text
 
 
+@pytest.mark.slow
 def test_command_compare_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_report(make_verdict("pkg:save"), tmp_path / "good")
     record = make_record(SINGLE, broken=("TENSOR-001",))

@@ -214,6 +214,7 @@ def test_exploring_ends_with_its_time() -> None:
     assert {case.mode for case in exploration.records} == set(MODES)
 
 
+@pytest.mark.slow
 def test_a_saver_that_breaks_everything_gets_one_page() -> None:
     clauses = [clause for clause in SPEC if SPEC[clause].level == "MUST"]
     long = replace(FINDING, found="\x1b[2J line\n" * 100, file="a\x07b.json")

@@ -29,6 +29,7 @@ def run_of(time: str, peft: str, broken: tuple[str, ...] = ()) -> Result:
     return replace(result, time=f"{time}T00:00:00Z", versions={"peft": peft})
 
 
+@pytest.mark.slow
 def test_collect_finds_reports_at_any_depth(tmp_path: Path) -> None:
     write_report(make_verdict("a:save"), tmp_path / "x" / "y" / "z")
     write_report(make_verdict("b:save"), tmp_path / "w")
@@ -37,6 +38,7 @@ def test_collect_finds_reports_at_any_depth(tmp_path: Path) -> None:
     assert found.withheld == ()
 
 
+@pytest.mark.slow
 def test_collect_what_ran_nothing_is_withheld_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
