@@ -152,8 +152,9 @@ def no_foreign_chat_template(e: Evidence) -> Iterator[Defect]:
 @check("FILES-008", when=_has_strangers)
 def strangers_stay(e: Evidence) -> Iterator[Defect]:
     """Everything that belongs to no save is as it was."""
+    code = {f"{name.partition('.')[0]}.py" for name in e.case.family.code.values()}
     for path, entry in e.before.items():
-        if not belongs_to_save(path):
+        if not (belongs_to_save(path) or path in code):
             yield from _changed(e, path, entry)
 
 

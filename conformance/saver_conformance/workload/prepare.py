@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import Trainer
 
+from saver_conformance.cases.adapter_kind import AdapterKind
 from saver_conformance.cases.case import Adapter, Case
 from saver_conformance.folder.contents import read_contents
 from saver_conformance.observation.observation import Expectation, Tensor
@@ -232,6 +233,11 @@ def expect(
     return replace(expected, others=tuple(others), chat_template=template, vocabulary=vocabulary)
 
 
+def _prefixed(kind: AdapterKind, names: Iterable[str]) -> frozenset[str]:
+    """Names in memory as they are on disk, where an adapter that is injected has a prefix more."""
+    return frozenset(n if n.startswith(kind.prefix) else kind.prefix + n for n in names)
+
+
 def _adapter_expectation(
     case: Case,
     adapter: Adapter,
@@ -264,7 +270,7 @@ def _adapter_expectation(
     return Expectation(
         tensors=tensors,
         # Statistics that the base ran up: PEFT leaves them out, and loads them where they are.
-        optional=(spare | {kind.prefix + name for name in changed}).difference(tensors),
+        optional=_prefixed(kind, spare | changed).difference(tensors),
         base=frozenset(frozen) | {name.replace(".base_layer", "") for name in frozen},
         adapter=_adapter_settings(case, replace(adapter, r=adapter.r + index), base),
         folder=adapter_folder(own),
