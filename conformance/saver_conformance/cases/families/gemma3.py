@@ -7,7 +7,6 @@ from typing import Any
 from saver_conformance.cases.families.llama import LINEAR
 from saver_conformance.cases.families.llava import LLAVA, PARTS
 from saver_conformance.cases.family import ONE_OF_A_TIE, Family, Sizing, decoder
-from saver_conformance.cases.limit import Limit
 
 IMAGE, BEGIN, END = "<image_soft_token>", "<start_of_image>", "<end_of_image>"
 IMAGE_ID, BEGIN_ID, END_ID = 4, 5, 6
@@ -108,10 +107,5 @@ GEMMA3 = Family(
     limits=(
         *LLAVA.limits,
         *ONE_OF_A_TIE,
-        Limit(
-            "PEFT looks for all classes of layers that the model's class names, and this model has "
-            "no pooling head (fsdp_auto_wrap_policy, peft/utils/other.py)",
-            modes="*lora-fsdp1*,*lora-fsdp2*,*lora-hsdp",
-        ),
     ),
 )

@@ -13,6 +13,7 @@ from saver_conformance.cases.family import (
     Rename,
     Sizing,
 )
+from saver_conformance.cases.limit import Limit
 
 IMAGE, IMAGE_ID = "<image>", 4
 """The token that stands for a patch of an image: the first after those that every tokenizer has."""
@@ -98,6 +99,14 @@ LLAVA = Family(
     conversions=(Rename(r"^lm_head", "language_model.lm_head"), *PARTS),
     tokens=(IMAGE,),
     processor=processor,
-    limits=(OWN_PROCESSOR, ONLY_TRANSFORMERS),
+    limits=(
+        OWN_PROCESSOR,
+        ONLY_TRANSFORMERS,
+        Limit(
+            "PEFT looks for all classes of layers that the model's class names, and the model does "
+            "not have all of them (fsdp_auto_wrap_policy, peft/utils/other.py)",
+            modes="*lora-fsdp1*,*lora-fsdp2*,*lora-hsdp",
+        ),
+    ),
     requires=("pillow",),
 )
