@@ -45,7 +45,7 @@ ADALORA = AdapterKind(
                 "shards (peft/tuners/adalora/model.py, forward)",
                 modes=modes,
             )
-            for modes in ("*-fsdp?", "*-zero3")
+            for modes in ("*-fsdp?", "*-fsdp?-offload", "*-hsdp", "*-zero3")
         ),
     ),
 )

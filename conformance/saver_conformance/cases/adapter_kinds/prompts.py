@@ -49,6 +49,12 @@ PROMPT = AdapterKind(
             modes="qlora-*",
             when={"architecture": ("llava",)},
         ),
+        Limit(
+            "PEFT reads embeddings of tokens outside of the wrapped forward, where they are a flat "
+            "shard ('weight' must be 2-D)",
+            modes="qlora-fsdp1-offload",
+            when={"architecture": ("modernbert",)},
+        ),
     ),
 )
 PREFIX = replace(
@@ -63,6 +69,12 @@ PREFIX = replace(
         Limit(
             "transformers drops cached keys and values when it recomputes",
             when={"wrapper": ("checkpointing",)},
+        ),
+        Limit(
+            "FSDP2 expects one dtype in each group (_init_mp_dtypes, "
+            "torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py)",
+            modes="qlora-fsdp2*",
+            when={"dtype": ("mixed",)},
         ),
         Limit(
             "the model takes no cached keys and values (_prefix_tuning_forward, "

@@ -38,6 +38,18 @@ BATCH_NORM = replace(
             modes="qlora-zero*",
             when={"dtype": ("mixed",)},
         ),
+        Limit(
+            "FSDP2 casts BatchNorm's input to the dtype of a compiled region, and not its "
+            "statistics (expected scalar type BFloat16 but found Float)",
+            modes="*-fsdp2*",
+            when={"dtype": ("mixed",), "wrapper": ("regional",)},
+        ),
+        Limit(
+            "DoRA of 4-bit weights gives BatchNorm another dtype than its statistics have "
+            "(expected scalar type Float but found BFloat16)",
+            modes="qlora-*",
+            when={"dtype": ("bfloat16",), "dora": (True,)},
+        ),
     ),
 )
 EXTRA_STATE = replace(
