@@ -152,6 +152,7 @@ def test_explore_plans_nothing() -> None:
     assert cases_of(MODES[0], "explore") == ()
 
 
+@pytest.mark.slow
 @given(cases())
 def test_drawn_cases_travel_as_json(case: Case) -> None:
     assert Case.from_json(case.to_json()) == case
@@ -159,6 +160,7 @@ def test_drawn_cases_travel_as_json(case: Case) -> None:
         assert not case.adapter.modules_to_save
 
 
+@pytest.mark.slow
 @given(cases(earlier=2, probes=True))
 def test_drawn_sequences_travel_as_json(case: Case) -> None:
     assert Case.from_json(case.to_json()) == case

@@ -12,6 +12,7 @@ from saver_conformance.errors import ResultError
 from saver_conformance.reports.report_json import write_report
 
 
+@pytest.mark.slow
 def test_page_has_versions_modes_and_reasons_of_every_stack(tmp_path: Path) -> None:
     single, zero3, ddp = CLAIMED
     good = [make_record(mode) for mode in CLAIMED]
