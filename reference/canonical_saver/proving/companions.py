@@ -122,12 +122,12 @@ def _reader_of(config: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     def read(values: dict[str, Any]) -> dict[str, Any]:
         try:
             found = dict(type(config).from_dict(values).to_dict())
+            for key in added:
+                own = part(found, key.inside)
+                if _equal(own.get(key.name), key.value):
+                    own.pop(key.name)
         except Exception as error:
             raise UnreadableError(f"expected settings of a {type(config).__name__}") from error
-        for key in added:
-            own = part(found, key.inside)
-            if _equal(own.get(key.name), key.value):
-                own.pop(key.name)
         return found
 
     return read

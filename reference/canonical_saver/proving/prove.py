@@ -132,7 +132,7 @@ def prove(
     seeing = [view.sees for view in views]
     if not seeing[ranks.rank]:
         comparison = replace(comparison, items=())
-    own = share(places.files, shared_parts(views), ranks.rank)
+    own = share(places.files, shared_parts(views), ranks.rank, views[ranks.rank].writes)
     unseen = _compare(comparison, own, seeing, ranks)
     _convert(comparison, live.weight_sets, seeing, ranks)
     differing, drifted = _settled(comparison, own, ranks)

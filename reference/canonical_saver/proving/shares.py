@@ -7,7 +7,7 @@ share of another one differs from the folder, the one that writes compares the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from canonical_saver.formats.layout import File
@@ -80,18 +80,18 @@ def shared_parts(views: Sequence[View]) -> Shared:
     return found
 
 
-def share(files: Sequence[File], shared: Shared, rank: int) -> Share:
+def share(files: Sequence[File], shared: Shared, rank: int, writes: Set[str]) -> Share:
     """Find what a rank compares; the shares of all ranks tile what they would write.
 
     Args:
         files: the layout.
         shared: the parts that are shared.
         rank: this rank.
+        writes: the parts that it would write in a save.
     """
     mine = [part for part in shared if rank in shared[part]]
     items = write_items(files, lambda t: () if _part(t) in mine else t.slices)
     lent: list[WriteItem] = []
-    writes = _written(files)
     for part in mine:
         able = shared[part]
         own = list(divided(_held(files, part), able.index(rank), len(able)))
@@ -104,17 +104,6 @@ def share(files: Sequence[File], shared: Shared, rank: int) -> Share:
 def _held(files: Sequence[File], part: str) -> list[WriteItem]:
     """All of a part, which each rank that holds it could write."""
     return write_items(files, lambda t: replica_slices(t) if _part(t) == part else ())
-
-
-def _written(files: Sequence[File]) -> set[str | None]:
-    """The parts that this rank would write in a save."""
-    return {
-        _part(source.model_tensor)
-        for file in files
-        for placed in file.tensors
-        for source in placed.saved.source_ranges or ()
-        if source.model_tensor.slices
-    }
 
 
 def _part(model_tensor: ModelTensor) -> str | None:

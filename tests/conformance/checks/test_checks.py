@@ -435,6 +435,18 @@ def test_a_changed_stranger_is_told_by_mode_and_the_beginning_of_its_digest(tmp_
     assert finding.found.endswith(f"sha256 {yours}")
 
 
+def test_code_that_belongs_to_the_model_is_no_stranger(tmp_path):
+    expected = save_full(tmp_path)
+    for name in ("modeling_gated.py", "notes.py"):
+        (tmp_path / name).write_text("mine")
+    before = scan(tmp_path)
+    for name in ("modeling_gated.py", "notes.py"):
+        (tmp_path / name).write_text("anew")
+    case = replace(FULL, foreign_files="strangers", architecture="remote-code")
+    found = run(observe(case, expected, tmp_path, before)).ran["FILES-008"]
+    assert [finding.file for finding in found] == ["notes.py"]
+
+
 def test_ranks_that_wrote_nothing_are_named(tmp_path):
     expected = save_full(tmp_path)
     everything = scan(tmp_path)

@@ -50,3 +50,11 @@ def test_adalora_of_half_precision_trains_what_peft_does_not_save(tmp_path: Path
     assert "unfreezes ranknum" in why_untrainable(case)
     model = adapted(case, tmp_path / "base")
     assert any(".ranknum." in name for name in oracle.read_names(model, case.family).trainable)
+
+
+def test_names_of_the_base_have_the_prefix_of_an_injected_adapter_once() -> None:
+    kinds = adapter_kinds.adapter_kinds()
+    names = ("model.embed_tokens.base_layer.weight", "base_model.model.lm_head.weight")
+    first, second = (f"base_model.model.{names[0]}", names[1])
+    assert prepare._prefixed(kinds["add_adapter"], names) == {first, second}
+    assert prepare._prefixed(kinds["lora"], names) == set(names)

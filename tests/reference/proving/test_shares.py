@@ -48,7 +48,8 @@ def layout(rank: int, sizes: list[int]) -> list[File]:
 @pytest.mark.parametrize("able", [[0, 1], [0, 1, 2], [0, 2], [0, 1, 2, 3, 4]])
 @pytest.mark.parametrize("sizes", [[1], [7, 1, 1000, 3], [100] * 9])
 def test_share_of_all_ranks_tiles_the_files_evenly(able: list[int], sizes: list[int]) -> None:
-    shares = [share(layout(r, sizes), {"whole": able}, r) for r in range(5)]
+    writes = [frozenset({"whole"} if rank == 0 else ()) for rank in range(5)]
+    shares = [share(layout(r, sizes), {"whole": able}, r, writes[r]) for r in range(5)]
     prove_tiling(layout(0, sizes), [packed(ranges(one.items)) for one in shares])
     total = 2 * sum(sizes)
     lent = {rank: sum(item.size for item in one.lent) for rank, one in enumerate(shares)}
