@@ -18,8 +18,9 @@ from saver_conformance.processes import interrupts
 from saver_conformance.processes.devices import count_accelerators
 from saver_conformance.processes.operators import run_operators
 from saver_conformance.processes.protocol import Answer
+from saver_conformance.processes.rank_process import RankServer
 from saver_conformance.processes.reload_server import Reloader
-from saver_conformance.processes.world import World
+from saver_conformance.processes.world import World, start_server
 
 MAX_RANKS = 16
 """Processes that are kept up; worlds that came first are stopped when there would be more."""
@@ -61,6 +62,7 @@ class Worlds:
         self._proven: set[WorldKey] = set()
         self._used: set[WorldKey] = set()
         self._operators: set[bool] = set()
+        self._server: RankServer | None = None
 
     @property
     def running(self) -> tuple[World, ...]:
@@ -92,6 +94,7 @@ class Worlds:
                 prepare=self._workload.prepare,
                 process_group=self._workload.process_group,
                 scratch=self._scratch,
+                server=self._running_server(),
             )
         # First, so that a saver that cannot be imported is named at once.
         _expect_loaded(world.load(self.saver), self.saver)
@@ -126,9 +129,22 @@ class Worlds:
         self._end(_key_of(case))
 
     def stop(self) -> None:
-        """End all worlds."""
+        """End all worlds, and what their ranks are forked from."""
         for key in tuple(self._worlds):
             self._end(key)
+        with interrupts.held():
+            if self._server is not None:
+                self._server.stop()
+                self._server = None
+
+    def _running_server(self) -> RankServer:
+        """What ranks are forked from, started where there is none or where it was killed."""
+        if self._server is not None and not self._server.runs:
+            self._server.stop()
+            self._server = None
+        if self._server is None:
+            self._server = start_server(self._workload.prepare, self._scratch)
+        return self._server
 
     def _end(self, key: WorldKey) -> None:
         self._used.discard(key)

@@ -31,25 +31,34 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class RankStart:
-    """How a rank is set up, passed as its only argument.
+class RankSettings:
+    """How a rank is set up.
 
     Attributes:
-        requests: descriptor from which requests are read.
-        answers: descriptor to which answers are written.
         stacks: file that receives the stacks of all threads on SIGUSR1 and on a crash.
-        parent: process id of the process that started the rank, which does not outlive it.
         prepare: module that has ``prepare(case, folder)``.
         group: ``gloo`` or ``nccl`` joins a process group described by the environment; empty
             joins none.
     """
 
-    requests: int
-    answers: int
     stacks: str
-    parent: int
     prepare: str
     group: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStart:
+    """How the server of ranks is set up, passed as its only argument.
+
+    Attributes:
+        socket: descriptor of the socket on which it is asked for ranks.
+        parent: process id of the process that started it, which it does not outlive.
+        imports: modules that it imports before it forks.
+    """
+
+    socket: int
+    parent: int
+    imports: tuple[str, ...]
 
     def to_json(self) -> str:
         """The settings as one line of JSON."""

@@ -1,8 +1,8 @@
 """One rank of a world: a process that stays up and takes case after case.
 
-Started by ``world.py``, never by hand. Requests and answers are lines of JSON on two pipes that
-are neither stdout nor stderr, so whatever a saver prints cannot garble them. Torch is imported
-only where a process group is requested.
+Forked by ``rank_server.py``, never started by hand. Requests and answers are lines of JSON on two
+pipes that are neither stdout nor stderr, so whatever a saver prints cannot garble them. Torch is
+imported only where the workload or a process group needs it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from saver_conformance.folder.contents import read_contents
 from saver_conformance.observation.process_diff import OUTPUT, changes
 from saver_conformance.processes.forked_save import ForkedSave, save_in_fork
-from saver_conformance.processes.protocol import Answer, RankStart, die_with_parent
+from saver_conformance.processes.protocol import Answer, RankSettings
 from saver_conformance.processes.reconnect import connect_again
 from saver_conformance.processes.traceback_text import describe_exception, headline, place_of
 
@@ -89,8 +89,8 @@ def _check_signature(address: str, saver: Callable[..., object]) -> None:
 class Rank:
     """The state between requests: the imported workload, the saver and the prepared case."""
 
-    def __init__(self, start: RankStart) -> None:
-        self._start = start
+    def __init__(self, settings: RankSettings) -> None:
+        self._settings = settings
         self._savers: dict[str, Saver] = {}
         self._prepared: Any = None
         self._seen: dict[str, dict[str, str]] = {}
@@ -118,11 +118,11 @@ class Rank:
         return Answer("returned", detail or "", time.monotonic() - started)
 
     def _join(self) -> None:
-        importlib.import_module(self._start.prepare)
-        if self._start.group:
+        importlib.import_module(self._settings.prepare)
+        if self._settings.group:
             import torch.distributed as dist
 
-            dist.init_process_group(self._start.group)
+            dist.init_process_group(self._settings.group)
 
     def _load(self, saver: str) -> None:
         self._savers[saver] = find_saver(saver)
@@ -130,7 +130,7 @@ class Rank:
     def _prepare(self, case: str, folder: str) -> None:
         from saver_conformance.cases.case import Case
 
-        workload = importlib.import_module(self._start.prepare)
+        workload = importlib.import_module(self._settings.prepare)
         self._prepared = workload.prepare(Case.from_json(case), Path(folder))
         self._output, self._left = Path(folder) / "out", None
         self._seen = self._prepared.look()
@@ -158,7 +158,7 @@ class Rank:
     ) -> str:
         number, ranks = (int(os.environ.get(*v)) for v in (("RANK", "0"), ("WORLD_SIZE", "1")))
         how = ForkedSave(strace[number], Path(meeting), number, limit, grace, ranks)
-        connect = partial(connect_again, how.meeting) if self._start.group else lambda: None
+        connect = partial(connect_again, how.meeting) if self._settings.group else lambda: None
         return json.dumps(asdict(save_in_fork(partial(self._call, saver), how, connect)))
 
     def _train(self, module: str, case: str, folder: str, plan: dict[str, Any], saver: str) -> None:
@@ -178,7 +178,7 @@ class Rank:
         return json.dumps(importlib.import_module(module).last_steps(folders))
 
     def _meet(self) -> None:
-        if not self._start.group:
+        if not self._settings.group:
             return
         import torch
         import torch.distributed as dist
@@ -212,32 +212,29 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def main() -> None:
-    """Answer requests until the suite closes the pipe."""
-    start = RankStart.from_json(sys.argv[1])
-    die_with_parent(start.parent)
+def serve(settings: RankSettings, requests: int, answers: int) -> NoReturn:
+    """Answer requests until the suite closes the pipe, then end the process.
+
+    Args:
+        settings: how this rank is set up.
+        requests: descriptor from which requests are read.
+        answers: descriptor to which answers are written.
+    """
     _allow_open_files()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the suite's, who stops the ranks
-    for descriptor in (start.requests, start.answers):
-        os.set_inheritable(descriptor, False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else what is printed before a crash is lost
             stream.reconfigure(line_buffering=True)
-    stacks = Path(start.stacks).open("w")  # noqa: SIM115 - open as long as the process lives
+    stacks = Path(settings.stacks).open("w")  # noqa: SIM115 - open as long as the process lives
     faulthandler.enable(stacks)
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
-    rank = Rank(start)
+    rank = Rank(settings)
     with (
-        os.fdopen(start.requests, encoding="utf-8") as requests,
-        os.fdopen(start.answers, "w", encoding="utf-8") as answers,
+        os.fdopen(requests, encoding="utf-8") as lines,
+        os.fdopen(answers, "w", encoding="utf-8") as output,
     ):
-        for line in requests:
+        for line in lines:
             answer = rank.answer(json.loads(line))
-            answers.write(json.dumps(asdict(answer)) + "\n")
-            answers.flush()
+            output.write(json.dumps(asdict(answer)) + "\n")
+            output.flush()
     sys.stdout.flush()
     os._exit(0)  # no destructor of a training framework may delay or hang the end
-
-
-if __name__ == "__main__":
-    main()

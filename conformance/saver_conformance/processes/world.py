@@ -13,8 +13,6 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +26,8 @@ from saver_conformance.observation.observation import RankOutcome
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.devices import count_accelerators
 from saver_conformance.processes.output_lines import Listener, following
-from saver_conformance.processes.protocol import Answer, RankStart
+from saver_conformance.processes.protocol import Answer, RankSettings
+from saver_conformance.processes.rank_process import RankProcess, RankServer
 from saver_conformance.processes.time_limit import PERIOD, TimeLimit
 from saver_conformance.processes.traceback_text import of_crash, place_in, without_suite
 
@@ -61,6 +60,7 @@ _LAUNCHER = (
     "MASTER_ADDR",
     "MASTER_PORT",
 )
+_NO_ACCELERATOR = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class _Process:
     """One rank, seen from the suite."""
 
     rank: int
-    popen: subprocess.Popen[bytes]
+    process: RankProcess
     requests: int
     answers: int
     log: Path
@@ -96,7 +96,7 @@ class _Process:
     def write_stacks(self) -> str:
         """Every thread's Python stack, as the rank's fault handler writes it."""
         before = self.stacks.stat().st_size
-        self.popen.send_signal(signal.SIGUSR1)
+        self.process.send_signal(signal.SIGUSR1)
         size, deadline = before, time.monotonic() + STACKS_LIMIT
         while time.monotonic() < deadline:
             time.sleep(0.1)
@@ -109,7 +109,7 @@ class _Process:
 
     def describe_end(self) -> Answer:
         """How the process ended, with what it printed last."""
-        code = self.popen.wait()
+        code = self.process.wait()
         end = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         stacks = self.stacks.read_text(errors="replace")
         log = self.read_log()
@@ -136,6 +136,7 @@ class World:
         prepare: str,
         process_group: bool = True,
         scratch: Path | None = None,
+        server: RankServer | None = None,
     ) -> None:
         """Start the processes; ``join`` waits for them.
 
@@ -144,10 +145,13 @@ class World:
             prepare: module that has ``prepare(case, folder)``.
             process_group: whether worlds of several ranks join a process group.
             scratch: where its folder is made; None is the folder for temporary files.
+            server: what the ranks are forked from; None starts one for this world alone.
         """
         self.key = key
         self.folder = Path(tempfile.mkdtemp(prefix="saver-conformance-world-", dir=scratch))
         self._processes: list[_Process] = []
+        self._server = server or start_server(prepare, self.folder)
+        self._owns_server = server is None
         group = _choose_backend(key) if process_group and key.size > 1 else ""
         port = _find_free_port()
         try:
@@ -166,7 +170,7 @@ class World:
     @property
     def pids(self) -> tuple[int, ...]:
         """Process ids of the ranks, in order."""
-        return tuple(process.popen.pid for process in self._processes)
+        return tuple(item.process.pid for item in self._processes)
 
     def join(self) -> None:
         """Wait until every rank is up and in the process group.
@@ -271,15 +275,15 @@ class World:
 
     def stop(self) -> None:
         """Kill the ranks with all that they started, wait for them, remove the folder."""
-        for process in self._processes:
-            # A rank leads its own session: the group is the rank and what a saver forked.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.popen.pid, signal.SIGKILL)
-        for process in self._processes:
-            process.popen.wait()
-            os.close(process.requests)
-            os.close(process.answers)
+        for item in self._processes:
+            item.process.kill()
+        for item in self._processes:
+            item.process.end()
+            os.close(item.requests)
+            os.close(item.answers)
         self._processes.clear()
+        if self._owns_server:
+            self._server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _spawn(self, rank: int, port: int, prepare: str, group: str) -> _Process:
@@ -288,24 +292,15 @@ class World:
         request_end, requests = os.pipe()
         answers, answer_end = os.pipe()
         os.set_blocking(answers, False)
-        start = RankStart(
-            requests=request_end,
-            answers=answer_end,
-            stacks=str(stacks),
-            parent=os.getpid(),
-            prepare=prepare,
-            group=group,
-        )
+        settings = RankSettings(stacks=str(stacks), prepare=prepare, group=group)
         try:
             with log.open("wb") as output:
-                popen = subprocess.Popen(
-                    [sys.executable, "-m", "saver_conformance.processes.rank", start.to_json()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env=_make_environment(self.key, rank, port, self.folder),
-                    pass_fds=(request_end, answer_end),
-                    start_new_session=True,
+                process = self._server.start(
+                    settings,
+                    _make_environment(self.key, rank, port, self.folder),
+                    requests=request_end,
+                    answers=answer_end,
+                    output=output.fileno(),
                 )
         except BaseException:
             os.close(requests)
@@ -314,7 +309,7 @@ class World:
         finally:
             os.close(request_end)
             os.close(answer_end)
-        return _Process(rank, popen, requests, answers, log, stacks)
+        return _Process(rank, process, requests, answers, log, stacks)
 
     def _ask(self, request: Mapping[str, Any], limit: float) -> tuple[Answer, ...]:
         """Send ``request`` to all ranks and collect an answer for each, within ``limit``."""
@@ -350,43 +345,56 @@ class World:
 
 def _collect(pending: Sequence[_Process], timeout: float) -> list[tuple[_Process, Answer]]:
     """The answers that arrive next, or none when ``timeout`` seconds pass first."""
-    exits = {process.rank: os.pidfd_open(process.popen.pid) for process in pending}
-    try:
-        watched = select.poll()
-        for process in pending:
-            watched.register(process.answers, select.POLLIN)
-            watched.register(exits[process.rank], select.POLLIN)
-        ready = {descriptor for descriptor, _ in watched.poll(max(0.0, timeout) * 1000)}
-    finally:
-        for descriptor in exits.values():
-            os.close(descriptor)
+    watched = select.poll()
+    for item in pending:
+        watched.register(item.answers, select.POLLIN)
+        watched.register(item.process.status, select.POLLIN)
+    watched.poll(max(0.0, timeout) * 1000)
     collected = []
-    for process in pending:
-        ended = exits[process.rank] in ready
-        if not ended and process.answers not in ready:
-            continue
-        if answer := process.read_answer():
-            collected.append((process, answer))
-        elif ended:
-            collected.append((process, process.describe_end()))
+    for item in pending:
+        item.process.hear()  # first: what it answered before its end is its answer
+        if answer := item.read_answer():
+            collected.append((item, answer))
+        elif item.process.code is not None:
+            collected.append((item, item.describe_end()))
     return collected
 
 
-def _make_environment(key: WorldKey, rank: int, port: int, folder: Path) -> dict[str, str]:
-    """The environment of a rank: what a launcher would set, on this machine alone."""
+def start_server(prepare: str, scratch: Path | None = None) -> RankServer:
+    """Start what ranks are forked from.
+
+    Where there are accelerators it imports nothing for them: what has looked at one may not be
+    forked, and ranks see others than it does.
+
+    Args:
+        prepare: module that has ``prepare(case, folder)``.
+        scratch: where libraries put temporary files meanwhile; None is the usual place.
+    """
+    place = scratch or Path(tempfile.gettempdir())
+    imports = () if count_accelerators() else (prepare,)
+    return RankServer(imports, _environment(place) | _NO_ACCELERATOR)
+
+
+def _environment(temporary_files: Path) -> dict[str, str]:
+    """What all ranks have, without what a launcher has left here."""
     environment = {
         name: value
         for name, value in os.environ.items()
         if name not in _LAUNCHER and not name.startswith(("ACCELERATE_", "FSDP_"))
     }
-    environment |= {
+    return environment | {
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "TMPDIR": str(folder),  # what a saver forgets there goes with the world
+        "TMPDIR": str(temporary_files),
     }
+
+
+def _make_environment(key: WorldKey, rank: int, port: int, folder: Path) -> dict[str, str]:
+    """The environment of a rank: what a launcher would set, on this machine alone."""
+    environment = _environment(folder)  # what a saver forgets there goes with the world
     if count_accelerators() < key.size:
-        environment |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+        environment |= _NO_ACCELERATOR
     node = key.node_of(rank)
     if key.nodes > 1 and count_accelerators() >= key.size:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, node))
