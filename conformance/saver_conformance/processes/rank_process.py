@@ -19,7 +19,7 @@ from saver_conformance.processes.protocol import RankSettings, ServerStart
 
 
 class RankProcess:
-    """A rank that was asked for; the server tells its process id and its end on a pipe."""
+    """A rank that was requested; the server tells its process id and its end on a pipe."""
 
     def __init__(self, server: RankServer, number: int, status: int) -> None:
         """Follow the rank ``number`` of ``server`` on the pipe ``status``, which is closed here."""
@@ -73,9 +73,11 @@ class RankProcess:
         """
         self.hear()
         if (pid := self._find("pid")) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                # A rank leads its own session: the group is the rank and what a saver forked.
-                os.killpg(pid, signal.SIGKILL)
+            # A rank leads its own session: the group is the rank and what a saver forked. Alone,
+            # too, for one that was forked just now and leads none yet.
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError):
+                    kill(pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Wait for its end, once it was killed, and give back what was kept for it."""
