@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def _arguments(case: Case) -> dict[str, Any]:
+    # What DeepSpeed and accelerate ask their users to set for a save of whole weights.
+    zero = {**stage(1, case), "stage3_gather_16bit_weights_on_model_save": True}
     parallel = {"tensor_parallel": {"autotp_size": case.world_size}}
-    return {"deepspeed": {**config(case, stage(1, case)), **parallel}}
+    return {"deepspeed": {**config(case, zero), **parallel}}
 
 
 def _trains(trainer: Any, wrapped: Any) -> bool:

@@ -21,7 +21,7 @@ def _change(arguments: Arguments, case: Case) -> dict[str, Any]:
 NO_GATHER = Setting(
     name="no-gather",
     place=20,
-    text="ZeRO-3's `stage3_gather_16bit_weights_on_model_save` is off, as it is by default",
-    modes=("*-zero3", "*-zero3-offload"),
+    text="DeepSpeed's `stage3_gather_16bit_weights_on_model_save` is off, as it is by default",
+    modes=("*-zero3", "*-zero3-offload", "*-autotp"),
     change=_change,
 )
