@@ -16,8 +16,8 @@ from tests.house.imports import modules
 MODULES = {
     "canonical_saver": {"disk", "modules", "pinned", "ranks", "sources", "stale", "transfers"},
     "saver_conformance": {
-        *("bench", "changes", "conclusion", "continuation", "crashing", "differing", "episode"),
-        *("harness", "occupants", "shown", "stacks", "surroundings"),
+        *("bench", "changes", "conclusion", "continuation", "crashing", "differing", "harness"),
+        *("shown", "stacks"),
     },
 }
 CLASSES = {
@@ -25,11 +25,11 @@ CLASSES = {
         *("Batch", "Entry", "Goal", "Goals", "Placed", "Run", "Source", "Span", "Tell", "Transfer"),
         "Weights",
     },
-    "saver_conformance": {"Deed", "Disturbance", "Episode", "Judge", "Twin"},
+    "saver_conformance": {"Judge"},
 }
 FIELDS = {
     "canonical_saver": {"asked", "memory", "sees", "sets"},
-    "saver_conformance": {"guests", "handover", "occupied", "persist", "planted", "trial"},
+    "saver_conformance": {"occupied", "persist", "trial"},
 }
 
 
