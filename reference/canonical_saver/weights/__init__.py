@@ -49,13 +49,13 @@ def _uses_peft() -> bool:
     return "peft" in sys.modules
 
 
-def collect(model: Any, engines: Engines, request: Request) -> list[WeightSet]:
+def collect(model: Any, engines: Engines, request: Request | None = None) -> list[WeightSet]:
     """Find all that a save of the model holds.
 
     Args:
         model: the unwrapped model, PEFT or not.
         engines: where its tensors lie.
-        request: whether to take the base with the adapter merged into it instead of the adapter.
+        request: may ask for the base with the adapter merged into it instead of the adapter.
 
     Raises:
         WeightsError: nothing to save, or a name is used twice.

@@ -8,14 +8,14 @@ from typing import Any
 from peft import PeftModel
 
 from canonical_saver.request import Request
-from canonical_saver.weights import adapter, full, injected, merged
+from canonical_saver.weights import full, injected
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import ModelTensor
 
 
 def weight_sets(
-    model: Any, tensors: Mapping[str, ModelTensor], engines: Engines, request: Request
+    model: Any, tensors: Mapping[str, ModelTensor], engines: Engines, request: Request | None
 ) -> list[WeightSet]:
     """Find the adapters of a model, or the whole model.
 
@@ -23,7 +23,7 @@ def weight_sets(
         model: the unwrapped model, PEFT or not.
         tensors: its tensors by their names in memory.
         engines: where its tensors lie.
-        request: whether to take the base with the adapter merged into it instead of the adapter.
+        request: may ask for the base with the adapter merged into it instead of the adapter.
 
     Raises:
         WeightsError: something cannot be saved, or nobody could load it.
@@ -33,6 +33,11 @@ def weight_sets(
         injected.refuse_hidden(model)
         return [full.model_weights(model, tensors, engines)]
     numbered = engines.numbered(model, tensors)
-    if request.merge and merged.is_asked(model, request):
-        return [merged.weights(model, numbered)]
+    if request is not None and request.merge:
+        from canonical_saver.weights import merged
+
+        if merged.is_asked(model, request):
+            return [merged.weights(model, numbered)]
+    from canonical_saver.weights import adapter
+
     return adapter.weight_sets(model, numbered, engines)
