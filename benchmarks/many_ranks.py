@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-COUNTS = (8, 16, 32, 64)
+COUNTS = (8, 16, 32, 64, 128)
 """Ranks."""
 
 ROUNDS = 5

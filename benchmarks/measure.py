@@ -115,8 +115,9 @@ def _timed_phases() -> Iterator[dict[str, float]]:
 
         return call
 
+    kind = type(Ranks.current())
     with (
-        patch.object(Ranks, "step", timed(Ranks.step)),
-        patch.object(Ranks, "on_first", timed(Ranks.on_first)),
+        patch.object(kind, "step", timed(kind.step)),
+        patch.object(kind, "on_first", timed(kind.on_first)),
     ):
         yield found

@@ -40,10 +40,3 @@ def describe(error: BaseException) -> str:
     """Say an error in one line: its class and its message."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-BY_NAME: dict[str, type[SaveError]] = {
-    kind.__name__: kind
-    for kind in (SaveError, RequestError, WeightsError, WriteError, VerifyError, ProofError)
-}
-"""Every kind of error by its name, to raise on all ranks what one rank met."""

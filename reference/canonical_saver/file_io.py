@@ -13,7 +13,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -93,11 +93,9 @@ def preallocate(handle: int, size: int) -> None:
     try:
         os.truncate(handle, size)
     except OSError as error:
-        if error.errno in LOST:
-            raise
         from canonical_saver.file_growth import extend
 
-        extend(handle, size)
+        extend(handle, size, error)
 
 
 def create_file(path: Path, size: int, *parts: tuple[int, bytes]) -> None:
@@ -120,19 +118,19 @@ def create_file(path: Path, size: int, *parts: tuple[int, bytes]) -> None:
         os.close(handle)
 
 
-def files_below(folder: Path, refusal: Callable[[Path], str]) -> Iterator[str]:
+def files_below(folder: Path, refusal: str) -> Iterator[str]:
     """Name the files in a folder and its subfolders, relative to it, in order.
 
     Args:
         folder: the folder.
-        refusal: says of a path what is wrong with it, if it is something else.
+        refusal: what to say of something else, with ``{path}`` in its place.
 
     Raises:
         WriteError: something else than files and folders is there.
     """
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise WriteError(refusal(path))
+            raise WriteError(refusal.format(path=path))
         if path.is_file():
             yield path.relative_to(folder).as_posix()
 

@@ -12,15 +12,11 @@ from canonical_saver.request import CFG_KEYS, Request, build
 
 
 def lookup(cfg: Any, key: str) -> Any:
-    """Read one key of a configuration: a mapping, or any object with attributes.
+    """Read one key of a configuration: a mapping, any object with attributes, or None.
 
     A missing key is None, as in axolotl's ``DictDefault``.
     """
-    if cfg is None:
-        return None
-    if isinstance(cfg, Mapping):
-        return cfg.get(key)
-    return getattr(cfg, key, None)
+    return cfg.get(key) if isinstance(cfg, Mapping) else getattr(cfg, key, None)
 
 
 def from_training(cfg: Any, trainer: Any, model: nn.Module) -> Request:

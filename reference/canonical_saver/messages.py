@@ -58,7 +58,7 @@ def arriving(ranks: Ranks) -> Iterator[None]:
     A save is one call that every rank makes. Where only some make it, they would wait without a
     word until the process group times out, after 10 to 30 minutes.
     """
-    if os.getpid() != PROCESS:
+    if ranks.group is None or os.getpid() != PROCESS:
         yield
         return
     store = PrefixStore("canonical_saver", dist.distributed_c10d._get_default_store())

@@ -5,6 +5,7 @@ Nothing after this module looks at the configuration again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,9 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-
-from canonical_saver import output_path
-from canonical_saver.errors import RequestError
 
 if TYPE_CHECKING:
     from canonical_saver.progress import ProgressCallback
@@ -33,14 +31,17 @@ CFG_KEYS: Mapping[str, str] = {
 }
 """The keys of a configuration for the options that :func:`canonical_saver.save_model` has."""
 
+_PLAIN_PATH = re.compile(r"[^$~:\0]+")
+"""Nothing in it is a variable, somebody's home or another machine."""
+
 
 @dataclass(frozen=True)
 class Request:
     """One save, fully decided.
 
     Attributes:
-        model: the outermost module that was passed.
-        roots: all modules in which wrappers of the model may be found, the model first.
+        roots: all modules in which wrappers of the model may be found; first the one that was
+            passed as the model.
         output_dir: the folder that becomes the saved model.
         format: how the weights are stored.
         max_shard_size: bytes of tensors a file, at most (a larger tensor has a file of its own).
@@ -59,7 +60,6 @@ class Request:
         portable: whether to make the files next to the weights fit for readers of other versions.
     """
 
-    model: nn.Module
     roots: tuple[nn.Module, ...]
     output_dir: Path
     format: Format = "safetensors"
@@ -99,28 +99,30 @@ def build(
     inner = getattr(model, "module", None)
     if not isinstance(model, nn.Module) and isinstance(inner, nn.Module):
         model = inner
-    if not isinstance(model, nn.Module):
-        raise RequestError(
-            f"model: expected a torch.nn.Module, found {type(model).__name__}; pass the model "
-            "that was trained"
-        )
-    if tokenizer is not None and not can_be_saved(tokenizer):
-        raise RequestError(
-            "tokenizer: expected a tokenizer or processor with a method save_pretrained, found "
-            f"{tokenizer!r:.80}; load it first, as AutoTokenizer.from_pretrained does"
-        )
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise RequestError(f"progress: expected a function, true or false, found {progress!r}")
+    saved = tokenizer is None or can_be_saved(tokenizer)
+    known = progress is None or isinstance(progress, bool) or callable(progress)
+    if not (isinstance(model, nn.Module) and saved and known):
+        from canonical_saver.wrong_requests import refusal
+
+        raise refusal(model, tokenizer, progress)
     return Request(
-        model=model,
         roots=roots or (model,),
-        output_dir=output_path.parse(output_dir),
+        output_dir=_folder(output_dir),
         **_fields(names, options),
         tokenizer=tokenizer,
         progress=progress,
         merge=merge,
         base_model=base_model,
     )
+
+
+def _folder(value: Any) -> Path:
+    """Make an absolute path of what names a folder of this machine."""
+    if isinstance(value, str | Path) and _PLAIN_PATH.fullmatch(str(value)):
+        return Path(value).absolute()
+    from canonical_saver import output_path
+
+    return output_path.parse(value)
 
 
 def _fields(names: Mapping[str, str], options: Mapping[str, Any]) -> Mapping[str, Any]:

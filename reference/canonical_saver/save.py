@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,10 +161,8 @@ def _save(ask: Callable[[], Request]) -> Report:
     """Save: every rank runs this; what is passed to ``on_first`` is done by rank 0 only."""
     begun, ranks = time.monotonic(), Ranks.current()
     planned, warnings = _plan(ask, ranks)
-    with (
-        Publication(planned) as publication,
-        _progress(planned.request.progress, ranks.rank) as on_progress,
-    ):
+    with ExitStack() as undo, _progress(planned.request.progress, ranks.rank) as on_progress:
+        publication = Publication(planned, undo)
         staged = ranks.on_first("stage", publication.stage)
         views = _views(planned.request.output_dir, staged, ranks)
         placed = planned.final(staged.carried, staged.archives, ranks.rank)

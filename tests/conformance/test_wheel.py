@@ -27,6 +27,7 @@ def test_the_wheel_holds_both_packages_and_the_spec(wheel: Path) -> None:
         names = set(archive.namelist())
     assert {
         "canonical_saver/__init__.py",
+        "canonical_saver/__init__.pyi",
         "canonical_saver/py.typed",
         "saver_conformance/__init__.py",
         "saver_conformance/py.typed",

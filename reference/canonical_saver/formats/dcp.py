@@ -34,7 +34,7 @@ from canonical_saver.errors import WeightsError, WriteError
 from canonical_saver.formats.layout import File, stored_dtype
 from canonical_saver.request import Request
 from canonical_saver.weights.saved_tensors import SavedTensor, WeightSet, direct
-from canonical_saver.weights.tensors import LocalSlice, read
+from canonical_saver.weights.tensors import LocalSlice, elements
 from canonical_saver.writing.overflow import overflowed
 from canonical_saver.writing.writer import Writer
 
@@ -211,7 +211,8 @@ class _Planner(DefaultSavePlanner):
         offset = write_item.index.offset
         part = self._parts[write_item.index.fqn, tuple(offset or ())]
         cast = part.dtype if part.local_slice.data.dtype != part.dtype else None
-        data = read(part.local_slice, part.start, prod(part.sizes), cast).view(part.dtype)
+        held = elements(part.local_slice, part.start, prod(part.sizes), cast)
+        data = held.to("cpu").view(part.dtype)
         if cast is not None and len(data):
             lost = overflowed(part.local_slice, part.start, data)
             self.overflows += Counter({write_item.index.fqn: lost})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,7 @@ import torch
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.file_io import create_file
-from canonical_saver.formats.layout import (
-    File,
-    PlacedTensor,
-    lay_out_shards,
-    stored_dtype,
-)
+from canonical_saver.formats.layout import File, PlacedTensor, lay_out_shards, stored_dtype
 from canonical_saver.request import Request
 from canonical_saver.weights.saved_tensors import SavedTensor, WeightSet
 
@@ -51,27 +47,6 @@ first)."""
 _RANKING = {dtype: number for number, dtype in enumerate(DTYPE_NAMES)}
 
 
-def safetensors_header(tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]]]) -> bytes:
-    """Make the header that safetensors writes for tensors already in file order.
-
-    Returns:
-        Length and text, padded with spaces to a multiple of 8 bytes.
-    """
-    described: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name, dtype, shape in tensors:
-        end = position + prod(shape) * dtype.itemsize
-        described[name] = {
-            "dtype": DTYPE_NAMES[dtype],
-            "shape": list(shape),
-            "data_offsets": [position, end],
-        }
-        position = end
-    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
 def safetensors_file(
     name: str, saved_tensors: Sequence[SavedTensor], dtype: torch.dtype | None
 ) -> File:
@@ -88,13 +63,36 @@ def safetensors_file(
                 "in the torch format"
             )
     stored.sort(key=lambda pair: (-_RANKING[pair[1]], pair[0].name.encode()))
-    header = safetensors_header([(saved.name, kind, saved.shape) for saved, kind in stored])
-    position = len(header)
-    placed = []
-    for saved, kind in stored:
-        placed.append(PlacedTensor(saved, kind, position))
-        position += placed[-1].size
-    return File(name, header, tuple(placed), position)
+    sizes = (prod(saved.shape) * kind.itemsize for saved, kind in stored)
+    bounds = [*accumulate(sizes, initial=0)]
+    header = _header(stored, bounds)
+    placed = tuple(
+        PlacedTensor(saved, kind, len(header) + start)
+        for (saved, kind), start in zip(stored, bounds[:-1], strict=True)
+    )
+    return File(name, header, placed, len(header) + bounds[-1])
+
+
+def _header(stored: Sequence[tuple[SavedTensor, torch.dtype]], bounds: Sequence[int]) -> bytes:
+    """Make the header that safetensors writes for tensors already in file order.
+
+    Args:
+        stored: the tensors, each with its dtype in the file.
+        bounds: the first byte of each behind the header, and the end of the last.
+
+    Returns:
+        Length and text, padded with spaces to a multiple of 8 bytes.
+    """
+    described: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    for (saved, kind), span in zip(stored, pairwise(bounds), strict=True):
+        described[saved.name] = {
+            "dtype": DTYPE_NAMES[kind],
+            "shape": list(saved.shape),
+            "data_offsets": list(span),
+        }
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def lay_out(weight_sets: Sequence[WeightSet], request: Request) -> list[File]:

@@ -49,7 +49,7 @@ class Match:
         found: the tensor of the folder.
         saved: the tensor of the model, in the form that it has in the folder.
         dtype: the dtype that it has there.
-        asked: the dtype that it should have there.
+        expected_dtype: the dtype that it should have there.
         way: by which of its names it lies there.
         place: the folder of its weights.
     """
@@ -57,7 +57,7 @@ class Match:
     found: FoundTensor
     saved: SavedTensor
     dtype: torch.dtype
-    asked: torch.dtype
+    expected_dtype: torch.dtype
     way: Way
     place: str = ""
 
@@ -113,15 +113,15 @@ def match(
     matches: list[Match] = []
     wrong: list[WrongShape] = []
     for way, tensor, saved in pairs.found():
-        asked = stored_dtype(saved, dtype)
+        expected_dtype = stored_dtype(saved, dtype)
         kind = _DTYPES.get(tensor.dtype)
         label = labelled(weights.folder, tensor.name)
-        if kind is None or tensor.shape != saved.shape or not _comparable(kind, asked):
-            expected = f"{DTYPE_NAMES.get(asked, str(asked))} {list(saved.shape)}"
+        if kind is None or tensor.shape != saved.shape or not _comparable(kind, expected_dtype):
+            expected = f"{DTYPE_NAMES.get(expected_dtype, str(expected_dtype))} {list(saved.shape)}"
             found = f"{tensor.dtype} {list(tensor.shape)}"
             wrong.append(WrongShape(label, tensor.file, expected, found))
         else:
-            matches.append(Match(tensor, saved, kind, asked, way, weights.folder))
+            matches.append(Match(tensor, saved, kind, expected_dtype, way, weights.folder))
     wrappers = (
         WrapperName(labelled(weights.folder, found), labelled(weights.folder, expected))
         for found, expected in pairs.wrappers

@@ -23,6 +23,7 @@ from canonical_saver import weights
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import ProofError, RequestError, VerifyError
 from canonical_saver.from_trainer import from_training
+from canonical_saver.messages import arriving
 from canonical_saver.options import parse_options
 from canonical_saver.proving import companions
 from canonical_saver.proving.comparison import Comparison, Evidence, Mismatch
@@ -108,7 +109,7 @@ def prove(
     """
     begun, ranks = time.monotonic(), Ranks.current()
     root = Path(os.fspath(folder)).expanduser().absolute()
-    with ranks.arriving():
+    with arriving(ranks):
         contents = ranks.on_first("look into the folder", lambda: contents_of(root))
     live, found = ranks.step(
         "read the folder",
@@ -129,7 +130,7 @@ def prove(
     places = lay_out([pair for matching in matchings for pair in matching.matches])
     comparison = Comparison(root, places, write_items(places.files))
     views, copies = _look(root, live, found, ranks)
-    seeing = [view.sees for view in views]
+    seeing = [view.shares_folder for view in views]
     if not seeing[ranks.rank]:
         comparison = replace(comparison, items=())
     own = share(places.files, shared_parts(views), ranks.rank, views[ranks.rank].writes)
@@ -185,8 +186,8 @@ def _request(
             "tokenizer: expected a tokenizer or processor with a method save_pretrained, found "
             f"{tokenizer!r:.80}; load it first, as AutoTokenizer.from_pretrained does"
         )
-    asked = parse_options(dtype=dtype)["dtype"]
-    return replace(request, tokenizer=tokenizer or request.tokenizer, dtype=asked)
+    cast = parse_options(dtype=dtype)["dtype"]
+    return replace(request, tokenizer=tokenizer or request.tokenizer, dtype=cast)
 
 
 def _live_model(request: Request, contents: Contents, ranks: Ranks) -> LiveModel:
@@ -198,7 +199,8 @@ def _live_model(request: Request, contents: Contents, ranks: Ranks) -> LiveModel
     found: Any = weights.find_model(request.roots)
     engines = find_engines(request.roots, ranks.rank)
     merge = contents.whole and _can_merge(found) and not _holds_any(found, contents)
-    weight_sets = weights.collect(found, engines, merge=merge)
+    request_of_merge = replace(request, merge="relora" if merge else "")
+    weight_sets = weights.collect(found, engines, request_of_merge)
     for one in weight_sets:
         require_data(one)
     named = dict(weights.named_tensors(found, engines))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from canonical_saver.formats.layout import File
-from canonical_saver.weights.engines.scattered import replica_slices
+from canonical_saver.weights.engines.replica import replica_slices
 from canonical_saver.weights.saved_tensors import Summary, WeightSet
 from canonical_saver.weights.tensors import ModelTensor
 from canonical_saver.writing.agreement import differing_parts
@@ -26,12 +26,12 @@ class View:
     """What a rank has of a folder, and of what others hold as well.
 
     Attributes:
-        sees: it sees the folder.
+        shares_folder: it has the folder in its place too.
         replicas: digests of what others are said to hold as well, by parts.
         writes: the parts that it would write in a save.
     """
 
-    sees: bool
+    shares_folder: bool
     replicas: Summary
     writes: frozenset[str]
 
@@ -74,7 +74,7 @@ def shared_parts(views: Sequence[View]) -> Shared:
     found: dict[str, list[int]] = {}
     for part in parts:
         writers = [rank for rank, view in enumerate(views) if part in view.writes]
-        able = [r for r, view in enumerate(views) if view.sees and part in view.replicas]
+        able = [r for r, view in enumerate(views) if view.shares_folder and part in view.replicas]
         if len(writers) == 1 and writers[0] in able and len(able) > 1:
             found[part] = able
     return found

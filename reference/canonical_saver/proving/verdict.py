@@ -98,7 +98,7 @@ class Verdict:
 
     def _was_cast(self, key: Key) -> bool:
         match = self.places.match(key)
-        return match.dtype != match.asked
+        return match.dtype != match.expected_dtype
 
     def _cast(self, key: Key, dtype: torch.dtype) -> Cast:
         match = self.places.match(key)

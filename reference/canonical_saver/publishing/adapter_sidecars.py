@@ -111,4 +111,6 @@ def _write_card(
     name = f"{place}/{CARD}" if place else CARD
     wrong = staged.attempt(usual, name)
     if wrong:
-        staged.warn(f"the model card {name} was left out: {wrong}; write one by hand if you like")
+        staged.warnings.append(
+            f"the model card {name} was left out: {wrong}; write one by hand if you like"
+        )

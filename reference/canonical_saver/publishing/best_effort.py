@@ -14,6 +14,8 @@ from pathlib import Path
 
 from canonical_saver.file_io import files_below
 
+_NO_LINKS = "expected files and folders only, found a link: {path.name}"
+
 
 class BestEffort:
     """Writes files into a staged folder as far as that is possible.
@@ -31,10 +33,6 @@ class BestEffort:
         self.folder = folder
         self.warnings: list[str] = []
         self.missing: list[str] = []
-
-    def warn(self, text: str) -> None:
-        """Put a warning into the report, from where it goes to the log."""
-        self.warnings.append(text)
 
     def attempt(self, write: Callable[[Path], object], *names: str, beside: str = "") -> str:
         """Have some files written, all of them or none.
@@ -54,7 +52,7 @@ class BestEffort:
         scratch.mkdir()
         try:
             write(scratch)
-            found = list(files_below(scratch, _refusal))
+            found = list(files_below(scratch, _NO_LINKS))
         except BaseException as error:
             from canonical_saver.publishing.failed_files import give_up
 
@@ -70,7 +68,3 @@ class BestEffort:
             (scratch / name).replace(self.folder / name)
         shutil.rmtree(scratch)
         return ""
-
-
-def _refusal(path: Path) -> str:
-    return f"expected files and folders only, found a link: {path.name}"

@@ -22,9 +22,11 @@ def write_without(tokenizer: Any, wrong: str, staged: BestEffort) -> None:
         lambda folder: without_template(tokenizer).save_pretrained(folder), beside=kind
     )
     if without:
-        staged.warn(f"{kind} was left out, it cannot be written: {wrong}; correct it{again}")
+        staged.warnings.append(
+            f"{kind} was left out, it cannot be written: {wrong}; correct it{again}"
+        )
     else:
-        staged.warn(
+        staged.warnings.append(
             f"{kind} was written without its chat template, which is not valid: {wrong}; correct "
             f"chat_template{again}"
         )

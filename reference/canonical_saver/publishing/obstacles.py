@@ -1,4 +1,4 @@
-"""What is in the way of a save, in a folder that has files already."""
+"""What is in the way of a save: in the place of its folder, or in one that has files already."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from canonical_saver.errors import WriteError
+from canonical_saver.errors import RequestError, WriteError
 from canonical_saver.publishing.staging import STAGING, folders_to
+
+
+def no_folder(output_dir: Path) -> RequestError:
+    """Say what is in the place of the output folder, or of one that it is to lie in."""
+    places = (output_dir, *output_dir.parents)
+    path = next((p for p in places if os.path.lexists(p) and not p.is_dir()), output_dir)
+    found = "a link that leads nowhere" if not path.exists() else "a file"
+    return RequestError(
+        f"output_dir: expected a folder, found {found}: {path}; remove it, or name another"
+    )
 
 
 def refuse_obstacles(output_dir: Path, names: Sequence[str]) -> None:

@@ -42,7 +42,7 @@ def _write_code(kind: Any, staged: BestEffort) -> dict[str, Any]:
     wrong = staged.attempt(usual, f"{kind.__module__.rpartition('.')[2]}.py")
     if not wrong:
         return dict(found["auto_map"])
-    staged.warn(
+    staged.warnings.append(
         f"the code of {kind.__name__} was left out ({wrong}): without it the model does not "
         "load; copy the module that defines it into the folder, and name it under auto_map in "
         "config.json"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from canonical_saver.errors import describe
 from canonical_saver.publishing.best_effort import BestEffort
@@ -80,13 +81,32 @@ def write(
     by_hand = f"correct {owner} and write {name} by {owner}.save_pretrained(FOLDER)"
     failed = staged.attempt(as_they_are, name)
     if failed:
-        staged.warn(f"{name} was left out, it would not load ({failed}); {by_hand}")
+        staged.warnings.append(f"{name} was left out, it would not load ({failed}); {by_hand}")
     elif refused:
-        staged.warn(f"{name} was written, but does not load ({refused}); {by_hand}")
+        staged.warnings.append(f"{name} was written, but does not load ({refused}); {by_hand}")
     elif dropped:
-        staged.warn(f"{name} was written without {', '.join(dropped)} ({wrong}); {by_hand}")
+        staged.warnings.append(
+            f"{name} was written without {', '.join(dropped)} ({wrong}); {by_hand}"
+        )
     else:
-        staged.warn(f"{name} was written as it is, but is not valid ({wrong}); {by_hand}")
+        staged.warnings.append(
+            f"{name} was written as it is, but is not valid ({wrong}); {by_hand}"
+        )
+
+
+def write_config(
+    name: str, config: Any, changes: Mapping[str, Any], wrong: str, staged: BestEffort
+) -> None:
+    """Write a model's configuration as it is, see :func:`write`; ``changes`` are saved in it."""
+    held = Held(config, "model.config", changes)
+    write(name, held, wrong, staged, type(config).from_dict, needed=True)
+
+
+def write_generation_config(name: str, config: Any, wrong: str, staged: BestEffort) -> None:
+    """Write a model's generation configuration as it is, see :func:`write`."""
+    held = Held(config, "model.generation_config", {}, ("compile_config",))
+    load = getattr(type(config), "from_dict", GenerationConfig.from_dict)
+    write(name, held, wrong, staged, load, needed=False)
 
 
 def _values(config: Any) -> dict[str, Any]:

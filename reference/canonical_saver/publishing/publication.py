@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from canonical_saver.errors import VerifyError
 from canonical_saver.formats import Archive
@@ -66,25 +66,19 @@ class Publication:
 
     Args:
         write_plan: the plan.
+        undo: what is to be done at the end of a save that was not published.
 
     Attributes:
         room: explains errors of a full disk, on every rank.
     """
 
-    def __init__(self, write_plan: WritePlan) -> None:
-        self._plan = write_plan
+    def __init__(self, write_plan: WritePlan, undo: ExitStack) -> None:
+        self._plan, self._undo = write_plan, undo
         self._request = write_plan.request
-        self._undo = ExitStack()
         self._written: Sequence[Written | None] = ()
         dtype = self._request.dtype
         needed = sum(stored_size(one.saved_tensors, dtype) for one in write_plan.weight_sets)
         self.room = Room(self._request.output_dir, needed)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._undo.close()
 
     def stage(self) -> Staged:
         """Make the staging folder, the files next to the weights, and room for the weights.
@@ -137,12 +131,12 @@ class Publication:
         """
         folder, request = self._staging.folder, self._request
         _check_files(folder, files)
+        found: list[str] = []
         written = [one for one in self._written if one is not None]  # of all ranks, or of none
-        if len({view.host for view in views}) > 1:
-            from canonical_saver.writing.hosts import read_back
+        if written:
+            from canonical_saver.writing.watch import check
 
-            hosts = [view.host for view in views]
-            read_back(folder, files, [one.samples for one in written], hosts)
+            found = check(written, folder, files, views, request.dtype)
         earlier: EarlierSave | None = None
         with self.room:
             (folder / "probe").unlink()
@@ -158,11 +152,8 @@ class Publication:
             names = self._staging.commit(stale, self._mode)
         self._undo.pop_all()  # nothing is left to be undone once the other ranks hear of it
         left = [] if earlier is None else earlier.left()
-        warnings = [*self._sidecars.warnings, *(earlier.warnings(left) if earlier else ())]
-        if request.dtype is not None:
-            from canonical_saver.writing import overflow
-
-            warnings += overflow.warnings([one.overflows for one in written], request.dtype)
+        also = () if earlier is None else earlier.warnings(left)
+        warnings = [*self._sidecars.warnings, *also, *found]
         return Published(names, left, warnings, self._sidecars.portability)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,13 @@ def write(
         if generates(model):
             write_generation_config(model.generation_config, staged)
     if request.tokenizer is not None:
-        _write_tokenizer(request.tokenizer, staged)
+        wrong = staged.attempt(
+            request.tokenizer.save_pretrained, beside=type(request.tokenizer).__name__
+        )
+        if wrong:
+            from canonical_saver.publishing.chat_template import write_without
+
+            write_without(request.tokenizer, wrong, staged)
     if not staged.missing:
         return Written(tuple(staged.warnings))
     from canonical_saver.publishing.failed_files import outdated
@@ -96,41 +103,24 @@ def _write_config(
 
         settings |= auto_map(model.config, own, staged)
 
-    def usual(folder: Path) -> None:
-        config = copy.deepcopy(model.config)
-        for name, value in settings.items():
-            setattr(config, name, value)
-        config.save_pretrained(folder)
-
-    wrong = staged.attempt(usual, CONFIG)
+    wrong = staged.attempt(partial(_save_as_usual, model.config, settings), CONFIG)
     if wrong:
         from canonical_saver.publishing import plain_settings
 
-        held = plain_settings.Held(model.config, "model.config", settings)
-        load = type(model.config).from_dict
-        plain_settings.write(CONFIG, held, wrong, staged, load, needed=True)
+        plain_settings.write_config(CONFIG, model.config, settings, wrong, staged)
 
 
 def write_generation_config(config: Any, staged: BestEffort) -> None:
     """Write the generation configuration of a model."""
-
-    def usual(folder: Path) -> None:
-        copy.deepcopy(config).save_pretrained(folder)
-
-    wrong = staged.attempt(usual, _GENERATION)
+    wrong = staged.attempt(partial(_save_as_usual, config, {}), _GENERATION)
     if wrong:
-        from transformers import GenerationConfig
-
         from canonical_saver.publishing import plain_settings
 
-        held = plain_settings.Held(config, "model.generation_config", {}, ("compile_config",))
-        load = getattr(type(config), "from_dict", GenerationConfig.from_dict)
-        plain_settings.write(_GENERATION, held, wrong, staged, load, needed=False)
+        plain_settings.write_generation_config(_GENERATION, config, wrong, staged)
 
 
-def _write_tokenizer(tokenizer: Any, staged: BestEffort) -> None:
-    wrong = staged.attempt(tokenizer.save_pretrained, beside=type(tokenizer).__name__)
-    if wrong:
-        from canonical_saver.publishing.chat_template import write_without
-
-        write_without(tokenizer, wrong, staged)
+def _save_as_usual(config: Any, settings: dict[str, Any], folder: Path) -> None:
+    config = copy.deepcopy(config)
+    for name, value in settings.items():
+        setattr(config, name, value)
+    config.save_pretrained(folder)

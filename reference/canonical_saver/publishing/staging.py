@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from canonical_saver.errors import RequestError, WriteError, describe
+from canonical_saver.errors import WriteError, describe
 from canonical_saver.file_io import files_below, set_mode
 from canonical_saver.file_io import flush_path as _flush
 
@@ -34,6 +34,11 @@ _GATES = re.compile(
 )
 _ADAPTER_WEIGHTS = frozenset({"adapter_model.safetensors", "adapter_model.bin"})
 _REST, _BOLT = 4, 5
+_NOT_OURS = (
+    "expected only files of this save, found something else: {path}; find out who put it there, "
+    "then save again"
+)
+"""What to say of a staged path that is neither a file nor a folder."""
 
 
 class Staging:
@@ -54,9 +59,14 @@ class Staging:
     """
 
     def __init__(self, output_dir: Path) -> None:
-        missing = _missing(output_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)
-        for path in missing:
+        missing = [path for path in (output_dir, *output_dir.parents) if not path.exists()]
+        try:
+            output_dir.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            from canonical_saver.publishing.obstacles import no_folder
+
+            raise no_folder(output_dir) from error
+        for path in reversed(missing):
             _flush(path.parent)
         if os.path.lexists(output_dir / STAGING):  # of a save that was cut off
             from canonical_saver.publishing.recovery import recover
@@ -80,14 +90,7 @@ class Staging:
         Raises:
             WriteError: something else than files and folders is there.
         """
-
-        def refusal(path: Path) -> str:
-            return (
-                f"expected only files of this save, found something else: {path}; find out who put "
-                "it there, then save again"
-            )
-
-        return sorted(files_below(self.folder, refusal))
+        return sorted(files_below(self.folder, _NOT_OURS))
 
     def has_folder_alone(self) -> bool:
         """Whether nothing else lies in the output folder, which is a new one then."""
@@ -122,19 +125,13 @@ class Staging:
             set_mode(path, mode)
             _flush(path)
         staging = self.output_dir / STAGING
-        for folder in {self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())}:
-            _flush(folder)
-        for folder in {staging, self.output_dir, *folders_to(self.output_dir, names)}:
-            _flush(folder)
+        _flush_above(self.folder, names)
+        _flush(staging)
+        _flush_above(self.output_dir, names)
         draft = self.folder / f"{RECORD}.draft"
         gone = [name for name in stale if name not in names]
-        record = {
-            "version": RECORD_VERSION,
-            "folder": self.folder.name,
-            "files": names,
-            "remove": gone,
-        }
-        draft.write_text(json.dumps(record, indent=2))
+        record = {"version": RECORD_VERSION, "folder": self.folder.name}
+        draft.write_text(json.dumps(record | {"files": names, "remove": gone}, indent=2))
         _flush(draft)
         draft.replace(staging / RECORD)
         try:
@@ -204,31 +201,10 @@ def _gate(name: str) -> int:
     return 3 if _GATES.fullmatch(last) else _REST
 
 
-def _missing(output_dir: Path) -> list[Path]:
-    """Name the folders that are yet to be made, the outermost first.
-
-    Raises:
-        RequestError: something else is where one of them would be.
-    """
-    missing: list[Path] = []
-    for path in (output_dir, *output_dir.parents):
-        if path.is_dir():
-            break
-        if os.path.lexists(path):
-            found = "a link that leads nowhere" if not path.exists() else "a file"
-            raise RequestError(
-                f"output_dir: expected a folder, found {found}: {path}; remove it, or name another"
-            )
-        missing.insert(0, path)
-    return missing
-
-
 def _remove(output: Path, names: Sequence[str]) -> None:
     for name in names:
         (output / name).unlink(missing_ok=True)
-    for folder in {(output / name).parent for name in names}:
-        if folder.is_dir():
-            _flush(folder)
+    _flush_above(output, names)
 
 
 def folders_to(output: Path, names: Iterable[str]) -> set[Path]:
@@ -247,7 +223,11 @@ def _move(staged: Path, output: Path, names: Sequence[str]) -> None:
     for name in names:
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).replace(output / name)
-    for folder in {(output / name).parent for name in names} | folders_to(output, names):
-        _flush(folder)
-        if folder != output:
-            _flush(output)
+    _flush_above(output, names)
+
+
+def _flush_above(output: Path, names: Iterable[str]) -> None:
+    """Have the names of some files on the disk, and those of the folders on the way to them."""
+    for folder in {output / above for name in names for above in Path(name).parents}:
+        if folder.is_dir():
+            _flush(folder)

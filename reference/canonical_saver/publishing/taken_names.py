@@ -30,7 +30,7 @@ def without_taken(names: Sequence[str], staged: BestEffort, owner: str) -> list[
     ]
     if taken:
         were, these = ("was", "this name") if len(taken) == 1 else ("were", "these names")
-        staged.warn(
+        staged.warnings.append(
             f"{', '.join(taken)} of {owner} {were} left out: the model has files of {these}; save "
             f"{owner} to a folder of its own too if it needs them"
         )

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from canonical_saver.errors import WeightsError
+from canonical_saver.request import Request
 from canonical_saver.weights import full
 from canonical_saver.weights.engines import Engines, dotted
 from canonical_saver.weights.module_tree import named_modules, unwrap
@@ -48,32 +49,23 @@ def _uses_peft() -> bool:
     return "peft" in sys.modules
 
 
-def collect(model: Any, engines: Engines, *, merge: bool = False) -> list[WeightSet]:
+def collect(model: Any, engines: Engines, request: Request | None = None) -> list[WeightSet]:
     """Find all that a save of the model holds.
 
     Args:
         model: the unwrapped model, PEFT or not.
         engines: where its tensors lie.
-        merge: take the base with the adapter merged into it instead of the adapter.
+        request: may ask for the base with the adapter merged into it instead of the adapter.
 
     Raises:
         WeightsError: nothing to save, or a name is used twice.
     """
     tensors = dict(named_tensors(model, engines))
-    if is_peft(model):
-        from canonical_saver.weights import adapter, merged
+    if _uses_peft():
+        from canonical_saver.weights import with_peft
 
-        numbered = engines.numbered(model, tensors)
-        weight_sets = (
-            [merged.weights(model, numbered)]
-            if merge
-            else adapter.weight_sets(model, numbered, engines)
-        )
+        weight_sets = with_peft.weight_sets(model, tensors, engines, request)
     else:
-        if _uses_peft():
-            from canonical_saver.weights import injected
-
-            injected.refuse_hidden(model)
         weight_sets = [full.model_weights(model, tensors, engines)]
     for weights in weight_sets:
         names = [saved.name for saved in weights.saved_tensors]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -37,14 +36,10 @@ def model_weights(
 
         refuse_quantizer(model)
     owner, state = model, None
-    if has_own_saving(model):
+    if has_own_saving(model) or has_own_state_dict(model):
         from canonical_saver.weights import own_saving
 
-        owner, state = own_saving.follow(model, tensors, engines)
-    elif has_own_state_dict(model):
-        from canonical_saver.weights import state_dict
-
-        state = state_dict.find(model, tensors, engines)
+        owner, state = own_saving.find(model, tensors, engines)
     found = tensors if state is None else state.model_tensors
     made = weights(owner, engines.numbered(owner, found), partial(_revert, owner))
     made = replace(made, owner=owner, warnings=() if state is None else state.warnings)
@@ -71,11 +66,18 @@ def weights(
     """
     ignored = getattr(model, "_keys_to_ignore_on_save", None) or ()
     kept = {name: tensor for name, tensor in found.items() if name not in ignored}
-    for target, origin in _reloaded_ties(model, kept):
-        if target in kept and origin in kept and _tied(kept[target], kept[origin]):
-            del kept[target]
+    if any(declares_ties(module) for _, module in named_modules(model)):
+        from canonical_saver.weights import ties
+
+        kept = ties.saved_once(model, kept)
     saved_tensors = tuple(_saved_tensors(model, kept))
     return WeightSet("", "model", saved_tensors, dict(kept if inputs is None else inputs), convert)
+
+
+def declares_ties(module: nn.Module) -> bool:
+    """Whether a model's class and configuration say that loading ties some of its tensors."""
+    ties = getattr(getattr(module, "config", None), "tie_word_embeddings", False)
+    return bool(ties) and isinstance(getattr(module, "_tied_weights_keys", None), dict)
 
 
 def _saved_tensors(model: nn.Module, kept: Mapping[str, ModelTensor]) -> list[SavedTensor]:
@@ -104,38 +106,3 @@ def _revert(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, tor
     from canonical_saver.weights.hub_conversion import revert
 
     return revert(model, tensors)
-
-
-def _tied(one: ModelTensor, other: ModelTensor) -> bool:
-    if one.identity == other.identity or not hasattr(one.identity, "load"):
-        return one.identity == other.identity
-    from canonical_saver.weights.engines import offload
-
-    return offload.equal(one, other)
-
-
-def _reloaded_ties(
-    model: nn.Module, model_tensors: Mapping[str, ModelTensor]
-) -> list[tuple[str, str]]:
-    """Pairs (target, origin) that loading will tie again, by each submodel's own declaration.
-
-    What is tied in memory only, against the configuration, has to be saved twice: loading gives a
-    target that is neither tied nor in the file random values.
-    """
-    ties: list[tuple[str, str]] = []
-    for prefix, module in named_modules(model):
-        declared = getattr(module, "_tied_weights_keys", None)
-        config = getattr(module, "config", None)
-        if not isinstance(declared, dict) or not getattr(config, "tie_word_embeddings", False):
-            continue
-        inside = f"{prefix}." if prefix else ""
-        names = sorted(n.removeprefix(inside) for n in model_tensors if n.startswith(inside))
-        for target, origin in declared.items():
-            targets = [n for n in names if re.search(f"^{target}", n)]
-            origins = [n for n in names if re.search(f"^{origin}", n)]
-            ties += [
-                (inside + name, inside + origins[number % len(origins)])
-                for number, name in enumerate(targets)
-                if origins
-            ]
-    return ties

@@ -74,13 +74,8 @@ def named_modules(root: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Mod
 def original_class(module: nn.Module) -> type[nn.Module]:
     """The class that a module was made as; FSDP2 puts one of its own, ``FSDP...``, before it."""
     kind = type(module)
-    if isinstance(module, FSDPModule) and kind.__name__.startswith("FSDP"):
-        return next(
-            base
-            for base in kind.__mro__[1:]
-            if issubclass(base, nn.Module) and not issubclass(base, FSDPModule)
-        )
-    return kind
+    made = isinstance(module, FSDPModule) and kind.__name__.startswith("FSDP")
+    return next(base for base in kind.__mro__ if not (made and issubclass(base, FSDPModule)))
 
 
 def bare(model: nn.Module) -> Any:

@@ -11,11 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from canonical_saver.weights.module_tree import (
-    named_modules,
-    original_class,
-    saved_by_bitsandbytes,
-)
+from canonical_saver.weights.module_tree import named_modules, original_class, saved_by_bitsandbytes
 
 RULES = ("state_dict", "_save_to_state_dict", "get_extra_state")
 """Methods of a module that make its state dict."""

@@ -23,12 +23,28 @@ from canonical_saver.errors import WeightsError, describe
 from canonical_saver.weights import state_dict
 from canonical_saver.weights.engines import Engines
 from canonical_saver.weights.module_tree import named_modules, original_class
-from canonical_saver.weights.own_rules import has_own_state_dict
+from canonical_saver.weights.own_rules import has_own_saving, has_own_state_dict
 from canonical_saver.weights.state_dict import StandIn, StateDict
 from canonical_saver.weights.tensors import ModelTensor
 
 
-def follow(
+def find(
+    model: nn.Module, tensors: Mapping[str, ModelTensor], engines: Engines
+) -> tuple[Any, StateDict]:
+    """Find what a model with rules of its own saves, by its ``save_pretrained`` if it has one.
+
+    Returns:
+        The module whose configuration is written, and what is saved of the model.
+
+    Raises:
+        WeightsError: a rule cannot be followed.
+    """
+    if has_own_saving(model):
+        return _follow(model, tensors, engines)
+    return model, state_dict.find(model, tensors, engines)
+
+
+def _follow(
     model: nn.Module, tensors: Mapping[str, ModelTensor], engines: Engines
 ) -> tuple[Any, StateDict]:
     """Find what a model's own ``save_pretrained`` saves, without saving.

@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from canonical_saver.weights.engines.replica import Replica
 
 PIECE = 8 * 2**20
 """Bytes carried at a time; a rank's extra memory is a few of these."""
@@ -32,25 +36,6 @@ class LocalSlice:
     data: torch.Tensor
     offset: int = 0
     load: Callable[[], torch.Tensor] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Replica:
-    """Elements of a tensor that other ranks are said to hold as well.
-
-    Attributes:
-        part: which elements, in words that are the same on every rank that is said to hold them,
-            and on no other.
-        local_slice: the elements as they lie here, whether this rank writes them or another one.
-        buffer: the tensor is a buffer.
-        synchronized: the engine made the replicas equal when it took the model over, and reduces
-            the gradients over all of them, so that they cannot be parts of something larger.
-    """
-
-    part: str
-    local_slice: LocalSlice
-    buffer: bool = False
-    synchronized: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +119,3 @@ def elements(
     if local_slice.load is not None:
         piece = piece.clone()  # a view would keep all that was read in memory
     return piece.contiguous().view(torch.uint8)
-
-
-def read(
-    local_slice: LocalSlice, start: int, length: int, dtype: torch.dtype | None = None
-) -> torch.Tensor:
-    """Copy or view some elements of a slice as bytes in main memory, see :func:`elements`."""
-    return elements(local_slice, start, length, dtype).to("cpu")

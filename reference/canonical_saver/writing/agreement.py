@@ -12,6 +12,7 @@ import torch
 from canonical_saver.collectives import Ranks
 from canonical_saver.errors import RequestError
 from canonical_saver.formats.layout import File
+from canonical_saver.messages import arriving
 from canonical_saver.request import CFG_KEYS, Request
 from canonical_saver.weights.replicas import Replicas
 from canonical_saver.weights.saved_tensors import Summary, WeightSet
@@ -76,7 +77,7 @@ def plan_together(plan: Callable[[], WritePlan], ranks: Ranks) -> tuple[WritePla
         compared = planned.request.check_replicas and ranks.world_size > 1
         return planned, Replicas(planned.weight_sets) if compared else None
 
-    with ranks.arriving():
+    with arriving(ranks):
         (planned, replicas), unlike = ranks.step(
             "plan",
             work,

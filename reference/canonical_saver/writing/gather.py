@@ -14,7 +14,7 @@ import torch
 from canonical_saver.collectives import Ranks
 from canonical_saver.formats.layout import PlacedTensor
 from canonical_saver.weights.saved_tensors import WeightSet
-from canonical_saver.weights.tensors import PIECE, read, whole
+from canonical_saver.weights.tensors import PIECE, elements, whole
 from canonical_saver.writing.computed_tensors import chosen, groups_to_compute
 from canonical_saver.writing.pieces import receive, send
 from canonical_saver.writing.read_back import write_now
@@ -74,7 +74,9 @@ def gather_sources(
         ]
         pieces: Iterable[torch.Tensor] = ()
         if sender == ranks.rank:
-            pieces = (read(mine[n][1], first, count) for _, _, first, count, n in parts)
+            pieces = (
+                elements(mine[n][1], first, count).to("cpu") for _, _, first, count, n in parts
+            )
         if sender == ranks.rank != receiver:
             send(ranks, pieces, receiver)
         if ranks.rank != receiver:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from canonical_saver.formats.layout import File
-from canonical_saver.weights.tensors import LocalSlice, read
+from canonical_saver.weights.tensors import LocalSlice, elements
 from canonical_saver.writing.write_items import WriteBatch
 
 
@@ -71,7 +71,7 @@ def overflowed(local_slice: LocalSlice, start: int, found: torch.Tensor) -> int:
     low, high = torch.aminmax(_wide(found))
     if bool(low.isfinite() & high.isfinite()):
         return 0
-    model_tensor = read(local_slice, start, len(found)).view(local_slice.data.dtype)
+    model_tensor = elements(local_slice, start, len(found)).to("cpu").view(local_slice.data.dtype)
     return int((_wide(model_tensor).isfinite() & ~_wide(found).isfinite()).sum())
 
 

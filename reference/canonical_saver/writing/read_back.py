@@ -10,9 +10,8 @@ import torch
 
 from canonical_saver.errors import VerifyError
 from canonical_saver.file_io import as_memoryview
-from canonical_saver.writing.staged_files import OpenFiles
 from canonical_saver.writing.write_items import WriteItem
-from canonical_saver.writing.writer import Writer, carried
+from canonical_saver.writing.writer import OpenFiles, Writer, carried
 
 _MEMCMP = ctypes.CDLL(None).memcmp
 _MEMCMP.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)

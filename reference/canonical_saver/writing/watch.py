@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from canonical_saver.formats.layout import File
 from canonical_saver.progress import Meter, ProgressCallback
+from canonical_saver.writing import overflow
 from canonical_saver.writing.computed_tensors import chosen, groups_to_compute
-from canonical_saver.writing.hosts import Sample, Samples
+from canonical_saver.writing.hosts import Sample, Samples, read_back
 from canonical_saver.writing.overflow import Overflows
 from canonical_saver.writing.piece_digests import PieceDigests
+from canonical_saver.writing.shared_folder import View
 from canonical_saver.writing.write_items import WriteBatch
 from canonical_saver.writing.write_plan import WritePlan
 
@@ -94,3 +98,31 @@ class Watch:
             [] if self.samples is None else self.samples.kept,
             Counter() if self.overflows is None else self.overflows.counts,
         )
+
+
+def check(
+    written: Sequence[Written],
+    folder: Path,
+    files: Sequence[File],
+    views: Sequence[View],
+    dtype: torch.dtype | None,
+) -> list[str]:
+    """Check on rank 0 what the ranks found out, before the files become the model.
+
+    Args:
+        written: what came of each rank's part.
+        folder: the staging folder.
+        files: the layout.
+        views: for each rank, what it saw of the folder and from where.
+        dtype: what the tensors were cast to, None if they were not.
+
+    Returns:
+        What is not as one may expect and is saved all the same.
+
+    Raises:
+        VerifyError: what another host wrote has not reached the file.
+    """
+    hosts = [view.host for view in views]
+    if len(set(hosts)) > 1:
+        read_back(folder, files, [one.samples for one in written], hosts)
+    return [] if dtype is None else overflow.warnings([one.overflows for one in written], dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 
 import torch
@@ -74,16 +75,16 @@ def write_items(
         files: the layout.
         held: the slices of a tensor that the rank is to write; by default those of this one.
     """
+
+    @cache
+    def in_order(model_tensor: ModelTensor) -> list[LocalSlice]:
+        return sorted(held(model_tensor), key=attrgetter("start"))
+
     found: list[WriteItem] = []
-    sorted_slices: dict[int, list[LocalSlice]] = {}
     for number, file in enumerate(files):
         for placed in file.tensors:
             for source in placed.saved.source_ranges or ():
-                key = id(source.model_tensor)
-                if key not in sorted_slices:
-                    slices = held(source.model_tensor)
-                    sorted_slices[key] = sorted(slices, key=attrgetter("start"))
-                found += _of_range(number, placed, source, sorted_slices[key])
+                found += _of_range(number, placed, source, in_order(source.model_tensor))
     found.sort(key=lambda item: (item.file, item.offset))
     return found
 

@@ -78,12 +78,7 @@ def plan_write(request: Request, ranks: Ranks, *, dry: bool = False) -> WritePla
     with _no_collections():
         model = weights.find_model(request.roots)
         engines = find_engines(request.roots, ranks.rank)
-        merge = False
-        if request.merge and weights.is_peft(model):
-            from canonical_saver.weights import merged
-
-            merge = merged.is_asked(model, request)
-        weight_sets = weights.collect(model, engines, merge=merge)
+        weight_sets = weights.collect(model, engines, request)
         for one in () if dry else weight_sets:
             require_data(one)
         model = weight_sets[0].owner or model

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from itertools import tee
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from canonical_saver.collectives import Ranks
-from canonical_saver.file_io import as_memoryview, pwrite_all
+from canonical_saver.file_io import as_memoryview, flush, pwrite_all
+from canonical_saver.formats.layout import File
 from canonical_saver.weights.tensors import elements
 from canonical_saver.writing.free_space import Room
-from canonical_saver.writing.staged_files import OpenFiles
 from canonical_saver.writing.write_items import WriteBatch, WriteItem, batches
 from canonical_saver.writing.write_plan import WritePlan
 
@@ -128,3 +129,29 @@ def carried(planned: Sequence[WriteItem]) -> Iterator[tuple[WriteBatch, list[tor
 
     kept, handed = tee(found)
     yield from zip(kept, to_host(batch.parts for batch in handed), strict=True)
+
+
+class OpenFiles:
+    """Staged weight files, each opened when first needed; flushed to disk on the way out."""
+
+    def __init__(self, folder: Path, files: Sequence[File], mode: int = os.O_RDWR) -> None:
+        self._folder, self._files, self._mode = folder, files, mode
+        self._handles: dict[int, int] = {}
+
+    def __enter__(self) -> OpenFiles:
+        return self
+
+    def __getitem__(self, number: int) -> int:
+        if number not in self._handles:
+            path = self._folder / self._files[number].name
+            self._handles[number] = os.open(path, self._mode | os.O_NOFOLLOW)
+        return self._handles[number]
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None and self._mode != os.O_RDONLY:
+                for handle in self._handles.values():
+                    flush(handle)
+        finally:
+            for handle in self._handles.values():
+                os.close(handle)

@@ -18,8 +18,9 @@ from canonical_saver.formats.layout import File, PlacedTensor
 from canonical_saver.proving import comparison
 from canonical_saver.proving.replica_samples import sampled
 from canonical_saver.proving.shares import View, share, shared_parts
+from canonical_saver.weights.engines.replica import Replica
 from canonical_saver.weights.saved_tensors import direct
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor
 from canonical_saver.writing.tiling import prove_tiling
 from canonical_saver.writing.write_items import packed, ranges
 

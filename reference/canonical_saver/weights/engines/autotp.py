@@ -19,7 +19,7 @@ from torch import nn
 
 from canonical_saver.errors import WeightsError
 from canonical_saver.weights.engines.deepspeed_classes import is_a
-from canonical_saver.weights.engines.scattered import ScatteredReplica
+from canonical_saver.weights.engines.replica import ScatteredReplica
 from canonical_saver.weights.tensors import LocalSlice, ModelTensor, whole
 
 _DESCRIPTION = "ds_autotp_universal_checkpoint_meta"

@@ -19,9 +19,9 @@ from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.engines.scattered import ScatteredReplica
+from canonical_saver.weights.engines.replica import Replica, ScatteredReplica
 from canonical_saver.weights.engines.spread import without_float8
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor
 from canonical_saver.weights.uneven_tensors import refuse_wrapper
 
 

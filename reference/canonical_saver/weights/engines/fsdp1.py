@@ -16,7 +16,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp._flat_param import FlatParameter
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
+from canonical_saver.weights.engines.replica import Replica
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor
 
 
 class FlatParameters:

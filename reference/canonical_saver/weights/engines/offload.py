@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.tensors import PIECE, LocalSlice, ModelTensor, read
+from canonical_saver.weights.tensors import PIECE, LocalSlice, ModelTensor, elements
 
 
 class _Last:
@@ -146,7 +146,10 @@ def equal(one: ModelTensor, other: ModelTensor) -> bool:
     slices = [LocalSlice(0, s.like.numel(), s.like, load=s.load) for s in (first, second)]
     return all(
         torch.equal(
-            *(read(local_slice, start, min(step, one.numel - start)) for local_slice in slices)
+            *(
+                elements(local_slice, start, min(step, one.numel - start)).to("cpu")
+                for local_slice in slices
+            )
         )
         for start in range(0, one.numel, step)
     )

@@ -17,8 +17,9 @@ from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 from canonical_saver.weights.engines import Engines, dotted, named
+from canonical_saver.weights.engines.replica import Replica
 from canonical_saver.weights.module_tree import saved_by_bitsandbytes
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica, whole
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor, whole
 
 if TYPE_CHECKING:
     from canonical_saver.weights.engines.fsdp1 import FlatParameters

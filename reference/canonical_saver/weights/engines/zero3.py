@@ -11,7 +11,8 @@ from typing import Any
 import torch.distributed as dist
 
 from canonical_saver.errors import WeightsError
-from canonical_saver.weights.tensors import LocalSlice, ModelTensor, Replica
+from canonical_saver.weights.engines.replica import Replica
+from canonical_saver.weights.tensors import LocalSlice, ModelTensor
 
 
 def model_tensor(parameter: Any) -> ModelTensor:
