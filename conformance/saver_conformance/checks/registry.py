@@ -82,6 +82,8 @@ class Results:
 ReadersAsked = Literal["no", "in other cases", "in this case"]
 """Whether a run has folders read by the programs that serve models; ``PORTABLE`` is about them."""
 PORTABLE = "PORTABLE"
+ENDS = ("RANKS-001", "RANKS-002", "RANKS-003")
+"""Clauses that say how the call ends."""
 _ABOUT_WEIGHTS = ("FORMAT", "TENSOR", "ADAPTER")
 _CHECKS: dict[str, Check] = {}
 
@@ -139,9 +141,12 @@ def run(observation: Observation, asked: ReadersAsked = "no") -> Results:
     """Make every check that applies to the observation's case.
 
     When a rank did not return, only the clauses about ranks are checked: a folder that was left
-    in the middle of a save says nothing about its contents.
+    in the middle of a save says nothing about its contents. A case that was refused, as it may be,
+    has the clauses about the end of the call only.
     """
     evidence = Evidence(observation)
+    if observation.refused:
+        return Results(ran=dict.fromkeys(ENDS, ()), blocked={})
     ran: dict[str, tuple[Finding, ...]] = {}
     blocked: dict[str, str] = {}
     failed = [outcome for outcome in observation.outcomes if outcome.status != "returned"]
