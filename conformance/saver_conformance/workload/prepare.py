@@ -134,9 +134,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
             *(tokenizer.get_vocab(), changed),
         )
         expectation.write(folder, expected, saved.memory)
-    here, path = Path.cwd(), case.training_setting.output(output)
-    if case.disks == "own":
-        path = node_disks.enter(folder, WorldKey.of_case(case).node_of(rank).start)
+    here, path = Path.cwd(), _output_path(case, folder, rank)
     cfg = make_config(case, start, path, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     functions, base_files = LibraryFunctions(), read_contents(base)
     process_state.barrier()
@@ -159,6 +157,13 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         step=lambda path: extra_step.step(case, trainer, names, path),
         close=close,
     )
+
+
+def _output_path(case: Case, folder: Path, rank: int) -> Path:
+    """The path by which ``cfg`` names the output folder on this rank."""
+    if case.disks == "own":
+        return node_disks.enter(folder, WorldKey.of_case(case).node_of(rank).start)
+    return case.training_setting.output(folder / "out")
 
 
 def _named(memory: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
