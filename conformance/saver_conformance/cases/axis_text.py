@@ -233,7 +233,8 @@ _AXES: Mapping[str, Axis] = {
         "which disk the path of the output folder leads to",
         {
             "shared": "the same on every machine",
-            "own": "each machine's own, which the others do not see",
+            "own": "each machine's own, which the others do not see: the path is the same on all "
+            "ranks, and goes through the working directory (`/proc/self/cwd`)",
         },
     ),
     "seed": Axis("the seed of weights, data and training", other="seed {}"),
