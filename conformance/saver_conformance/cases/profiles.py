@@ -126,8 +126,7 @@ def cases_of(mode: Mode, profile: Profile, among: Iterable[Mode] = MODES) -> tup
             rows += _SURVEY_SINGLE_ADAPTER
         planned = tuple(make_case(mode, row, seed=seed) for seed, row in enumerate(rows))
         merged = merging(mode, kinds=False)
-        apart = _settings(mode) + _fewer_ranks(mode) + _own_disks(mode)
-        return planned + apart + _checkpoints(mode) + merged
+        return planned + _settings(mode) + _fewer_ranks(mode) + _checkpoints(mode) + merged
     if profile == "readers":
         every = ({"architecture": name, "tokenizer": "chat"} for name in names())
         return tuple(make_case(mode, row) for row in every if is_valid(row, mode))

@@ -57,7 +57,8 @@ def test_gate_and_survey_have_a_handful_of_such_cases() -> None:
     for profile in ("survey", "gate"):
         planned = [case for mode in MODES for case in cases_of(mode, profile)]
         own = [case.mode.name for case in planned if case.disks == "own"]
-        assert sorted(own) == sorted(OWN_DISKS_MODES)
+        # They need a world of their own, which a survey has no time for.
+        assert sorted(own) == sorted(OWN_DISKS_MODES if profile == "gate" else ())
         for name in ("output-is-base", "missing-parents"):
             found = [case.mode.name for case in planned if case.setting == name]
             assert sorted(found) == sorted(settings()[name].modes)
