@@ -11,6 +11,7 @@ from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.observation.finding import Defect, Finding
 from saver_conformance.observation.observation import Observation
 from saver_conformance.spec import SPEC
+from saver_conformance.verdict.failures import CLAUSES
 
 CheckFunction = Callable[[Evidence], Iterator[Defect]]
 Condition = Callable[[Case], bool]
@@ -82,8 +83,6 @@ class Results:
 ReadersAsked = Literal["no", "in other cases", "in this case"]
 """Whether a run has folders read by the programs that serve models; ``PORTABLE`` is about them."""
 PORTABLE = "PORTABLE"
-ENDS = ("RANKS-001", "RANKS-002", "RANKS-003")
-"""Clauses that say how the call ends."""
 _ABOUT_WEIGHTS = ("FORMAT", "TENSOR", "ADAPTER")
 _CHECKS: dict[str, Check] = {}
 
@@ -146,7 +145,7 @@ def run(observation: Observation, asked: ReadersAsked = "no") -> Results:
     """
     evidence = Evidence(observation)
     if observation.refused:
-        return Results(ran=dict.fromkeys(ENDS, ()), blocked={})
+        return Results(ran=dict.fromkeys(sorted(CLAUSES.values()), ()), blocked={})
     ran: dict[str, tuple[Finding, ...]] = {}
     blocked: dict[str, str] = {}
     failed = [outcome for outcome in observation.outcomes if outcome.status != "returned"]
