@@ -229,6 +229,14 @@ _AXES: Mapping[str, Axis] = {
         {"1": "one"},
         other="the ranks are spread over {} machines: LOCAL_RANK differs from RANK",
     ),
+    "disks": Axis(
+        "which disk the path of the output folder leads to",
+        {
+            "shared": "the same on every machine",
+            "own": "each machine's own, which the others do not see: the path is the same on all "
+            "ranks, and goes through the working directory (`/proc/self/cwd`)",
+        },
+    ),
     "seed": Axis("the seed of weights, data and training", other="seed {}"),
     "after": Axis(
         "what was trained and saved into the same folder before",

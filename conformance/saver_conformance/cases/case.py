@@ -17,7 +17,7 @@ from saver_conformance.cases.adapter_kind import AdapterKind
 from saver_conformance.cases.engine import Engine, WorldFamily
 from saver_conformance.cases.family import Family
 from saver_conformance.cases.method import METHODS, Method
-from saver_conformance.cases.setting import Setting
+from saver_conformance.cases.setting import Setting, as_it_is
 from saver_conformance.safe_text import quoted
 
 
@@ -101,6 +101,7 @@ PersistenceThreshold = Literal["zero", "default"]
 Generation = Literal["sampling", "contradictory"]
 ModelArgument = Literal["trained", "base"]
 Result = Literal["trained", "merged", "relora"]
+Disks = Literal["shared", "own"]
 Wrapper = Literal["none", "checkpointing", "compile", "regional"]
 TrainerName = Literal["transformers", "trl-sft", "trl-dpo"]
 
@@ -182,7 +183,9 @@ class Case:
         world_size: number of ranks; 1 for the engine ``single``.
         replicas: number of groups of ranks that each hold the whole model among them (hybrid
             sharding); 1 shards over all ranks.
-        nodes: number of machines that the ranks pretend to run on, with one file system.
+        nodes: number of machines that the ranks pretend to run on.
+        disks: ``own``: on each machine the path of the output folder leads to a disk that the
+            others do not see; ``shared``: all have one file system.
         seed: seed of weights, data and training.
         after: what was trained and saved into the same folder before; None for the first save.
     """
@@ -212,6 +215,7 @@ class Case:
     world_size: int = 1
     replicas: int = 1
     nodes: int = 1
+    disks: Disks = "shared"
     seed: int = 0
     after: Case | None = None
 
@@ -241,6 +245,20 @@ class Case:
         if self.persistence_threshold not in engine.axes.get("persistence_threshold", ("zero",)):
             raise ValueError(f"{self.mode}: only ZeRO-3 has a persistence threshold")
         self._check_result()
+        self._check_output()
+
+    def _check_output(self) -> None:
+        setting, shared = self.training_setting, self.disks == "shared"
+        if not shared and self.nodes == 1:
+            raise ValueError(f"{self.mode}: one machine shares its disk with no other")
+        if not shared and setting.output is not as_it_is:
+            raise ValueError(f"{self.mode}: the setting {self.setting} is about a shared disk")
+        if shared and setting.content == "of the case":
+            return
+        if not self._adds_nothing_to_the_folder:
+            raise ValueError(f"{self.mode}: disks or a setting say what the output folder holds")
+        if self.probe not in ("none", "control_run") or (not shared and self.probe != "none"):
+            raise ValueError(f"{self.mode}: {self.probe} needs a usual output folder")
 
     def _check_result(self) -> None:
         if self.result != "trained" and (self.adapter is None or self.base_bits):
@@ -288,10 +306,24 @@ class Case:
         return self.declares_tie and self.tie == "declared"
 
     @property
-    def saves_into_empty_folder(self) -> bool:
-        """Whether nothing lies in the output folder before the save."""
+    def _adds_nothing_to_the_folder(self) -> bool:
         untouched = self.existing_save == "empty" and self.foreign_files == "none"
         return untouched and self.after is None
+
+    @property
+    def saves_into_empty_folder(self) -> bool:
+        """Whether nothing lies in the output folder before the save."""
+        return self._adds_nothing_to_the_folder and not self.saves_over_base
+
+    @property
+    def saves_over_base(self) -> bool:
+        """Whether the output folder is that of the model that training starts from."""
+        return self.training_setting.content == "base"
+
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether a saver may refuse to save, as long as it changes nothing."""
+        return self.saves_over_base or self.disks == "own"
 
     def saves(self) -> Iterator[Case]:
         """The case and those that come before it, the last save first."""
@@ -476,6 +508,11 @@ class WorldKey:
     def of(cls, mode: Mode, size: int, nodes: int = 1) -> Self:
         """The key for training ``mode`` on ``size`` ranks, spread over ``nodes`` machines."""
         return cls(mode.definition.world, size, nodes)
+
+    @classmethod
+    def of_case(cls, case: Case) -> Self:
+        """The key for ``case``."""
+        return cls.of(case.mode, case.world_size, case.nodes)
 
     def node_of(self, rank: int) -> range:
         """All ranks on the machine of ``rank``; the last machine may hold fewer."""

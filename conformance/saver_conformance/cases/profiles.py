@@ -137,7 +137,8 @@ def cases_of(mode: Mode, profile: Profile, among: Iterable[Mode] = MODES) -> tup
         if mode.definition.shards:  # FSDP2 shards within two replicas
             draws += (make_case(mode, _FOUR_RANKS, world_size=4, replicas=2),)
         # Trials first: a saver that fails in many cases may have spoilt its mode before the last.
-        others = (*_settings(mode), *_fewer_ranks(mode), *merging(mode), *visits(mode))
+        apart = (*_settings(mode), *_fewer_ranks(mode), *_own_disks(mode))
+        others = (*apart, *merging(mode), *visits(mode))
         trials = _trials(mode) + _memory(mode)
         table = gate_table(mode)
         return tuple(dict.fromkeys((*trials, *_sequence(mode), *table, *draws, *others)))
@@ -232,6 +233,18 @@ def _fewer_ranks(mode: Mode) -> tuple[Case, ...]:
     return (replace(make_case(mode, shards), after=earlier),)
 
 
+OWN_DISKS_MODES = ("full-fsdp2", "full-zero3", "lora-fsdp2")
+"""Modes whose ranks hold parts, and save them on machines that share no disk."""
+
+
+def _own_disks(mode: Mode) -> tuple[Case, ...]:
+    """Two machines, each of which has a part of the weights and an output folder of its own."""
+    if mode.name not in OWN_DISKS_MODES:
+        return ()
+    row = {"disks": "own", "tokenizer": "chat", "max_shard_size": 4_000}
+    return (make_case(mode, row, nodes=2),)
+
+
 def in_order(cases: Iterable[Case], profile: Profile = "gate") -> tuple[Case, ...]:
     """``cases`` so that neighbours share a world, an engine and a mode.
 
@@ -251,7 +264,7 @@ def in_order(cases: Iterable[Case], profile: Profile = "gate") -> tuple[Case, ..
 
 def _groups(case: Case) -> tuple[WorldKey, str, Mode]:
     """What neighbours share, the costliest to change first."""
-    return WorldKey.of(case.mode, case.world_size, case.nodes), case.mode.engine, case.mode
+    return WorldKey.of_case(case), case.mode.engine, case.mode
 
 
 def _draw(strategy: SearchStrategy[Case], count: int) -> tuple[Case, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from saver_conformance.cases.case import Case
@@ -50,6 +50,8 @@ class Setting:
         output: the path by which ``cfg`` names the output folder, given the folder. It is called on
             rank 0 before the others, and may make what the path needs.
         settings: what ``cfg`` has, given what it usually has.
+        content: what lies in the output folder before the save: what the case says; ``nothing``,
+            not even the folder; or ``base``, the model that training starts from.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Setting:
     base_name: str = ""
     output: Callable[[Path], Path] = as_it_is
     settings: Callable[[Settings], Settings] = as_trained
+    content: Literal["of the case", "nothing", "base"] = "of the case"
 
     def applies(self, mode: str) -> bool:
         """Whether the mode of this name has the setting."""

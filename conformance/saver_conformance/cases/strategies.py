@@ -113,12 +113,13 @@ def make_case(
     """The case with ``values`` on the axes; an axis that is not named takes its simplest value.
 
     ``world_size``, ``nodes`` and ``replicas`` are those of the engines that take them; another one
-    has its simplest. ``values`` may name them too, and ``probe``, ``after``, ``setting`` and
-    ``result``: they are no axes, because the profiles plan them apart.
+    has its simplest. ``values`` may name them too, and ``probe``, ``after``, ``setting``,
+    ``result`` and ``disks``: they are no axes, because the profiles plan them apart.
     """
     row = {name: values.get(name, options[0]) for name, options in all_axes(mode).items()}
     row |= {"probe": values.get("probe", "none"), "after": values.get("after")}
     row |= {"setting": values.get("setting", "usual"), "result": values.get("result", "trained")}
+    row |= {"disks": values.get("disks", "shared")}
     size, spread = values.get("world_size", world_size), values.get("nodes", nodes)
     return _case(mode, row, size, spread, values.get("replicas", replicas), seed)
 

@@ -37,7 +37,7 @@ ROOM = 4_000_000
 
 
 def _has_earlier_weights(case: Case) -> bool:
-    return case.existing_save != "empty" or case.after is not None
+    return case.existing_save != "empty" or case.after is not None or case.saves_over_base
 
 
 def _has_earlier_adapter(case: Case) -> bool:
@@ -58,7 +58,7 @@ def _has_whole_model(case: Case) -> bool:
         if not earlier.saves_adapter:
             return True
         earlier = earlier.after
-    return case.existing_save in ("single", "sharded", "another")
+    return case.saves_over_base or case.existing_save in ("single", "sharded", "another")
 
 
 @check("FILES-001")

@@ -11,6 +11,7 @@ from saver_conformance.checks.evidence import BlockedError, Evidence
 from saver_conformance.observation.finding import Defect, Finding
 from saver_conformance.observation.observation import Observation
 from saver_conformance.spec import SPEC
+from saver_conformance.verdict.failures import CLAUSES
 
 CheckFunction = Callable[[Evidence], Iterator[Defect]]
 Condition = Callable[[Case], bool]
@@ -139,9 +140,12 @@ def run(observation: Observation, asked: ReadersAsked = "no") -> Results:
     """Make every check that applies to the observation's case.
 
     When a rank did not return, only the clauses about ranks are checked: a folder that was left
-    in the middle of a save says nothing about its contents.
+    in the middle of a save says nothing about its contents. A case that was refused, as it may be,
+    has the clauses about the end of the call only.
     """
     evidence = Evidence(observation)
+    if observation.refused:
+        return Results(ran=dict.fromkeys(sorted(CLAUSES.values()), ()), blocked={})
     ran: dict[str, tuple[Finding, ...]] = {}
     blocked: dict[str, str] = {}
     failed = [outcome for outcome in observation.outcomes if outcome.status != "returned"]

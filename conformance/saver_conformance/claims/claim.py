@@ -145,7 +145,12 @@ class Claim:
             "empty",
             "none",
         ):
-            values["after"] = None  # what lies in the folder is the one or the other
+            # What lies in the folder is the one or the other.
+            values |= {"after": None, "disks": "shared"}
+            if case.training_setting.content != "of the case":
+                values["setting"] = "usual"
+        if values.get("nodes", case.nodes) == 1:
+            values["disks"] = "shared"
         fitted = replace(case, **{**values, "adapter": adapter, "trainer": self.trainer})
         return nearest_trainable(fitted, architectures, self.only.get("kind", ("lora",)))
 

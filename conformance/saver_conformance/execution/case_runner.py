@@ -24,6 +24,7 @@ from saver_conformance.execution.saved_case import SavedCase
 from saver_conformance.execution.timing import Stopwatch
 from saver_conformance.execution.workload import Workload
 from saver_conformance.execution.worlds import Worlds, is_spoilt, read_changes
+from saver_conformance.folder import node_disks
 from saver_conformance.folder.layout import scan
 from saver_conformance.observation.observation import Crashes, Entry, RankOutcome, failed
 from saver_conformance.processes import interrupts
@@ -227,6 +228,8 @@ class CaseRunner:
         if not untraced:  # before the folder for temporary files goes, with the ranks
             saved = replace(saved, trace=read_trace(tracers.logs, output))
         saved = self._look_at_ranks(world, saved)
+        if case.disks == "own" and node_disks.bring(folder):
+            saved = replace(saved, after=_scan(output))
         operations = () if untraced else tracers.read(output)
         return replace(saved, untraced=untraced, operations=operations, memory=memory.growth)
 

@@ -71,7 +71,7 @@ class Inspector:
             shutil.rmtree(saved.folder, ignore_errors=True)
         return CaseRecord(
             case,
-            clauses,
+            tuple(results.ran) if saved.refused else clauses,
             "run",
             ran=results.ran,
             blocked=results.blocked,

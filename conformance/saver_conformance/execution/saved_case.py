@@ -11,7 +11,13 @@ from saver_conformance.cases.case import Case
 from saver_conformance.observation.checkpoints import Checkpoints
 from saver_conformance.observation.file_operation import FileOperation
 from saver_conformance.observation.file_trace import FileTrace
-from saver_conformance.observation.observation import ControlRun, Crashes, Entry, RankOutcome
+from saver_conformance.observation.observation import (
+    ControlRun,
+    Crashes,
+    Entry,
+    RankOutcome,
+    is_refusal,
+)
 from saver_conformance.observation.process_diff import Change
 from saver_conformance.verdict.failures import FailedSave, failure_of
 
@@ -59,8 +65,13 @@ class SavedCase:
 
     @property
     def failure(self) -> FailedSave | None:
-        """How the save failed; None when every rank returned."""
-        return failure_of(self.case, self.outcomes)
+        """How the save failed; None when every rank returned, or refused what it may refuse."""
+        return None if self.refused else failure_of(self.case, self.outcomes)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the saver refused the case, as it may."""
+        return is_refusal(self.case, self.outcomes, self.before, self.after)
 
     @property
     def is_doubtful(self) -> bool:

@@ -219,7 +219,7 @@ def read_changes(answers: tuple[Answer, ...]) -> tuple[tuple[Change, ...], ...]:
 
 
 def _key_of(case: Case) -> WorldKey:
-    return WorldKey.of(case.mode, case.world_size, case.nodes)
+    return WorldKey.of_case(case)
 
 
 def _expect_loaded(answers: tuple[Answer, ...], saver: str) -> None:

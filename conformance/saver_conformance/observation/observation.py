@@ -291,6 +291,22 @@ class Observation:
     memory: tuple[int, ...] | None = None
     comparisons: tuple[Comparison, ...] | None = None
 
+    @property
+    def refused(self) -> bool:
+        """Whether the saver refused the case, as it may."""
+        return is_refusal(self.case, self.outcomes, self.before, self.after)
+
+
+def is_refusal(
+    case: Case,
+    outcomes: tuple[RankOutcome, ...],
+    before: Mapping[str, Entry],
+    after: Mapping[str, Entry],
+) -> bool:
+    """Whether the saver refused ``case``, which may be refused, and left the folder as it was."""
+    raised = all(outcome.status == "raised" for outcome in outcomes)
+    return case.may_be_refused and raised and dict(before) == dict(after)
+
 
 def failed(outcomes: tuple[RankOutcome, ...]) -> bool:
     """Whether a rank did not return."""

@@ -185,6 +185,7 @@ def read_row(case: Case) -> dict[str, Any]:
         "engine": case.mode.engine,
         "world_size": case.world_size,
         "nodes": case.nodes,
+        "disks": case.disks,
         "replicas": case.replicas,
         "setting": case.setting,
         "result": case.result,
@@ -291,7 +292,7 @@ def _shared_unusual(rows: Sequence[Row]) -> Values:
 @cache
 def _usual_values() -> Mapping[str, Any]:
     """The simplest value of each axis."""
-    apart: dict[str, Any] = {"world_size": 2, "nodes": 1, "replicas": 1}
+    apart: dict[str, Any] = {"world_size": 2, "nodes": 1, "replicas": 1, "disks": "shared"}
     apart |= {"probe": "none", "setting": "usual", "result": "trained", "after": None}
     axes = {axis: values[0] for mode in reversed(MODES) for axis, values in all_axes(mode).items()}
     return apart | axes

@@ -34,6 +34,9 @@ def occupy(case: Case, output: Path, base: Path) -> None:
 
     Earlier saves of the same model have other weights, and a chat template of their own.
     """
+    if case.saves_over_base:
+        shutil.copytree(base, output)
+        return
     if case.existing_save != "empty":
         kept = base.with_name(f"{base.name}-{case.existing_save}")
         if not kept.exists():

@@ -13,7 +13,8 @@ from typing import Any
 from transformers import Trainer
 
 from saver_conformance.cases.adapter_kind import AdapterKind
-from saver_conformance.cases.case import Adapter, Case
+from saver_conformance.cases.case import Adapter, Case, WorldKey
+from saver_conformance.folder import node_disks
 from saver_conformance.folder.contents import read_contents
 from saver_conformance.observation.observation import Expectation, Tensor
 from saver_conformance.observation.process_diff import BASE, LIBRARIES
@@ -89,6 +90,7 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
     models.keep_code_in(folder.parent / f"code-{rank}")
     output = folder / "out"
     base = models.base_folder(case, folder)
+    start = output if case.saves_over_base else base
     processing = models.make_processing(case)
     tokenizer = getattr(processing, "tokenizer", processing)
     if rank == 0:
@@ -98,9 +100,9 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         case.training_setting.output(output)
     process_state.barrier()
     merges = case.result != "trained"
-    whole = merged_model.make_whole(case, base) if merges and rank == 0 else None
+    whole = merged_model.make_whole(case, start) if merges and rank == 0 else None
     process_state.seed_all(case.seed)
-    loaded = models.load_base(case, base, spread=True)
+    loaded = models.load_base(case, start, spread=True)
     if case.training_setting.base_name:
         loaded.name_or_path = loaded.config._name_or_path = case.training_setting.base_name
     model = training.adapt(loaded, case)
@@ -128,16 +130,17 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         if whole is not None:
             saved = merged_model.merge(whole, case, memory)
         expected = expect(
-            *(case, base, saved.model, saved.names, saved.memory),
+            *(case, start, saved.model, saved.names, saved.memory),
             *(tokenizer.get_vocab(), changed),
         )
         expectation.write(folder, expected, saved.memory)
-    path = case.training_setting.output(output)
-    cfg = make_config(case, base, path, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    here, path = Path.cwd(), _output_path(case, folder, rank)
+    cfg = make_config(case, start, path, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     functions, base_files = LibraryFunctions(), read_contents(base)
     process_state.barrier()
 
     def close() -> None:
+        os.chdir(here)
         _reset(environment, case, trainer)
         if rank == 0 and read_contents(base) != base_files:  # others start from it, too
             _make_base(case, base)
@@ -154,6 +157,13 @@ def _prepare(case: Case, folder: Path, environment: Mapping[str, str]) -> Prepar
         step=lambda path: extra_step.step(case, trainer, names, path),
         close=close,
     )
+
+
+def _output_path(case: Case, folder: Path, rank: int) -> Path:
+    """The path by which ``cfg`` names the output folder on this rank."""
+    if case.disks == "own":
+        return node_disks.enter(folder, WorldKey.of_case(case).node_of(rank).start)
+    return case.training_setting.output(folder / "out")
 
 
 def _named(memory: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:

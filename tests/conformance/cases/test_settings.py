@@ -30,7 +30,7 @@ def test_every_other_setting_changes_what_training_or_the_saver_is_given(setting
     def given(case):
         output = case.training_setting.output(tmp_path / "out")
         cfg = make_config(case, tmp_path / "base", output, 0)
-        return case.arguments, case.base_bits, cfg
+        return case.arguments, case.base_bits, case.training_setting.content, cfg
 
     assert setting.name in explain("setting")
     modes = [mode for mode in MODES if setting.applies(mode.name)]

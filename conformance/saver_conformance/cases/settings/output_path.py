@@ -9,6 +9,7 @@ from pathlib import Path
 from saver_conformance.cases.setting import Setting
 
 _LINK = ".saver-conformance-link"
+_MISSING = Path("runs", "first", "model")
 
 
 def _from_here(folder: Path) -> Path:
@@ -21,6 +22,13 @@ def _through_a_link(folder: Path) -> Path:
     with suppress(FileExistsError):
         link.symlink_to(folder, target_is_directory=True)
     return link
+
+
+def _below_missing_folders(folder: Path) -> Path:
+    deep = folder.parent / _MISSING
+    with suppress(FileExistsError):  # for the suite, which looks for the model at ``folder``
+        folder.symlink_to(deep, target_is_directory=True)
+    return deep
 
 
 RELATIVE = Setting(
@@ -37,4 +45,13 @@ LINKED = Setting(
     text="`output_dir` in cfg is a symbolic link to the folder",
     modes=("full-fsdp2", "lora-single", "lora-zero3"),
     output=_through_a_link,
+)
+
+MISSING_PARENTS = Setting(
+    name="missing-parents",
+    place=52,
+    text="`output_dir` in cfg is a folder that does not exist, in folders that do not exist either",
+    modes=("full-single", "full-fsdp2", "lora-zero3"),
+    output=_below_missing_folders,
+    content="nothing",
 )
