@@ -25,7 +25,6 @@ import keras_hub
 import numpy as np
 from reader_worker import Folder, Unsupported, serve
 
-
 EPSILON = 1e-6
 THETAS = {"sliding_attention": 10_000.0, "full_attention": 1_000_000.0}
 PERIOD = 6

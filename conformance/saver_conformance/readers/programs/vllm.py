@@ -36,8 +36,8 @@ NOT_ON_CPUS = (
     *("Unsupported CPU attention", "No Unquantized MoE backend supports"),
     *("invalid weight out features", "'_OpNamespace' '_C' object has no attribute"),
 )
-"""How errors begin that say what vLLM has for GPUs only: sizes of heads, kinds of experts, widths of
-projections, and operators."""
+"""How errors begin that say what vLLM has for GPUs only: some sizes of heads and of projections,
+kinds of experts, and operators."""
 
 
 @contextmanager
