@@ -361,6 +361,8 @@ def readers(session: nox.Session) -> None:
         )
         reports.append(report)
     session.run("python", "-m", "fixtures.readers_page", found, *reports)
+    if not session.posargs:  # what the fast readers cost; a loaded machine may be above the limits
+        session.run("python", "-m", "fixtures.readers_cost", *reports, success_codes=[0, 1])
 
 
 def _reader_names(chosen: list[str]) -> list[str]:

@@ -146,8 +146,8 @@ def _readings(e: Evidence, outcome: Outcome, *names: str) -> Iterator[Defect]:
     if found:
         return
     for one in comparisons:
-        if one.saved.unavailable:
-            raise BlockedError(f"reader {one.saved.reader}: {one.saved.unavailable}")
+        if why := one.saved.why_unavailable(*names):
+            raise BlockedError(f"reader {one.saved.reader}: {why}")
 
 
 def _missing(e: Evidence, settings: Iterator[Setting]) -> Iterator[Defect]:

@@ -17,7 +17,7 @@ RIGHT = "right.json"
 Outcome = Literal["right", "wrong", "refused", "not read", "not compared", "unavailable"]
 """``right``: as the standard; ``wrong``: it answers, and differs without a word; ``refused``: it
 fails; ``not read``: it is not made for such folders; ``not compared``: there is no standard;
-``unavailable``: the reader cannot run here."""
+``unavailable``: the reader cannot run here, or lacks a library for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,15 @@ class Reading:
         """The worst of its parts, which is what a user of the reader gets."""
         if self.unavailable:
             return "unavailable"
-        order: tuple[Outcome, ...] = ("wrong", "refused", "right", "not compared")
+        order: tuple[Outcome, ...] = ("wrong", "refused", "unavailable", "right", "not compared")
         outcomes = {part.outcome for part in self.parts}
         return next((outcome for outcome in order if outcome in outcomes), "not read")
+
+    def why_unavailable(self, *names: str) -> str:
+        """Why the reader does not tell one of the parts, of all where none is named; else empty."""
+        lacking = (part for part in self.parts if part.outcome == "unavailable")
+        told = (part.found for part in lacking if not names or part.name in names)
+        return self.unavailable or next(told, "")
 
     @property
     def is_fine(self) -> bool:

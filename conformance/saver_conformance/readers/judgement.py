@@ -51,6 +51,9 @@ def judge(
     for name in PARTS:
         if name in answer.unsupported:
             parts.append(Part(name, "not read", found=printable(answer.unsupported[name])[:_SHOWN]))
+        elif name in answer.unavailable:
+            why = printable(answer.unavailable[name])[:_SHOWN]
+            parts.append(Part(name, "unavailable", found=why))
         elif name in answer.errors:
             expected = f"{name} as by {standard.origin.get(name, 'nobody')}"
             parts.append(Part(name, "refused", expected, printable(answer.errors[name])[:_SHOWN]))

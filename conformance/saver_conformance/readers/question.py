@@ -102,6 +102,7 @@ class Answer:
         kind: what scores are: ``logits``, or ``logprobs``.
         errors: for each part that the reader refused, its error.
         unsupported: for each part that it is not made for, which kind of folder that is.
+        unavailable: for each part that its environment lacks a library for, the error.
         seconds: time that it took.
     """
 
@@ -113,6 +114,7 @@ class Answer:
     kind: str = "logits"
     errors: Mapping[str, str] = field(default_factory=dict)
     unsupported: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     def has(self, part: Part) -> bool:
@@ -146,6 +148,7 @@ class Answer:
             kind=kind,
             errors=errors,
             unsupported=_texts(plain.get("unsupported")),
+            unavailable=_texts(plain.get("unavailable")),
             seconds=float(str(seconds)) if _is_number(seconds) else 0.0,
         )
 

@@ -91,7 +91,7 @@ class Session:
         right, origin, library = Answer(), dict[str, str](), None
         answer = self.ask(known[ARITHMETIC], question)
         if isinstance(answer, Answer):
-            right = replace(answer, tokens=None, errors={}, unsupported={})
+            right = replace(answer, tokens=None, errors={}, unsupported={}, unavailable={})
             library = answer.tokens
             told = "the newest transformers in float32"
             origin |= dict.fromkeys(("scores", "chat_scores", "chat"), told)

@@ -89,7 +89,10 @@ class Worker:
             plain = self._receive(self.reader.limit)
             if plain is None:
                 return Answer.failed(parts, self._end(self.reader.limit))
-        return Answer.from_plain(plain, self._kind)
+            answer = Answer.from_plain(plain, self._kind)
+            if answer.unavailable:  # the failed import is not to show in the next folder
+                self.stop()
+        return answer
 
     def _parts(self, question: Question) -> tuple[Part, ...] | Answer:
         """What the reader is asked for, or why it is not asked."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fixtures.portable.save import SIZES
-from transformers import AutoConfig
+from transformers import AutoConfig, Glm4MoeConfig, Glm4MoeForCausalLM
 
+from canonical_saver import save_model
 from canonical_saver.publishing.portable import _complete_config, config_keys
 
 SLIDING, FULL, LINEAR = "sliding_attention", "full_attention", "linear_attention"
@@ -71,3 +74,21 @@ def test_candidates_leave_a_class_of_the_model_s_own_alone() -> None:
         "topk_method",
     }
     assert list(config_keys.candidates(config | {"auto_map": {"AutoConfig": "own.Own"}})) == []
+
+
+@pytest.mark.parametrize(("kind", "is_null"), [("default", True), ("linear", False)])
+def test_glm4_moe_says_that_positions_are_not_scaled(
+    kind: str, is_null: bool, tmp_path: Path
+) -> None:
+    """mlx-lm has no default for it, and published checkpoints have null."""
+    rope = {"rope_type": kind, "rope_theta": 5e5, "partial_rotary_factor": 0.5}
+    rope |= {} if is_null else {"factor": 2.0}
+    config = Glm4MoeConfig(
+        **SIZES, rope_parameters=rope, n_routed_experts=2, n_group=1, num_experts_per_tok=1
+    )
+    save_model(Glm4MoeForCausalLM(config), tmp_path)
+    found = json.loads((tmp_path / "config.json").read_text())
+    assert "rope_scaling" in found
+    assert (found["rope_scaling"] is None) is is_null
+    read = AutoConfig.from_pretrained(tmp_path)
+    assert read.rope_parameters == config.rope_parameters

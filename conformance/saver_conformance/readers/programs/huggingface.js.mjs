@@ -26,6 +26,9 @@ const { AutoTokenizer, env } = await import(
 env.allowRemoteModels = false;
 env.allowLocalModels = true;
 
+/** The codes of errors that say that the environment lacks a package. */
+const LACKING = ["ERR_MODULE_NOT_FOUND", "MODULE_NOT_FOUND"];
+
 /** The answer to one part of a question: a value, or why there is none. */
 async function ask(answer, part, find) {
   try {
@@ -33,13 +36,14 @@ async function ask(answer, part, find) {
     if (value === undefined) answer.unsupported[part] = "the tokenizer has no chat template";
     else answer[part] = value;
   } catch (error) {
-    answer.errors[part] = String(error);
+    const kind = LACKING.includes(error?.code) ? "unavailable" : "errors";
+    answer[kind][part] = String(error);
   }
 }
 
 async function read(question) {
   const started = performance.now();
-  const answer = { errors: {}, unsupported: {} };
+  const answer = { errors: {}, unsupported: {}, unavailable: {} };
   env.localModelPath = dirname(question.tokenizer);
   let tokenizer;
   const load = async () =>

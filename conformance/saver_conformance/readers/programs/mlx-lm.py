@@ -33,6 +33,10 @@ def limit(config):
         return "mlx-lm reads experts of gpt_oss in MXFP4 only (models/gpt_oss.py, sanitize)"
     if kind == "mamba" and config.get("layer_norm_epsilon", 1e-5) != 1e-5:
         return "mlx-lm takes 1e-5 for layer_norm_epsilon of mamba (models/mamba.py, ResidualBlock)"
+    if kind == "gemma" and config.get("hidden_activation", config.get("hidden_act")) != "gelu":
+        return "mlx-lm takes the exact gelu for gemma (models/gemma.py, MLP)"
+    if kind == "gpt_neox" and config.get("hidden_act", "gelu") == "gelu":
+        return "mlx-lm takes an approximate gelu for gpt_neox (models/gpt_neox.py, MLP)"
     if kind == "glm" and config.get("partial_rotary_factor", 1) != 1:
         return "mlx-lm turns all of a head of glm (models/glm.py, GLMAttention)"
     return ""

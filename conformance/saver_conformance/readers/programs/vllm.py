@@ -14,7 +14,11 @@
 # limit = 600
 # variables = { VLLM_ENABLE_V1_MULTIPROCESSING = "0", VLLM_CPU_KVCACHE_SPACE = "1" }
 # ///
-"""Reads with vLLM in float32: the logarithms of all tokens' probabilities after each prompt."""
+"""Reads with vLLM in float32: the logarithms of all tokens' probabilities after each prompt.
+
+Where the configuration claims layers that predict further tokens, and vLLM has such a model, it
+drafts with them, as a server would.
+"""
 
 import json
 from contextlib import contextmanager
@@ -24,10 +28,16 @@ from pathlib import Path
 
 from reader_worker import Folder, Unsupported, serve
 from vllm import LLM, SamplingParams, TokensPrompt
+from vllm.config import SpeculativeConfig
 from vllm.lora.request import LoRARequest
+from vllm.transformers_utils.config import get_config
 
-NOT_ON_CPUS = ("Unsupported CPU attention", "No Unquantized MoE backend supports")
-"""How errors begin that say what vLLM has for GPUs only: sizes of heads, and kinds of experts."""
+NOT_ON_CPUS = (
+    *("Unsupported CPU attention", "No Unquantized MoE backend supports"),
+    *("invalid weight out features", "'_OpNamespace' '_C' object has no attribute"),
+)
+"""How errors begin that say what vLLM has for GPUs only: some sizes of heads and of projections,
+kinds of experts, and operators."""
 
 
 @contextmanager
@@ -39,6 +49,14 @@ def of_this_machine():
         if str(error).startswith(NOT_ON_CPUS):
             raise Unsupported(f"on CPUs: {error}") from error
         raise
+
+
+def drafting(folder):
+    """The options of drafting with the layers that the configuration claims; empty for none."""
+    config = SpeculativeConfig.hf_config_override(get_config(folder, trust_remote_code=False))
+    if not config.model_type.endswith("_mtp") or not getattr(config, "n_predict", 0):
+        return {}
+    return {"speculative_config": {"method": "mtp", "num_speculative_tokens": 1}}
 
 
 class Reading(Folder):
@@ -85,6 +103,7 @@ class Reading(Folder):
                 max_model_len=64,
                 enable_lora=bool(self.adapter),
                 max_lora_rank=64,
+                **drafting(self.folder),
             )
 
 

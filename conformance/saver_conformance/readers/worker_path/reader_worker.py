@@ -14,6 +14,7 @@ A program runs in the reader's own environment, with this module on its path::
 ``serve`` makes one ``Reading`` for each folder. It answers with what the methods return whose
 names are in ``PARTS``; a method that is not there is a part that the reader does not give. An
 exception is the reader's refusal of that part; ``Unsupported`` says that it is not made for such a
+folder, and an ``ImportError`` that its environment lacks a library, which is no word about the
 folder.
 """
 
@@ -87,7 +88,7 @@ def serve(reading: type[Folder], versions: Mapping[str, str]) -> None:
 
 def _answer(reading: type[Folder], question: Mapping[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
-    answer: dict[str, Any] = {"errors": {}, "unsupported": {}}
+    answer: dict[str, Any] = {"errors": {}, "unsupported": {}, "unavailable": {}}
     try:
         one = reading(question)
     except Exception as error:
@@ -106,9 +107,24 @@ def _answer(reading: type[Folder], question: Mapping[str, Any]) -> dict[str, Any
 
 
 def _refuse(answer: dict[str, Any], parts: Sequence[str], error: Exception) -> None:
-    kind = "unsupported" if isinstance(error, Unsupported) else "errors"
-    text = str(error) if kind == "unsupported" else f"{type(error).__name__}: {error}"
+    kind, text = "errors", f"{type(error).__name__}: {error}"
+    if isinstance(error, Unsupported):
+        kind, text = "unsupported", str(error)
+    # A failed import leaves modules half made, so that what fails after it may fail for it.
+    elif answer["unavailable"] or _lacks_a_library(error):
+        kind = "unavailable"
     answer[kind].update(dict.fromkeys(parts, text.strip()[:MAX_ERROR]))
+
+
+def _lacks_a_library(error: BaseException | None) -> bool:
+    """Whether an import failed, or the library says that its error comes from one that did."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, ImportError):
+            return True
+        seen.append(error)
+        error = error.__cause__
+    return False
 
 
 def _write(answers: Any, plain: Mapping[str, Any]) -> None:
