@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from canonical_saver.publishing.best_effort import BestEffort
@@ -30,6 +32,21 @@ def write_without(tokenizer: Any, wrong: str, staged: BestEffort) -> None:
         )
 
 
+def expect_file_names(tokenizer: Any) -> None:
+    """Expect that each chat template can be a file of its folder.
+
+    Not every version of transformers does: a name with ``..`` in it is then written elsewhere.
+
+    Raises:
+        ValueError: a name leads into another folder.
+    """
+    for one in _holders(tokenizer):
+        names = one.chat_template if isinstance(one.chat_template, dict) else ()
+        for name in names:
+            if PurePath(f"{name}.jinja").parts != (f"{name}.jinja",):
+                raise ValueError(f"expected a chat template with a name of a file, found {name!r}")
+
+
 def without_template(tokenizer: Any) -> Any:
     """Copy a tokenizer or processor that has a chat template, leaving it out.
 
@@ -37,7 +54,7 @@ def without_template(tokenizer: Any) -> Any:
         ValueError: it has none.
     """
     held = getattr(tokenizer, "tokenizer", None)
-    both = [one for one in (tokenizer, held) if getattr(one, "chat_template", None) is not None]
+    both = list(_holders(tokenizer))
     if not both:
         raise ValueError("expected a chat template, found none")
     made = copy.copy(tokenizer)
@@ -46,3 +63,10 @@ def without_template(tokenizer: Any) -> Any:
         made.tokenizer = copy.copy(held)
         made.tokenizer.chat_template = None
     return made
+
+
+def _holders(tokenizer: Any) -> Iterator[Any]:
+    """Those that have a chat template: a tokenizer, or a processor and its tokenizer."""
+    for one in (tokenizer, getattr(tokenizer, "tokenizer", None)):
+        if getattr(one, "chat_template", None) is not None:
+            yield one

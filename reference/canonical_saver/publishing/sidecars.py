@@ -129,8 +129,12 @@ def write_generation_config(config: Any, staged: BestEffort) -> None:
 
 
 def _write_tokenizer(tokenizer: Any, staged: BestEffort) -> None:
-    wrong = staged.attempt(tokenizer.save_pretrained, beside=type(tokenizer).__name__)
-    if wrong:
-        from canonical_saver.publishing.chat_template import write_without
+    from canonical_saver.publishing.chat_template import expect_file_names, write_without
 
+    def usual(folder: Path) -> None:
+        expect_file_names(tokenizer)
+        tokenizer.save_pretrained(folder)
+
+    wrong = staged.attempt(usual, beside=type(tokenizer).__name__)
+    if wrong:
         write_without(tokenizer, wrong, staged)

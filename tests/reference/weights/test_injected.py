@@ -14,6 +14,7 @@ from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model, inject_ad
 from safetensors.torch import load_file
 from tests.helpers import models, tuners, worlds
 from tests.helpers.engines import wrap
+from tests.helpers.versions import is_at_least
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -66,6 +67,8 @@ def test_save_model_add_adapter_writes_what_transformers_writes(
     save_model(model, tmp_path / "m")
     equal_files(tmp_path / "m", tmp_path / "golden")
     assert not (tmp_path / "m" / "config.json").exists()
+    if options and not is_at_least("transformers", "5.23"):
+        return  # its loader of adapters does not find modules that are trained whole
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
     save_model(loaded, tmp_path / "again")
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == (tmp_path / "m" / WEIGHTS).read_bytes()
