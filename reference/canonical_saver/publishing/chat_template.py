@@ -1,14 +1,27 @@
-"""A tokenizer or processor without its chat template, where that cannot be written."""
+"""A tokenizer or processor, without its chat template where that cannot be written."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 from typing import Any
 
 from canonical_saver.publishing.best_effort import BestEffort
 
 
-def write_without(tokenizer: Any, wrong: str, staged: BestEffort) -> None:
+def write_tokenizer(tokenizer: Any, staged: BestEffort) -> None:
+    """Write a tokenizer or processor as usual, as far as that is possible."""
+
+    def usual(folder: Path) -> None:
+        _expect_file_names(tokenizer)
+        tokenizer.save_pretrained(folder)
+
+    if wrong := staged.attempt(usual, beside=type(tokenizer).__name__):
+        _write_without(tokenizer, wrong, staged)
+
+
+def _write_without(tokenizer: Any, wrong: str, staged: BestEffort) -> None:
     """Write a tokenizer or processor without its chat template, or else nothing of it.
 
     Args:
@@ -32,6 +45,21 @@ def write_without(tokenizer: Any, wrong: str, staged: BestEffort) -> None:
         )
 
 
+def _expect_file_names(tokenizer: Any) -> None:
+    """Expect that each chat template can be a file of its folder.
+
+    Not every version of transformers does: a name with ``..`` in it is then written elsewhere.
+
+    Raises:
+        ValueError: a name leads into another folder.
+    """
+    for one in _holders(tokenizer):
+        names = one.chat_template if isinstance(one.chat_template, dict) else ()
+        for name in names:
+            if PurePath(f"{name}.jinja").parts != (f"{name}.jinja",):
+                raise ValueError(f"expected a chat template with a name of a file, found {name!r}")
+
+
 def without_template(tokenizer: Any) -> Any:
     """Copy a tokenizer or processor that has a chat template, leaving it out.
 
@@ -39,7 +67,7 @@ def without_template(tokenizer: Any) -> Any:
         ValueError: it has none.
     """
     held = getattr(tokenizer, "tokenizer", None)
-    both = [one for one in (tokenizer, held) if getattr(one, "chat_template", None) is not None]
+    both = list(_holders(tokenizer))
     if not both:
         raise ValueError("expected a chat template, found none")
     made = copy.copy(tokenizer)
@@ -48,3 +76,10 @@ def without_template(tokenizer: Any) -> Any:
         made.tokenizer = copy.copy(held)
         made.tokenizer.chat_template = None
     return made
+
+
+def _holders(tokenizer: Any) -> Iterator[Any]:
+    """Those that have a chat template: a tokenizer, or a processor and its tokenizer."""
+    for one in (tokenizer, getattr(tokenizer, "tokenizer", None)):
+        if getattr(one, "chat_template", None) is not None:
+            yield one

@@ -68,13 +68,9 @@ def write(
         if generates(model):
             write_generation_config(model.generation_config, staged)
     if request.tokenizer is not None:
-        wrong = staged.attempt(
-            request.tokenizer.save_pretrained, beside=type(request.tokenizer).__name__
-        )
-        if wrong:
-            from canonical_saver.publishing.chat_template import write_without
+        from canonical_saver.publishing.chat_template import write_tokenizer
 
-            write_without(request.tokenizer, wrong, staged)
+        write_tokenizer(request.tokenizer, staged)
     if not staged.missing:
         return Written(tuple(staged.warnings))
     from canonical_saver.publishing.failed_files import outdated

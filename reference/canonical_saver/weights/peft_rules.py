@@ -19,6 +19,7 @@ import torch
 from peft import get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners import AdaptionPromptModel, MixedModel
+from peft.utils import AuxiliaryTrainingWrapper
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from canonical_saver.errors import WeightsError, describe
@@ -163,13 +164,39 @@ def _found_by_names(
         }
     others, view.peft_config = view.peft_config, {adapter: config}
     try:
-        return dict(
-            get_peft_model_state_dict(
-                view, state_dict=tensors, adapter_name=adapter, save_embedding_layers=False
-            )
+        found = get_peft_model_state_dict(
+            view, state_dict=tensors, adapter_name=adapter, save_embedding_layers=False
         )
     finally:
         view.peft_config = others
+    # They remove the adapter's name from these too, in which it is the name of a module.
+    named = _without_adapter_name(view, adapter, tensors, own)
+    return {named.get(id(tensor), name): tensor for name, tensor in found.items()}
+
+
+def _without_adapter_name(
+    view: Any, adapter: str, tensors: dict[str, torch.Tensor], own: tuple[str, ...]
+) -> dict[int, str]:
+    """PEFT's names of tensors that it does not keep under an adapter's name, by their ids.
+
+    They are the biases of the base model, and what modules that are trained whole name themselves.
+    """
+    named = {
+        id(tensor): name
+        for name, tensor in tensors.items()
+        if own and not f"{name}.".startswith(own)
+    }
+    for path, module in view.named_modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            start = f"{path}."
+            inside = {
+                name.removeprefix(start): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(start)
+            }
+            saved = module.adapter_state_dict(adapter, inside)
+            named |= {id(tensor): f"{start}{name}" for name, tensor in saved.items()}
+    return named
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,38 @@ def test_a_template_that_is_not_valid_costs_no_tokenizer(template: Any, tmp_path
         assert template == 7, "which JSON can hold"
 
 
+class WritesAnywhere:
+    """A tokenizer that makes paths of the names of its templates, as some versions do."""
+
+    def __init__(self, templates: dict[str, str]) -> None:
+        self.chat_template: dict[str, str] | None = templates
+
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / "tokenizer.json").write_text("{}")
+        for name, text in (self.chat_template or {}).items():
+            inside = folder / "additional_chat_templates"
+            inside.mkdir(exist_ok=True)
+            (inside / f"{name}.jinja").write_text(text)
+
+
+@pytest.mark.parametrize("climb", ["..", "../..", "../../..", "../../../.."])
+@pytest.mark.parametrize("held", [False, True])
+def test_save_template_whose_name_leads_elsewhere_writes_it_nowhere(
+    held: bool, climb: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "a" / "b" / "out"
+    holder: Any = WritesAnywhere({"default": "d", f"{climb}/outside": "x"})
+    if held:
+        inner, holder = holder, WritesAnywhere({"tools": "t"})
+        holder.tokenizer = inner
+    report = save_model(models.llama(), output, tokenizer=holder)
+    (warning,) = report.warnings
+    assert "outside" in warning
+    assert "without its chat template" in warning
+    assert not list(tmp_path.rglob("outside*"))
+    assert (output / "tokenizer.json").exists()
+
+
 def test_code_that_cannot_be_copied_is_said(tmp_path: Path) -> None:
     kind = type("Mine", (LlamaForCausalLM,), {"__module__": "gone", "_auto_class": "AutoModel"})
     model = models.llama()

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tests.helpers import architectures, models, worlds
 from tests.helpers.engines import wrap
+from tests.helpers.versions import is_at_least
 from transformers import AutoConfig, AutoModel, LlamaForCausalLM
 
 from canonical_saver import save_model
@@ -41,8 +42,13 @@ def test_composite_names_stay_through_a_reload(name: str, tmp_path: Path) -> Non
     save_model(loaded, tmp_path / "second")
     first, second = models.contents(tmp_path / "first"), models.contents(tmp_path / "second")
     assert first["model.safetensors"] == second["model.safetensors"]
-    inside = {key.split(".")[0] for key in load_file(tmp_path / "first" / "model.safetensors")}
-    assert inside == COMPOSITE[name]
+    model.save_pretrained(tmp_path / "golden")
+    inside, usual = (
+        {key.split(".")[0] for key in load_file(tmp_path / folder / "model.safetensors")}
+        for folder in ("first", "golden")
+    )
+    # Before 5.16, transformers writes the names in memory, which it also reads.
+    assert inside == (COMPOSITE[name] if is_at_least("transformers", "5.16") else usual)
 
 
 def save_architectures(rank: int, folder: str) -> None:

@@ -118,8 +118,10 @@ def test_dtype_leaves_what_transformers_keeps_in_float32(tmp_path: Path) -> None
     save_model(trained, tmp_path, dtype="bfloat16")
     found = _tensors(tmp_path)
     kept = {name for name, tensor in found.items() if tensor.dtype == torch.float32}
-    assert kept == {name for name in found if "e_score_correction_bias" in name}
-    assert kept
+    # A version may keep more than another one.
+    parts = Glm4MoeForCausalLM._keep_in_fp32_modules_strict or trained._keep_in_fp32_modules_strict
+    assert kept == {name for name in found if any(part in name for part in parts)}
+    assert any("e_score_correction_bias" in name for name in kept)
 
 
 def _overflowing() -> Any:

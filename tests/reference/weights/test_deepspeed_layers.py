@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 from tests.helpers import models, worlds
+from tests.helpers.versions import is_at_least
 from torch import nn
 
 from canonical_saver import SaveError, save_model
@@ -72,6 +74,12 @@ def save_cut(rank: int, folder: str) -> list[str]:
     return errors
 
 
+needs_layers = pytest.mark.skipif(
+    not is_at_least("deepspeed", "0.19"),
+    reason="DeepSpeed before 0.19 has no tensor-parallel layers of vocabularies",
+)
+
+
 class _Mpu:
     """Tells DeepSpeed which ranks hold parts of one model."""
 
@@ -113,10 +121,12 @@ def check_cut(world_size: int, folder: Path) -> None:
     assert all(torch.equal(written[key], plain[key]) for key in plain)
 
 
+@needs_layers
 def test_tensor_parallel_layers_are_put_together(tmp_path: Path) -> None:
     check_cut(2, tmp_path)
 
 
+@needs_layers
 def test_tensor_parallel_layers_with_data_parallel_copies_are_put_together(tmp_path: Path) -> None:
     check_cut(4, tmp_path)
 

@@ -62,7 +62,11 @@ def golden(folder: Path) -> dict[str, dict[str, bytes]]:
 
 def adapter_config(text: bytes) -> dict[str, Any]:
     values = json.loads(text)
-    return values | {"target_modules": sorted(values["target_modules"])}
+    base = values["base_model_name_or_path"] or None  # "" by old PEFT
+    return values | {
+        "target_modules": sorted(values["target_modules"]),
+        "base_model_name_or_path": base,
+    }
 
 
 def digests(files: dict[str, bytes]) -> dict[str, str]:

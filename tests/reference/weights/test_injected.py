@@ -14,14 +14,22 @@ from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model, inject_ad
 from safetensors.torch import load_file
 from tests.helpers import models, tuners, worlds
 from tests.helpers.engines import wrap
+from tests.helpers.versions import is_at_least
 from torch import nn
 from transformers import AutoModelForCausalLM
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from canonical_saver import SaveError, save_model, save_trained_model
 
 WEIGHTS = "adapter_model.safetensors"
 Q = {"target_modules": ["q_proj"], "r": 3}
 V = {"target_modules": ["v_proj"], "r": 2}
+
+
+needs_add_adapter = pytest.mark.skipif(
+    not is_at_least("peft", MIN_PEFT_VERSION),
+    reason=f"add_adapter of this transformers refuses PEFT before {MIN_PEFT_VERSION}",
+)
 
 
 @pytest.fixture
@@ -56,6 +64,7 @@ def equal_files(found: Path, golden: Path) -> None:
 
 @pytest.mark.parametrize("name", ["default", "mine"])
 @pytest.mark.parametrize("options", [{}, {"modules_to_save": ["lm_head"]}])
+@needs_add_adapter
 def test_save_model_add_adapter_writes_what_transformers_writes(
     name: str, options: dict[str, Any], base: Path, tmp_path: Path
 ) -> None:
@@ -66,6 +75,8 @@ def test_save_model_add_adapter_writes_what_transformers_writes(
     save_model(model, tmp_path / "m")
     equal_files(tmp_path / "m", tmp_path / "golden")
     assert not (tmp_path / "m" / "config.json").exists()
+    if options and not is_at_least("transformers", "5.23"):
+        return  # its loader of adapters does not find modules that are trained whole
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
     save_model(loaded, tmp_path / "again")
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == (tmp_path / "m" / WEIGHTS).read_bytes()
@@ -76,6 +87,7 @@ def test_save_model_add_adapter_writes_what_transformers_writes(
 
 
 @pytest.mark.parametrize("active", ["default", "second"])
+@needs_add_adapter
 def test_save_model_several_added_adapters_all_are_saved(
     active: str, base: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +134,7 @@ def test_save_model_adapter_injected_in_a_plain_module_loads_by_peft(tmp_path: P
         assert torch.equal(loaded.state_dict()[f"base_model.model.{key}"], value), key
 
 
+@needs_add_adapter
 def test_save_model_injected_adalora_with_a_pattern_is_saved(base: Path, tmp_path: Path) -> None:
     """PEFT's rule is a method of its own model, which there is none of here."""
     model = fresh(base)
@@ -143,6 +156,7 @@ def save_sharded(rank: int, folder: str) -> None:
         save_trained_model({"output_dir": f"{folder}/{engine}-inner"}, trainer, model)
 
 
+@needs_add_adapter
 def test_save_model_added_adapter_sharded_writes_what_transformers_writes(
     base: Path, tmp_path: Path
 ) -> None:
@@ -155,6 +169,7 @@ def test_save_model_added_adapter_sharded_writes_what_transformers_writes(
             equal_files(tmp_path / f"{engine}-{how}", tmp_path / "golden")
 
 
+@needs_add_adapter
 def test_save_model_added_adapter_is_merged_when_relora(base: Path, tmp_path: Path) -> None:
     model = fresh(base)
     model.add_adapter(LoraConfig(**Q))
@@ -195,7 +210,7 @@ def test_save_model_peft_model_in_a_plain_wrapper_loses_nothing(tmp_path: Path) 
         assert torch.equal(again.state_dict()[key], value), key
 
 
-@pytest.mark.parametrize("how", ["inside", "deleted"])
+@pytest.mark.parametrize("how", ["inside", pytest.param("deleted", marks=needs_add_adapter)])
 def test_save_model_adapters_that_the_model_does_not_know_are_refused(
     how: str, base: Path, tmp_path: Path
 ) -> None:

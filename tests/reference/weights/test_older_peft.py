@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.utils import AuxiliaryTrainingWrapper
 from torch import nn
 
 from canonical_saver import versions
@@ -77,6 +78,50 @@ def test_names_older_rules_see_nothing_of_base_and_other_adapters(
     takes = bias == "all" and adapter == "default"
     assert seen == {"tensors": own | (biases if takes else set()), "adapters": {adapter}}
     assert set(model.peft_config) == {"default", "style"}
+
+
+def removing(view: Any, *, state_dict: dict[str, Any], adapter_name: str, **_: Any) -> Any:
+    """What older rules do: modules trained whole lose the adapter's name as all others do."""
+    found = {name: tensor for name, tensor in state_dict.items() if ".modules_to_save." not in name}
+    for path, module in view.named_modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            start = f"{path}.modules_to_save.{adapter_name}."
+            found |= {
+                f"{path}.{name.removeprefix(start)}": tensor
+                for name, tensor in state_dict.items()
+                if name.startswith(start)
+            }
+
+    def without(name: str) -> str:
+        if name.endswith(f".{adapter_name}"):
+            return name.removesuffix(f".{adapter_name}")
+        module, _, last = name.rpartition(".")
+        return f"{module.removesuffix(f'.{adapter_name}')}.{last}"
+
+    return {without(name): tensor for name, tensor in found.items()}
+
+
+@pytest.mark.parametrize("adapter", ["default", "weight", "bias", "base_layer"])
+def test_names_older_rules_keep_names_of_modules_that_are_called_like_the_adapter(
+    monkeypatch: pytest.MonkeyPatch, adapter: str
+) -> None:
+    config = LoraConfig(
+        r=2, target_modules=["style"], modules_to_save=["other_lora_head"], bias="all"
+    )
+    model = get_peft_model(Base(), config, adapter_name=adapter)
+    monkeypatch.setattr(peft_rules, "get_peft_model_state_dict", removing)
+    found = peft_rules._found_by_names(model, adapter, dict(model.state_dict()))
+    biases = {
+        name
+        for name in model.state_dict()
+        if name.endswith("bias") and ".modules_to_save." not in name
+    }
+    assert set(found) == biases | {
+        f"{START}style.lora_A.weight",
+        f"{START}style.lora_B.weight",
+        f"{START}other_lora_head.weight",
+        f"{START}other_lora_head.bias",
+    }
 
 
 def test_names_older_rules_that_fail_leave_the_model_as_it_is(
