@@ -20,13 +20,31 @@ def named_by_others(output_dir: Path, going: Collection[str]) -> set[str]:
         output_dir: the output folder.
         going: what would go, relative to the output folder.
     """
-    weights = {name for name in going if name.endswith(_ENDINGS)}
-    found: set[str] = set()
-    for place in {Path(name).parent for name in weights}:
-        for index in (output_dir / place).glob("*index*.json"):
-            if (place / index.name).as_posix() not in going:
-                found |= {(place / name).as_posix() for name in _files(index)}
-    return weights & found
+    return set(indexes_of(output_dir, going, going))
+
+
+def indexes_of(
+    output_dir: Path, names: Collection[str], going: Collection[str]
+) -> dict[str, list[str]]:
+    """Find the indexes that name weight files, by the files' names.
+
+    Args:
+        output_dir: the output folder.
+        names: the files, relative to it.
+        going: indexes that do not count.
+
+    Returns:
+        For each file that an index names, the indexes, relative to the output folder, sorted.
+    """
+    weights = {name for name in names if name.endswith(_ENDINGS)}
+    found: dict[str, list[str]] = {}
+    for place in sorted({Path(name).parent for name in weights}):
+        for index in sorted((output_dir / place).glob("*index*.json")):
+            own = (place / index.name).as_posix()
+            if own not in going:
+                for name in weights & {(place / name).as_posix() for name in _files(index)}:
+                    found.setdefault(name, []).append(own)
+    return found
 
 
 def _files(index: Path) -> set[str]:

@@ -11,6 +11,7 @@ says what a reader sees after each.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -34,6 +35,7 @@ _GATES = re.compile(
 )
 _ADAPTER_WEIGHTS = frozenset({"adapter_model.safetensors", "adapter_model.bin"})
 _REST, _BOLT = 4, 5
+_NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ELOOP)
 _NOT_OURS = (
     "expected only files of this save, found something else: {path}; find out who put it there, "
     "then save again"
@@ -62,7 +64,9 @@ class Staging:
         missing = [path for path in (output_dir, *output_dir.parents) if not path.exists()]
         try:
             output_dir.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
+        except OSError as error:
+            if error.errno not in _NO_FOLDER:
+                raise
             from canonical_saver.publishing.obstacles import no_folder
 
             raise no_folder(output_dir) from error

@@ -117,6 +117,7 @@ class EarlierSave:
     def __init__(self, staging: Staging, weight_sets: Sequence[WeightSet]) -> None:
         self._output_dir = staging.output_dir
         self._arrival = arrival_of(staging, weight_sets)
+        self._shared: dict[str, list[str]] = {}
 
     def stale(self, outdated: Sequence[str]) -> list[str]:
         """Name the files that this save replaces.
@@ -126,7 +127,9 @@ class EarlierSave:
                 their kind, all the same.
         """
         names = self._arrival.names.union(outdated)
-        return [*files(self._output_dir, replace(self._arrival, names=names)), *outdated]
+        found = files(self._output_dir, replace(self._arrival, names=names))
+        self._shared = _replaced_of_others(self._output_dir, self._arrival.names, found)
+        return [*found, *outdated]
 
     def left(self) -> list[str]:
         """Name the files of other models that stay, after the save."""
@@ -134,6 +137,14 @@ class EarlierSave:
 
     def warnings(self, left: Sequence[str]) -> list[str]:
         """Say which files of other models stay, and what loads then."""
+        shared = [
+            f"{self._output_dir / name} was replaced, and {', '.join(indexes)} names it too: what "
+            "that describes is no longer one model; remove it, or save to another folder"
+            for name, indexes in sorted(self._shared.items())
+        ]
+        return [*shared, *self._warnings_of(left)]
+
+    def _warnings_of(self, left: Sequence[str]) -> list[str]:
         if not left:
             return []
         effect = ""
@@ -171,6 +182,18 @@ def files(output_dir: Path, arrival: Arrival) -> list[str]:
 
         found -= named_by_others(output_dir, found)
     return sorted(found)
+
+
+def _replaced_of_others(
+    output_dir: Path, coming: Collection[str], going: Collection[str]
+) -> dict[str, list[str]]:
+    """Name the files that are there and come anew, with the indexes of others that name them."""
+    replaced = {name for name in coming if (output_dir / name).is_file()}
+    if not replaced:
+        return {}
+    from canonical_saver.publishing.other_indexes import indexes_of
+
+    return indexes_of(output_dir, replaced, {*coming, *going})
 
 
 def others(output_dir: Path, arrival: Arrival) -> list[str]:

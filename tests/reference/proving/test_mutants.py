@@ -27,7 +27,7 @@ MUTANTS = [
     mutant
     for mutant in all_mutants()
     if any(clause.startswith(HARMED) for clause in mutant.breaks)
-    and "world_size" not in mutant.axes  # needs ranks to do its harm
+    and not {"world_size", "disks"} & set(mutant.axes)  # needs ranks to do its harm
     and "setting" not in mutant.axes  # needs a training that has it
     and not mutant.address.startswith("fixtures.mutants.engines:")  # each on an engine of its own
     and mutant.axes.get("kind") != "vera"  # whose matrices the models here do not have

@@ -41,3 +41,19 @@ def test_shards_beside_what_is_no_index_go(text: str, tmp_path: Path) -> None:
     (tmp_path / "other.index.json").write_text(text)
     save_model(models.llama(), tmp_path)
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["model.safetensors"]
+
+
+def test_shards_that_are_replaced_and_that_another_index_names_are_a_warning(
+    tmp_path: Path,
+) -> None:
+    save_model(models.llama(seed=1), tmp_path, max_shard_size="30KB")
+    (tmp_path / "kept.index.json").write_bytes((tmp_path / INDEX).read_bytes())
+    report = save_model(models.llama(), tmp_path, max_shard_size="30KB")
+    told = [text for text in report.warnings if "kept.index.json" in text]
+    assert len(told) == len([name for name in report.files if name.endswith(".safetensors")])
+
+
+def test_shards_that_are_replaced_with_their_own_index_are_no_warning(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        report = save_model(models.llama(seed=seed), tmp_path, max_shard_size="30KB")
+    assert report.warnings == ()
