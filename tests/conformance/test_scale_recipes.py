@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from saver_conformance.cases.shards import Shard
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "guides" / "ci-at-scale.md").read_text()
 BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?<![\w`-])saver-conformance ([^#>\n\"]+)")
+COMMAND = re.compile(r"(?<![\w`-])saver-conformance ([^#>\n]+)")
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
 
 
@@ -48,7 +49,13 @@ def test_verdict_job_runs_whatever_the_shards_found_and_finds_their_reports() ->
 
 
 @pytest.mark.parametrize("command", COMMAND.findall("\n".join(BLOCK.findall(PAGE))))
-def test_commands_of_the_page_are_understood(command: str) -> None:
-    words = command.replace('"$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"', "2/8").split()
-    words = [word for word in words if word != "\\"]
+def test_commands_of_the_page_are_understood(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("case.json").write_text('{"mode": "lora-fsdp1"}')
+    command = command.replace("$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT", "2/8").rstrip("\\ ")
+    if command.count('"') % 2:  # it stands in quotes itself
+        command = command.rstrip('"')
+    words = ["case.json" if word == "-" else word for word in shlex.split(command)]
     cli.make_parser().parse_args(words)
