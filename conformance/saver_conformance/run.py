@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from saver_conformance.cases.case import MODES, Case, Mode
+from saver_conformance.cases.limits import why_untrainable
 from saver_conformance.cases.profiles import Profile, cases_of, in_order
 from saver_conformance.cases.shards import Shard, case_set, split
 from saver_conformance.claims.claim import Claim, claimed_modes
@@ -210,10 +211,13 @@ def replay(
 
 
 def plan(claim: Claim, modes: Sequence[Mode], profile: Profile) -> tuple[Case, ...]:
-    """The cases of a run in their order; none for ``explore``, which plans nothing."""
+    """The cases of a run in their order; none for ``explore``, which plans nothing.
+
+    A saver may claim nothing that an engine can train.
+    """
     every = [case for mode in modes for case in cases_of(mode, profile, modes)]
-    fitting = [claim.fit(case) for case in every if claim.takes(case)]
-    return in_order(dict.fromkeys(fitting), profile)
+    fitting = dict.fromkeys(claim.fit(case) for case in every if claim.takes(case))
+    return in_order([case for case in fitting if not why_untrainable(case)], profile)
 
 
 def part_of(planned: Sequence[Case], shard: Shard, profile: Profile) -> tuple[Case, ...]:

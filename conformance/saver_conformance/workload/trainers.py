@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -82,8 +83,11 @@ def make(
         )
     from trl import DPOConfig, DPOTrainer
 
+    # TRL would load it by the base's name, which may be one on the Hub.
+    named = case.training_setting.base_name and case.adapter is None
     return DPOTrainer(
         model=model,
+        ref_model=copy.deepcopy(model) if named else None,
         # How the reference model is loaded, which has the odd sizes of the case too.
         args=DPOConfig(**arguments, model_init_kwargs={"experts_implementation": "eager"}),
         train_dataset=Dataset.from_list(_preferences(rows, tokenizer)),

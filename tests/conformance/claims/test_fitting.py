@@ -15,6 +15,7 @@ from saver_conformance.cases.visits import visits
 from saver_conformance.claims import Claim
 from saver_conformance.claims.claim import claimed_modes
 from saver_conformance.claims.known_savers import list_savers
+from saver_conformance.run import plan
 
 ROOT = Path(__file__).parents[3]
 LORA = Mode("lora", "ddp")
@@ -63,3 +64,9 @@ def test_nearest_trainable_changes_only_what_it_must() -> None:
 def test_nearest_trainable_without_any_is_the_case_itself() -> None:
     case = Case(LORA, adapter=Adapter(kind="target_parameters"), world_size=2)
     assert nearest_trainable(case, ("qwen2",), ()) is case
+
+
+def test_plan_leaves_out_what_no_claimed_model_can_be_trained_in() -> None:
+    mode = Mode("full", "ep")
+    assert plan(Claim("a:b"), (mode,), "survey")
+    assert plan(Claim("a:b", only={"architecture": ["llama"]}), (mode,), "survey") == ()
