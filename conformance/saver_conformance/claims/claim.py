@@ -45,6 +45,8 @@ class Claim:
         modes: patterns of the modes that it has a way to save.
         only: for fields of a case or of its adapter, the values that the saver has a way to handle;
             other values are replaced by the first of them.
+        never: for fields of a case or of its adapter, values that the saver has no way to handle;
+            cases with one are not tried.
         without: patterns of the clauses that it has no part in, for instance because its library
             saves weights only.
         trainer: the trainer that belongs to the saver, by its name in the workload.
@@ -58,19 +60,16 @@ class Claim:
     modes: tuple[str, ...] = ("*",)
     without: tuple[str, ...] = ()
     only: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    never: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     trainer: str = "transformers"
     checkpoints: CheckpointClaim | None = None
     results: tuple[str, ...] = ("trained",)
 
     def __post_init__(self) -> None:
-        # A list in a source or a file stands for what a case has as a tuple.
-        only = {
-            name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
-            for name, values in self.only.items()
-        }
-        object.__setattr__(self, "only", only)
+        for key in ("only", "never"):
+            object.__setattr__(self, key, _as_in_cases(getattr(self, key)))
         known = {item.name for kind in (Case, Adapter) for item in fields(kind)}
-        if unknown := sorted(set(self.only) - known):
+        if unknown := sorted({*self.only, *self.never} - known):
             raise UnknownSaverError(f"{self.address}: a case has no {', '.join(unknown)}")
         for pattern in self.without:
             if not any(fnmatchcase(clause, pattern) for clause in SPEC):
@@ -94,6 +93,7 @@ class Claim:
             modes=other.modes,
             without=other.without,
             only=other.only,
+            never=other.never,
             checkpoints=other.checkpoints,
             results=other.results,
         )
@@ -104,6 +104,10 @@ class Claim:
         It has to have a way to save what the case and those before it ask for.
         """
         if any(one.result not in self.results for one in case.saves()):
+            return False
+        if any(
+            _has(one, name, values) for one in case.saves() for name, values in self.never.items()
+        ):
             return False
         if case.probe != "checkpoints":
             return True
@@ -170,12 +174,26 @@ class Claim:
         }
 
 
+def _as_in_cases(claimed: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+    """What is claimed of fields; a list in a source or a file stands for a case's tuple."""
+    return {
+        name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        for name, values in claimed.items()
+    }
+
+
+def _has(case: Case, name: str, values: Sequence[Any]) -> bool:
+    """Whether a case, or its adapter, has one of some values in a field."""
+    return any(getattr(data, name, None) in values for data in (case, case.adapter) if data)
+
+
 def claims(
     name: str,
     *,
     modes: Sequence[str] = ("*",),
     without: Sequence[str] = (),
     only: Mapping[str, Sequence[Any]] | None = None,
+    never: Mapping[str, Sequence[Any]] | None = None,
     trainer: str = "transformers",
     checkpoints: Mapping[str, Any] | None = None,
     results: Sequence[str] = ("trained",),

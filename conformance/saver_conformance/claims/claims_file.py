@@ -10,6 +10,9 @@ The same as ``@claims`` says above a saver in its source::
     max_shard_size = ["default"]        # it never splits weights
     architecture = ["llama", "qwen2"]   # see: saver-conformance list axes
 
+    [never]                             # values of axes whose cases are not tried
+    setting = ["no-gather"]
+
     [checkpoints]                       # its part in a trainer's checkpoints; see KEEP
     prepare = "my_package.saving:at_checkpoints"   # called before trainer.train()
     model = "weights"                   # the folder of the model in a checkpoint
@@ -33,7 +36,8 @@ from saver_conformance.errors import ClaimsFileError, UnknownSaverError
 from saver_conformance.safe_text import quoted
 
 _LISTS = ("modes", "without", "results")
-_KEYS = (*_LISTS, "only", "checkpoints")
+_TABLES = ("only", "never")
+_KEYS = (*_LISTS, *_TABLES, "checkpoints")
 _NULL = "default"
 _NOT_AXES = ("mode", "adapter", "after", "trainer", "result")
 """Fields whose values a claim cannot choose this way; modes and results have keys of their own."""
@@ -67,8 +71,10 @@ def read_claims(path: Path) -> Claim:
             if "checkpoints" in plain
             else None
         )
-        only = _read_only(path, plain.get("only", {}))
-        return Claim(str(path), **lists, only=only, checkpoints=checkpoints)
+        tables: dict[str, Any] = {
+            key: _read_table(path, key, plain.get(key, {})) for key in _TABLES
+        }
+        return Claim(str(path), **lists, **tables, checkpoints=checkpoints)
     except UnknownSaverError as error:
         raise ClaimsFileError(str(error)) from error
 
@@ -79,26 +85,26 @@ def _read_list(path: Path, key: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _read_only(path: Path, only: Any) -> dict[str, tuple[Any, ...]]:
-    if not isinstance(only, Mapping):
-        raise ClaimsFileError(f"{path}: expected a table [only], found {quoted(only)}")
+def _read_table(path: Path, key: str, table: Any) -> dict[str, tuple[Any, ...]]:
+    if not isinstance(table, Mapping):
+        raise ClaimsFileError(f"{path}: expected a table [{key}], found {quoted(table)}")
     claimed = {}
-    for name, values in only.items():
+    for name, values in table.items():
         if not isinstance(values, list) or not values:
             raise ClaimsFileError(
-                f"{path}: only.{name}: expected a list of values, found {quoted(values)}"
+                f"{path}: {key}.{name}: expected a list of values, found {quoted(values)}"
             )
         kind = Case if name in Case.__dataclass_fields__ else Adapter
         if name not in kind.__dataclass_fields__ or name in _NOT_AXES:
             raise ClaimsFileError(
-                f"{path}: only.{name}: there is no such axis; see: saver-conformance list axes"
+                f"{path}: {key}.{name}: there is no such axis; see: saver-conformance list axes"
             )
         plain = [None if value == _NULL and _has_null(kind, name) else value for value in values]
         for value in plain:
             try:
                 check_value(kind, name, value)
             except ValueError as error:
-                raise ClaimsFileError(f"{path}: only.{error}") from error
+                raise ClaimsFileError(f"{path}: {key}.{error}") from error
         claimed[name] = tuple(plain)
     return claimed
 

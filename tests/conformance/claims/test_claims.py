@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from saver_conformance.cases.case import MODES, Adapter, Case, Mode
 from saver_conformance.cases.profiles import cases_of
+from saver_conformance.cases.strategies import make_case
 from saver_conformance.claims import Claim, claims
 from saver_conformance.claims.claim import claimed_modes
 from saver_conformance.claims.known_savers import find_claim, list_savers
@@ -150,3 +152,18 @@ def test_a_shipping_saver_claims_modes_and_fits_every_case_of_a_survey(claim):
 def test_names_are_given_once():
     names = [claim.name for claim in SHIPPING]
     assert len(names) == len(set(names)) >= 8
+
+
+def test_takes_no_case_with_a_value_that_is_never_claimed() -> None:
+    claim = Claim("a:b", never={"setting": ["no-gather"], "dora": [True]})
+    mode = Mode("lora", "zero3")
+    usual = make_case(mode, {})
+    assert claim.takes(usual)
+    assert not claim.takes(make_case(mode, {"setting": "no-gather"}))
+    assert not claim.takes(make_case(mode, {"dora": True}))
+    assert not claim.takes(replace(usual, after=make_case(mode, {"dora": True})))
+
+
+def test_claim_that_never_takes_an_unknown_field_is_an_error() -> None:
+    with pytest.raises(UnknownSaverError, match="a case has no colour"):
+        Claim("a:b", never={"colour": ["red"]})
