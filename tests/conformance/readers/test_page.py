@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fixtures.readers_page import make_page
+from fixtures.readers_page import _short, make_page
 
 
 def reading(reader: str, saved: str, **values: Any) -> dict[str, Any]:
@@ -52,3 +52,10 @@ def test_page_has_a_table_for_each_saver_with_versions_and_reasons() -> None:
     assert "| absent | not run |" in page
     assert "| good | good 1 | 0.25 |" in page
     assert r"| bad | scores | wrong | off by 8 \| 9 | also of a plain save: ours |" in page
+
+
+def test_page_names_no_folder_of_the_machine() -> None:
+    assert (
+        _short("not found: /home/somebody/report/tokenizer.model") == "not found: tokenizer.model"
+    )
+    assert _short("see https://example.org/a/b and 1/2") == "see https://example.org/a/b and 1/2"
