@@ -63,8 +63,11 @@ class RankProcess:
         return code
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        os.kill(self.pid, number)
+        """Send it a signal, if it is there: the number 0 would stand for our own group."""
+        self.hear()
+        if (pid := self._find("pid")) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def kill(self) -> None:
         """Kill it with all that it started.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from saver_conformance.cases.case import WorldKey
-from saver_conformance.processes.rank_process import RankServer
+from saver_conformance.processes.rank_process import RankProcess, RankServer
 from saver_conformance.processes.world import World, start_server
 
 ROOT = Path(__file__).parents[3]
@@ -96,6 +96,20 @@ def test_rank_prints_and_keeps_files_where_its_world_says(server: RankServer) ->
             held = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
             # Else it could ask its server, or keep it from ending.
             assert [target for target in held if target.startswith("socket:")] == []
+
+
+def test_signal_to_a_rank_that_was_never_forked_reaches_nobody(server: RankServer) -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: came.append(number))
+    status, told = os.pipe()
+    os.close(told)  # the server has ended
+    try:
+        rank = RankProcess(server, 0, status)
+        rank.send_signal(signal.SIGUSR1)
+        assert (rank.code, rank.pid, came) == (-signal.SIGKILL, 0, [])
+    finally:
+        os.close(status)
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_module_that_cannot_be_imported_is_an_answer_of_the_rank(
