@@ -184,7 +184,8 @@ def _as_in_cases(claimed: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, .
 
 def _has(case: Case, name: str, values: Sequence[Any]) -> bool:
     """Whether a case, or its adapter, has one of some values in a field."""
-    return any(getattr(data, name, None) in values for data in (case, case.adapter) if data)
+    owners = (data for data in (case, case.adapter) if hasattr(data, name))
+    return any(getattr(data, name) in values for data in owners)
 
 
 def claims(

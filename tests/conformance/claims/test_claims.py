@@ -164,6 +164,13 @@ def test_takes_no_case_with_a_value_that_is_never_claimed() -> None:
     assert not claim.takes(replace(usual, after=make_case(mode, {"dora": True})))
 
 
+def test_takes_a_case_whose_adapter_has_no_field_of_the_name() -> None:
+    claim = Claim("a:b", never={"max_shard_size": [None]})
+    mode = Mode("lora", "ddp")
+    assert claim.takes(make_case(mode, {"max_shard_size": 4_000}))
+    assert not claim.takes(make_case(mode, {}))
+
+
 def test_claim_that_never_takes_an_unknown_field_is_an_error() -> None:
     with pytest.raises(UnknownSaverError, match="a case has no colour"):
         Claim("a:b", never={"colour": ["red"]})
