@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from saver_conformance.execution.case_runner import CaseRunner
 from saver_conformance.execution.progress import Silent
 from saver_conformance.execution.workload import Workload
 from saver_conformance.processes import world
-from saver_conformance.processes.reload_server import Reloader
 from saver_conformance.run import replay, run_conformance
 from saver_conformance.verdict.verdict import (
     BROKEN,
@@ -156,7 +154,7 @@ def test_a_case_that_cannot_be_trained_is_the_harness_failing() -> None:
 
 
 def test_a_reload_that_hangs_or_dies_is_a_failed_reload(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saver_conformance.processes.reload_server.RELOAD_LIMIT", 1.0)
+    monkeypatch.setattr("saver_conformance.processes.reloader.RELOAD_LIMIT", 1.0)
     hung = [item for item in judge_one(600).findings if item.clause == "RELOAD-001"]
     assert "did not end within 1 s" in hung[0].found
     died = [item for item in judge_one(601).findings if item.clause == "RELOAD-001"]
@@ -190,12 +188,29 @@ def test_a_judge_can_be_stopped_twice() -> None:
     judge.stop()
 
 
-def test_a_server_that_another_run_has_stopped_comes_back_with_all_imported(tmp_path: Path) -> None:
-    mine, other = Reloader(FAKE), Reloader("json")
-    other.stop()
-    try:
-        case = Case(DDP, world_size=2)
-        assert mine.reload(case, tmp_path).class_name == case.architecture
-        assert forkserver._forkserver._preload_modules == [FAKE]  # type: ignore[attr-defined]
-    finally:
-        mine.stop()
+def test_reload_after_the_server_was_killed_is_forked_from_a_new_one(tmp_path: Path) -> None:
+    case = Case(DDP, world_size=2)
+    with CaseRunner("tests.helpers.fake_savers:save", workload=WORKLOAD) as judge:
+        assert judge.run(case).status == "run"
+        judge._reload_server._popen.kill()
+        judge._reload_server._popen.wait()
+        reloaded = judge._reloader.reload(case, tmp_path)
+        assert (reloaded.class_name, reloaded.error) == (case.architecture, "")
+
+
+def test_reload_with_a_module_that_cannot_be_imported_is_the_harness_failing(
+    tmp_path: Path,
+) -> None:
+    workload = Workload(FAKE, FAKE, "no.such.workload", process_group=False, operators="")
+    with (
+        CaseRunner("tests.helpers.fake_savers:save", workload=workload) as judge,
+        pytest.raises(HarnessFailedError, match="No module named"),
+    ):
+        judge._reloader.reload(Case(DDP, world_size=2), tmp_path)
+
+
+def test_reload_once_the_run_is_over_is_refused(tmp_path: Path) -> None:
+    judge = CaseRunner("tests.helpers.fake_savers:save", workload=WORKLOAD)
+    judge.stop()
+    with pytest.raises(HarnessFailedError, match="over"):
+        judge._reloader.reload(Case(DDP, world_size=2), tmp_path)

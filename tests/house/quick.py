@@ -48,7 +48,7 @@ PROCESSES = (
     "saver_conformance.execution.workload",
     "saver_conformance.processes.forked_save",
     "saver_conformance.processes.operators",
-    "saver_conformance.processes.reload_server",
+    "saver_conformance.processes.reloader",
     "saver_conformance.processes.world",
     "saver_conformance.run",
     "subprocess",

@@ -111,21 +111,34 @@ def _has_other_ranks(case: Case) -> bool:
 @check("RANKS-007", when=_has_other_ranks)
 def waits_for_the_folder(e: Evidence) -> Iterator[Defect]:
     """What lay in the folder when the saver returned on a rank is what lies there at the end."""
+    later = _changed_after_all_returned(e)
     for path, changes in _changed_after_return(e).items():
-        if len(changes) == e.case.world_size:
+        if path in later:
             continue  # RANKS-008 has it
         for rank, change in changes.items():
-            yield _unfinished(e, "each rank waits until the folder is whole", rank, change, path)
+            found = f"{change.before} when the saver returned on rank {rank}, {change.after} later"
+            yield e.defect("each rank waits until the folder is whole", found, file=path, rank=rank)
 
 
 @check("RANKS-008")
 def writes_nothing_later(e: Evidence) -> Iterator[Defect]:
     """Nothing in the folder changes once the saver has returned on every rank."""
-    for path, changes in _changed_after_return(e).items():
-        if len(changes) == e.case.world_size:
-            rank, change = next(iter(changes.items()))
-            expected = "unchanged once the saver has returned on every rank"
-            yield _unfinished(e, expected, rank, change, path)
+    for path, change in _changed_after_all_returned(e).items():
+        yield e.defect(
+            "unchanged once the saver has returned on every rank",
+            f"{change.before} when the saver had returned, {change.after} later",
+            file=path,
+        )
+
+
+def _changed_after_all_returned(e: Evidence) -> Mapping[str, Change]:
+    """By file of the model, its change after the last rank's return: each saw it, or the suite."""
+    found = {
+        path: changes[0]
+        for path, changes in _changed_after_return(e).items()
+        if len(changes) == e.case.world_size
+    }
+    return found | {item.name: item for item in e.observation.later if e.is_of_model(item.name)}
 
 
 def _changed_after_return(e: Evidence) -> Mapping[str, Mapping[int, Change]]:
@@ -138,11 +151,6 @@ def _changed_after_return(e: Evidence) -> Mapping[str, Mapping[int, Change]]:
             if change.area == OUTPUT and e.is_of_model(change.name):
                 found.setdefault(change.name, {})[rank] = change
     return found
-
-
-def _unfinished(e: Evidence, expected: str, rank: int, change: Change, path: str) -> Defect:
-    found = f"{change.before} when the saver returned on rank {rank}, {change.after} later"
-    return e.defect(expected, found, file=path, rank=rank)
 
 
 def _ended(

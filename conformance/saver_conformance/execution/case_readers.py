@@ -13,7 +13,7 @@ from dataclasses import replace
 from saver_conformance.cases.case import Case
 from saver_conformance.execution.saved_case import SavedCase
 from saver_conformance.observation.reading import ASKED, BASE, PLAIN, RIGHT, Comparison, Reading
-from saver_conformance.processes.reload_server import Reloader
+from saver_conformance.processes.reloader import Reloader
 from saver_conformance.readers.judgement import Standard, digests_of
 from saver_conformance.readers.question import (
     MESSAGES,

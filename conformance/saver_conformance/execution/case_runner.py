@@ -36,8 +36,8 @@ from saver_conformance.processes.file_trace import Tracers
 from saver_conformance.processes.memory import MemoryWatch
 from saver_conformance.processes.output_lines import Listener
 from saver_conformance.processes.protocol import Answer
-from saver_conformance.processes.reload_server import Reloader
-from saver_conformance.processes.world import SAVE_LIMIT, World
+from saver_conformance.processes.reloader import Reloader
+from saver_conformance.processes.world import SAVE_LIMIT, World, start_servers, without_accelerator
 from saver_conformance.verdict.failures import CLAUSES
 from saver_conformance.verdict.verdict import CaseRecord
 
@@ -74,14 +74,20 @@ class CaseRunner:
         self._count = 0
         self._confirmed: set[tuple[Mode, Hashable]] = set()
         try:
-            self._reloader = Reloader(workload.reload, self._scratch)
+            self._rank_server, self._reload_server = start_servers(
+                workload.prepare, workload.reload, self._scratch
+            )
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise
+        self._reloader = Reloader(
+            workload.reload, self._reload_server, without_accelerator(self._scratch)
+        )
         self.stopwatch = Stopwatch()
         self._worlds = Worlds(
             saver,
             workload,
+            self._rank_server,
             self._reloader,
             self._scratch,
             self._make_folder,
@@ -104,6 +110,8 @@ class CaseRunner:
             if self._readers is not None:
                 self._readers.stop()
             self._worlds.stop()
+            self._rank_server.stop()
+            self._reload_server.stop()
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def run(self, case: Case) -> CaseRecord:

@@ -17,10 +17,12 @@ from saver_conformance.execution.case_readers import CaseReaders
 from saver_conformance.execution.disk_space import why_no_room
 from saver_conformance.execution.saved_case import SavedCase
 from saver_conformance.execution.timing import Stopwatch
+from saver_conformance.folder.contents import describe, read_contents
 from saver_conformance.observation.observation import Crashes, Observation, failed
+from saver_conformance.observation.process_diff import OUTPUT, Change, changes
 from saver_conformance.observation.reading import Comparison
 from saver_conformance.processes.fault_injection import STATES, files_of
-from saver_conformance.processes.reload_server import Reloader
+from saver_conformance.processes.reloader import Reloader
 from saver_conformance.verdict.verdict import CaseRecord
 
 
@@ -112,6 +114,7 @@ class Inspector:
             trace=saved.trace,
             memory=saved.memory,
             comparisons=comparisons,
+            later=() if failed(saved.outcomes) else _changed_since(saved),
         )
         with time_of("check"):
             return checks.run(observation, self._asked(saved)), comparisons or ()
@@ -131,6 +134,18 @@ class Inspector:
         states = sorted(path.name for path in (saved.folder / STATES).iterdir())
         files = {state: files_of(saved.folder, state) for state in states}
         return replace(saved.crashes, models=models, files=files)
+
+
+def _changed_since(saved: SavedCase) -> tuple[Change, ...]:
+    """What has changed in the files of the output folder since the ranks were done with it."""
+    left = {
+        path: describe(entry.size, entry.sha256)
+        for path, entry in saved.after.items()
+        if entry.sha256
+    }
+    found = changes({OUTPUT: left}, {OUTPUT: read_contents(saved.folder / "out")})
+    # What has no digest is a folder, a link or unreadable.
+    return tuple(item for item in found if item.name in left or item.name not in saved.after)
 
 
 def _together(earlier: CaseRecord, last: CaseRecord) -> CaseRecord:

@@ -16,11 +16,11 @@ from saver_conformance.observation.observation import RankOutcome
 from saver_conformance.observation.process_diff import LIBRARIES, Change
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.devices import count_accelerators
+from saver_conformance.processes.forked_process import ForkServer
 from saver_conformance.processes.operators import run_operators
 from saver_conformance.processes.protocol import Answer
-from saver_conformance.processes.rank_process import RankServer
-from saver_conformance.processes.reload_server import Reloader
-from saver_conformance.processes.world import World, start_server
+from saver_conformance.processes.reloader import Reloader
+from saver_conformance.processes.world import World
 
 MAX_RANKS = 16
 """Processes that are kept up; worlds that came first are stopped when there would be more."""
@@ -33,6 +33,7 @@ class Worlds:
         self,
         saver: str,
         workload: Workload,
+        server: ForkServer,
         reloader: Reloader,
         scratch: Path,
         make_folder: Callable[[], Path],
@@ -45,6 +46,7 @@ class Worlds:
         Args:
             saver: the saver's address.
             workload: what trains and reloads.
+            server: what ranks are forked from.
             reloader: has to come up, too, before a world counts as proven.
             scratch: a folder for the ranks' files.
             make_folder: makes a new folder for a case.
@@ -53,6 +55,7 @@ class Worlds:
         """
         self.saver = saver
         self._workload = workload
+        self._server = server
         self._reloader = reloader
         self._scratch = scratch
         self._make_folder = make_folder
@@ -62,7 +65,6 @@ class Worlds:
         self._proven: set[WorldKey] = set()
         self._used: set[WorldKey] = set()
         self._operators: set[bool] = set()
-        self._server: RankServer | None = None
 
     @property
     def running(self) -> tuple[World, ...]:
@@ -94,7 +96,7 @@ class Worlds:
                 prepare=self._workload.prepare,
                 process_group=self._workload.process_group,
                 scratch=self._scratch,
-                server=self._running_server(),
+                server=self._server,
             )
         # First, so that a saver that cannot be imported is named at once.
         _expect_loaded(world.load(self.saver), self.saver)
@@ -129,22 +131,9 @@ class Worlds:
         self._end(_key_of(case))
 
     def stop(self) -> None:
-        """End all worlds, and what their ranks are forked from."""
+        """End all worlds."""
         for key in tuple(self._worlds):
             self._end(key)
-        with interrupts.held():
-            if self._server is not None:
-                self._server.stop()
-                self._server = None
-
-    def _running_server(self) -> RankServer:
-        """What ranks are forked from, started where there is none or where it was killed."""
-        if self._server is not None and not self._server.runs:
-            self._server.stop()
-            self._server = None
-        if self._server is None:
-            self._server = start_server(self._workload.prepare, self._scratch)
-        return self._server
 
     def _end(self, key: WorldKey) -> None:
         self._used.discard(key)

@@ -21,7 +21,12 @@ def read_contents(folder: Path) -> Mapping[str, str]:
             try:
                 # The size first: a file that grows has then too few bytes for its digest, or more.
                 size = path.lstat().st_size
-                found[path.relative_to(folder).as_posix()] = f"{size} bytes, sha256 {digest(path)}"
+                found[path.relative_to(folder).as_posix()] = describe(size, digest(path))
             except OSError:
                 continue
     return found
+
+
+def describe(size: int, sha256: str) -> str:
+    """What a file holds, in words."""
+    return f"{size} bytes, sha256 {sha256}"

@@ -271,6 +271,7 @@ class Observation:
         memory: for each rank by how many bytes its memory grew at most during the save; None where
             nobody looked.
         comparisons: what readers made of the folder and of a plain save; None where none was asked.
+        later: what changed in the folder between ``after`` and the end of the reload.
     """
 
     case: Case
@@ -290,6 +291,7 @@ class Observation:
     trace: FileTrace | None = None
     memory: tuple[int, ...] | None = None
     comparisons: tuple[Comparison, ...] | None = None
+    later: tuple[Change, ...] = ()
 
     @property
     def refused(self) -> bool:

@@ -1,6 +1,6 @@
 """One rank of a world: a process that stays up and takes case after case.
 
-Forked by ``rank_server.py``, never started by hand. Requests and answers are lines of JSON on two
+Forked by ``fork_server.py``, never started by hand. Requests and answers are lines of JSON on two
 pipes that are neither stdout nor stderr, so whatever a saver prints cannot garble them. Torch is
 imported only where the workload or a process group needs it.
 """
@@ -212,22 +212,22 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def serve(settings: RankSettings, requests: int, answers: int) -> NoReturn:
+def serve(requests: int, answers: int, **settings: str) -> NoReturn:
     """Answer requests until the suite closes the pipe, then end the process.
 
     Args:
-        settings: how this rank is set up.
         requests: descriptor from which requests are read.
         answers: descriptor to which answers are written.
+        settings: how this rank is set up, see ``RankSettings``.
     """
     _allow_open_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else what is printed before a crash is lost
             stream.reconfigure(line_buffering=True)
-    stacks = Path(settings.stacks).open("w")  # noqa: SIM115 - open as long as the process lives
+    rank = Rank(RankSettings(**settings))
+    stacks = Path(settings["stacks"]).open("w")  # noqa: SIM115 - open as long as the process lives
     faulthandler.enable(stacks)
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
-    rank = Rank(settings)
     with (
         os.fdopen(requests, encoding="utf-8") as lines,
         os.fdopen(answers, "w", encoding="utf-8") as output,

@@ -16,7 +16,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,9 +25,9 @@ from saver_conformance.errors import HarnessFailedError
 from saver_conformance.observation.observation import RankOutcome
 from saver_conformance.processes import interrupts
 from saver_conformance.processes.devices import count_accelerators
+from saver_conformance.processes.forked_process import ForkedProcess, ForkServer
 from saver_conformance.processes.output_lines import Listener, following
 from saver_conformance.processes.protocol import Answer, RankSettings
-from saver_conformance.processes.rank_process import RankProcess, RankServer
 from saver_conformance.processes.time_limit import PERIOD, TimeLimit
 from saver_conformance.processes.traceback_text import of_crash, place_in, without_suite
 
@@ -68,7 +68,7 @@ class _Process:
     """One rank, seen from the suite."""
 
     rank: int
-    process: RankProcess
+    process: ForkedProcess
     requests: int
     answers: int
     log: Path
@@ -136,7 +136,7 @@ class World:
         prepare: str,
         process_group: bool = True,
         scratch: Path | None = None,
-        server: RankServer | None = None,
+        server: ForkServer | None = None,
     ) -> None:
         """Start the processes; ``join`` waits for them.
 
@@ -296,11 +296,11 @@ class World:
         try:
             with log.open("wb") as output:
                 process = self._server.start(
-                    settings,
+                    "saver_conformance.processes.rank:serve",
+                    [request_end, answer_end],
+                    asdict(settings),
                     _make_environment(self.key, rank, port, self.folder),
-                    requests=request_end,
-                    answers=answer_end,
-                    output=output.fileno(),
+                    output.fileno(),
                 )
         except BaseException:
             os.close(requests)
@@ -360,7 +360,7 @@ def _collect(pending: Sequence[_Process], timeout: float) -> list[tuple[_Process
     return collected
 
 
-def start_server(prepare: str, scratch: Path | None = None) -> RankServer:
+def start_server(prepare: str, scratch: Path | None = None) -> ForkServer:
     """Start what ranks are forked from.
 
     Where there are accelerators it imports nothing for them: what has looked at one may not be
@@ -370,9 +370,34 @@ def start_server(prepare: str, scratch: Path | None = None) -> RankServer:
         prepare: module that has ``prepare(case, folder)``.
         scratch: where libraries put temporary files meanwhile; None is the usual place.
     """
-    place = scratch or Path(tempfile.gettempdir())
     imports = () if count_accelerators() else (prepare,)
-    return RankServer(imports, _environment(place) | _NO_ACCELERATOR)
+    return ForkServer(imports, without_accelerator(scratch))
+
+
+def start_servers(
+    prepare: str, reload: str, scratch: Path | None = None
+) -> tuple[ForkServer, ForkServer]:
+    """Start what ranks are forked from, and what reloads are: one for both if it can be.
+
+    Args:
+        prepare: module that has ``prepare(case, folder)``.
+        reload: module that has ``reload(case, folder)``.
+        scratch: where libraries put temporary files meanwhile; None is the usual place.
+    """
+    environment = without_accelerator(scratch)
+    if count_accelerators():
+        return start_server(prepare, scratch), ForkServer((reload,), environment)
+    server = ForkServer((prepare, reload), environment)
+    return server, server
+
+
+def without_accelerator(scratch: Path | None = None) -> dict[str, str]:
+    """The environment of processes that are in no world: they see no accelerator.
+
+    Args:
+        scratch: where libraries put temporary files; None is the usual place.
+    """
+    return _environment(scratch or Path(tempfile.gettempdir())) | _NO_ACCELERATOR
 
 
 def _environment(temporary_files: Path) -> dict[str, str]:

@@ -30,10 +30,17 @@ def test_a_file_that_came_after_all_ranks_had_returned_is_worse() -> None:
     assert list(told) == ["RANKS-008"]
 
 
+def test_file_that_changes_while_the_suite_reloads_changed_after_all_ranks_had_returned() -> None:
+    told = found(observe("none", changes=((), (CHANGE,)), later=(CHANGE,)), "RANKS")
+    assert list(told) == ["RANKS-008"]
+    alone = found(observe("none", changes=((), ()), later=(CHANGE,)), "RANKS")
+    assert alone == {"RANKS-008": [(None, "(absent) when the saver had returned, 9 bytes later")]}
+
+
 @pytest.mark.parametrize("path", ["saving.log", "runs/events", ".staging/model.safetensors"])
 def test_files_of_others_may_come_later(path: str) -> None:
     later = replace(CHANGE, name=path)
-    assert found(observe("none", changes=((later,), (later,))), "RANKS") == {}
+    assert found(observe("none", changes=((later,), (later,)), later=(later,)), "RANKS") == {}
 
 
 def test_without_a_look_at_the_return_nothing_is_said() -> None:

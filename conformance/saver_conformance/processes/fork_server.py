@@ -1,7 +1,7 @@
-"""The program that ranks are forked from, once it has imported what all of them need.
+"""The program that ranks and reloads are forked from, once it has imported what they need.
 
-Imports take seconds a process, a fork takes milliseconds, and a rank that was forked has no past
-but the imports. The suite's side is ``rank_process.py``.
+Imports take seconds a process, a fork takes milliseconds, and a process that was forked has no past
+but the imports. The suite's side is ``forked_process.py``.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from saver_conformance.processes import rank
-from saver_conformance.processes.protocol import RankSettings, ServerStart, die_with_parent
+from saver_conformance.processes.protocol import ServerStart, die_with_parent
 
-LONGEST_REQUEST = 1 << 20
-"""Bytes of a request, most of which is the environment of a rank."""
-DESCRIPTORS = 4
-"""What comes with a request: where a rank reads, answers and prints, and where its end is told."""
+LONGEST_REQUEST = 1 << 10
+"""Bytes of a request; what a process is to do lies in a file of its own, and may be long."""
+DESCRIPTORS = 16
+"""What comes with a request at most: that file, the pipes of the process, where it prints, and
+where its end is told."""
 
 
 @dataclass(slots=True)
 class _Child:
-    """A rank that was forked.
+    """A process that was forked.
 
     Attributes:
         pid: its process id, which stays its own until it is reaped.
@@ -55,7 +55,7 @@ class _Child:
 
 
 class _Server:
-    """Forks a rank for each request until the suite is gone."""
+    """Forks a process for each request until the suite is gone."""
 
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
@@ -83,28 +83,31 @@ class _Server:
 
     def _serve(self, request: dict[str, Any], descriptors: list[int]) -> None:
         number = request["number"]
-        if "settings" not in request:
-            self._children[number].released = True
+        if request["do"] == "release":
+            if child := self._children.get(number):  # else it was a server's before this one
+                child.released = True
             return
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
-        requests, answers, output, status = descriptors
+        file, *pipes, output, status = descriptors
         server = os.getpid()
         pid = os.fork()
         if not pid:
             os.close(status)
-            settings = RankSettings(**request["settings"])
             with _no_return():
                 die_with_parent(server)
-                self._leave(request["environment"], output)
-                rank.serve(settings, requests, answers)
-        for descriptor in (requests, answers, output):
+                with os.fdopen(file, "rb") as lines:
+                    task = json.load(lines)
+                self._leave(task["environment"], output)
+                module, _, name = task["function"].partition(":")
+                getattr(importlib.import_module(module), name)(*pipes, **task["arguments"])
+        for descriptor in (file, *pipes, output):
             os.close(descriptor)
         child = self._children[number] = _Child(pid, status)
         child.tell(f"pid {pid}\n")
 
     def _leave(self, environment: dict[str, str], output: int) -> None:
-        """Give up what is the server's, in a rank that was just forked."""
+        """Give up what is the server's, in a process that was just forked."""
         os.setsid()
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -121,7 +124,7 @@ class _Server:
         tempfile.tempdir = None  # it is that of the environment again
 
     def _look_for_ends(self) -> None:
-        """Tell of ranks that have ended; who is released is reaped, so that its number is free."""
+        """Tell of processes that have ended; who is released is reaped: its number is free then."""
         for number, child in tuple(self._children.items()):
             if child.status >= 0:
                 options = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -137,25 +140,28 @@ class _Server:
 @contextmanager
 def _no_return() -> Iterator[None]:
     """End the process in any case: a fork has nothing to do with what its parent was about."""
+    code = 1
     try:
         yield
+        code = 0
     except BaseException:
         traceback.print_exc()
-        sys.stderr.flush()
     finally:
-        os._exit(1)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def main() -> None:
-    """Import what ranks need, and fork them until the suite closes the socket."""
+    """Import what processes need, and fork them until the suite closes the socket."""
     start = ServerStart.from_json(sys.argv[1])
     die_with_parent(start.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the suite's
     for module in start.imports:
-        with suppress(Exception):  # a rank imports it again, and says what is wrong
+        with suppress(Exception):  # a process imports it again, and says what is wrong
             importlib.import_module(module)
     gc.collect()
-    gc.freeze()  # else a collection in a rank would copy all of the memory that is shared
+    gc.freeze()  # else a collection in a process would copy all of the memory that is shared
     with socket.socket(fileno=start.socket) as requests:
         _Server(requests).run()
 

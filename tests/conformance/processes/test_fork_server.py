@@ -1,4 +1,4 @@
-"""Ranks are forked from a server, and are as if they had been started one by one."""
+"""What is forked from a server is as if it had been started by itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from saver_conformance.cases.case import WorldKey
-from saver_conformance.processes.rank_process import RankProcess, RankServer
+from saver_conformance.processes.forked_process import ForkedProcess, ForkServer
 from saver_conformance.processes.world import World, start_server
 
 ROOT = Path(__file__).parents[3]
@@ -20,13 +20,13 @@ PAIR = WorldKey("torch", 2)
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RankServer]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServer]:
     monkeypatch.chdir(ROOT)
     with start_server(WORKLOAD) as running:
         yield running
 
 
-def pair(server: RankServer) -> World:
+def pair(server: ForkServer) -> World:
     return World(PAIR, prepare=WORKLOAD, process_group=False, server=server)
 
 
@@ -40,7 +40,7 @@ def status(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
 
-def test_worlds_of_one_server_have_ranks_of_their_own(server: RankServer) -> None:
+def test_worlds_of_one_server_have_ranks_of_their_own(server: ForkServer) -> None:
     with pair(server) as first, pair(server) as second:
         first.join()
         second.join()
@@ -50,7 +50,7 @@ def test_worlds_of_one_server_have_ranks_of_their_own(server: RankServer) -> Non
         assert all(os.getsid(pid) == pid for pid in pids)
 
 
-def test_world_that_stops_leaves_the_others_of_its_server(server: RankServer) -> None:
+def test_world_that_stops_leaves_the_others_of_its_server(server: ForkServer) -> None:
     with pair(server) as first:
         first.join()
         with pair(server) as second:
@@ -67,7 +67,7 @@ def test_world_that_stops_leaves_the_others_of_its_server(server: RankServer) ->
 
 
 def test_process_id_of_a_dead_rank_stays_its_own_until_its_world_stops(
-    server: RankServer,
+    server: ForkServer,
 ) -> None:
     with pair(server) as world:
         world.join()
@@ -78,7 +78,7 @@ def test_process_id_of_a_dead_rank_stays_its_own_until_its_world_stops(
         assert exists(world.pids[0])
 
 
-def test_rank_dies_with_its_server_and_is_told_to_have_died(server: RankServer) -> None:
+def test_rank_dies_with_its_server_and_is_told_to_have_died(server: ForkServer) -> None:
     with pair(server) as world:
         world.join()
         server.stop()
@@ -87,7 +87,7 @@ def test_rank_dies_with_its_server_and_is_told_to_have_died(server: RankServer) 
         assert not server.runs
 
 
-def test_rank_prints_and_keeps_files_where_its_world_says(server: RankServer) -> None:
+def test_rank_prints_and_keeps_files_where_its_world_says(server: ForkServer) -> None:
     with pair(server) as world:
         world.join()
         for pid in world.pids:
@@ -98,13 +98,13 @@ def test_rank_prints_and_keeps_files_where_its_world_says(server: RankServer) ->
             assert [target for target in held if target.startswith("socket:")] == []
 
 
-def test_signal_to_a_rank_that_was_never_forked_reaches_nobody(server: RankServer) -> None:
+def test_signal_to_a_rank_that_was_never_forked_reaches_nobody(server: ForkServer) -> None:
     came: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: came.append(number))
     status, told = os.pipe()
     os.close(told)  # the server has ended
     try:
-        rank = RankProcess(server, 0, status)
+        rank = ForkedProcess(server, 0, status)
         rank.send_signal(signal.SIGUSR1)
         assert (rank.code, rank.pid, came) == (-signal.SIGKILL, 0, [])
     finally:
@@ -121,3 +121,25 @@ def test_module_that_cannot_be_imported_is_an_answer_of_the_rank(
         answers = world._ask({"do": "join"}, 60.0)
     assert [answer.status for answer in answers] == ["raised"]
     assert "No module named" in answers[0].detail
+
+
+def test_environment_of_any_length_reaches_a_process(
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):  # of a length that a variable may have, and a socket may not pass on
+        monkeypatch.setenv(f"LONG_{number}", "x" * 100_000)
+    with pair(server) as world:
+        world.join()
+        for pid in world.pids:
+            assert Path(f"/proc/{pid}/fd").is_dir()
+
+
+def test_process_after_the_server_was_killed_comes_from_a_new_one(server: ForkServer) -> None:
+    with pair(server) as first:
+        first.join()
+        os.kill(server._popen.pid, signal.SIGKILL)
+        server._popen.wait()
+        with pair(server) as second:
+            second.join()
+            assert server.runs
+            assert {status(pid)["PPid"] for pid in second.pids} == {str(server._popen.pid)}
