@@ -31,6 +31,7 @@ from saver_conformance.workload import (
     plain_save,
     training,
     version_compat,
+    warm_up,
 )
 from saver_conformance.workload.hub_names import adapter_folder
 from saver_conformance.workload.oracle import TORCH_DTYPES, bits, to_torch
@@ -40,8 +41,9 @@ _VOLATILE = frozenset(
 )
 """Settings that name the folder or the library, show in the tensors too, or have no order."""
 
+# Here, where a server does it once for all the processes that it forks.
+warm_up.warm_up()
 for _family in families.families().values():
-    # Here, where a server does it once for all the processes that it forks.
     models.import_model_code(_family)
 
 TEXTS = ("w5 w6  w7w8,w9", "don't w12'll\n\tw1 2", "<s>w3</s> \u6771w4")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -43,15 +44,16 @@ class Difference:
         return _is_before(self.library, self.before)
 
 
+@cache
 def adjust(*libraries: str) -> None:
     """Do what the installed versions need; a second call changes nothing.
 
     Args:
         libraries: those that are used in this process; none: all.
     """
-    for difference in needed():
-        if difference.adjust and (not libraries or difference.library in libraries):
-            difference.adjust()
+    for row in DIFFERENCES:
+        if row.adjust and (not libraries or row.library in libraries) and row.is_needed:
+            row.adjust()
 
 
 def needed() -> tuple[Difference, ...]:
