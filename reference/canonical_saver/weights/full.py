@@ -8,11 +8,12 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from canonical_saver.weights.engines import Engines
-from canonical_saver.weights.module_tree import bare, named_modules
+from canonical_saver.weights.module_tree import named_modules
 from canonical_saver.weights.own_rules import has_own_saving, has_own_state_dict
 from canonical_saver.weights.saved_tensors import Convert, SavedTensor, WeightSet, direct
 from canonical_saver.weights.tensors import ModelTensor
@@ -97,9 +98,13 @@ def _has_hub_names(model: nn.Module) -> bool:
     """
     if not isinstance(model, PreTrainedModel):
         return True
+    if any(isinstance(module, FSDPModule) for module in model.modules()):
+        from canonical_saver.weights.bare_copy import bare
+
+        model = bare(model)  # conversions are looked up by the names of classes
     nothing: dict[str, torch.Tensor] = {}
     named = hasattr(model.config, "model_type")
-    return named and revert_weight_conversion(bare(model), nothing) is nothing
+    return named and revert_weight_conversion(model, nothing) is nothing
 
 
 def _revert(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
