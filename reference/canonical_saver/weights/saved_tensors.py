@@ -14,9 +14,6 @@ from canonical_saver.weights.tensors import ModelTensor
 Convert = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 """Turns complete tensors by their names in memory into tensors by their names in the file."""
 
-Summary = dict[str, bytes]
-"""For each part of tensors that a rank holds and others are said to hold too, a digest of it."""
-
 
 @dataclass(frozen=True, eq=False)
 class SourceRange:
