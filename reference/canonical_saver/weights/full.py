@@ -36,14 +36,13 @@ def model_weights(
         from canonical_saver.weights.quantized import refuse_quantizer
 
         refuse_quantizer(model)
-    owner, state = model, None
+    owner, found, warnings = model, tensors, tuple[str, ...]()
     if has_own_saving(model) or has_own_state_dict(model):
         from canonical_saver.weights import own_saving
 
-        owner, state = own_saving.find(model, tensors, engines)
-    found = tensors if state is None else state.model_tensors
+        owner, found, warnings = own_saving.find(model, tensors, engines)
     made = weights(owner, engines.numbered(owner, found), partial(_revert, owner))
-    made = replace(made, owner=owner, warnings=() if state is None else state.warnings)
+    made = replace(made, owner=owner, warnings=warnings)
     if not getattr(model, "_keys_to_ignore_on_save", True):  # a model of transformers, all saved
         return made
     from canonical_saver.weights import unloadable
