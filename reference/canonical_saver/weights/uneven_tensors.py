@@ -37,6 +37,14 @@ def refusal(tensor: torch.Tensor) -> WeightsError:
     )
 
 
+def without_data(name: str) -> WeightsError:
+    """Say of a tensor on the meta device that nothing has its data."""
+    return WeightsError(
+        f"'{name}': expected a tensor with data, found one on the meta device "
+        "and no hook of accelerate that has its data; load the weights before saving"
+    )
+
+
 def flat(data: torch.Tensor, start: int, stop: int) -> torch.Tensor:
     """The elements ``[start, stop)`` in row-major order; copies no others, and no coordinates.
 
