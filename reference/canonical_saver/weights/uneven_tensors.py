@@ -1,4 +1,4 @@
-"""Tensors whose elements do not lie in memory one behind the other, in row-major order."""
+"""Tensors whose elements are not in memory one behind the other, in row-major order."""
 
 from __future__ import annotations
 
