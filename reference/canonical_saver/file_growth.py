@@ -1,4 +1,4 @@
-"""Files on mounts that cannot give them a size."""
+"""Files on mounts that cannot reserve blocks for them, or cannot give them a size either."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ from canonical_saver.file_io import LOST, pwrite_all
 _ZEROS = bytes(2**20)
 
 
-def extend(handle: int, size: int, refused: OSError) -> None:
-    """Give a file its size by writing: its last byte or, where no hole can be left, every byte.
+def grow(handle: int, size: int, refused: int) -> None:
+    """Give a new file its size without reserving blocks.
 
     Args:
         handle: an open file.
         size: its bytes.
-        refused: why it could not be given its size.
+        refused: the error number with which blocks were refused; 0 if the system has no such call.
 
     Raises:
         OSError: there is no room for it.
     """
-    if refused.errno in LOST:
-        raise refused
-    if not size:
-        return
+    if refused in LOST:
+        raise OSError(refused, os.strerror(refused))
+    try:
+        os.truncate(handle, size)
+    except OSError as error:
+        if error.errno in LOST:
+            raise
+        if size:
+            _extend(handle, size)
+
+
+def _extend(handle: int, size: int) -> None:
+    """Write the last byte of a file or, where no hole can be left, every byte."""
     try:
         os.pwrite(handle, b"\0", size - 1)
     except OSError as error:

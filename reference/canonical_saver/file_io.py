@@ -84,18 +84,11 @@ def preallocate(handle: int, size: int) -> None:
     """
     # Not os.posix_fallocate: where the file system cannot, the C library writes to every block.
     fallocate = getattr(_C, "fallocate", None)
-    if fallocate is not None and size:
-        if not fallocate(handle, 0, ctypes.c_int64(0), ctypes.c_int64(size)):
-            return
-        number = ctypes.get_errno()
-        if number in LOST:
-            raise OSError(number, os.strerror(number))
-    try:
-        os.truncate(handle, size)
-    except OSError as error:
-        from canonical_saver.file_growth import extend
+    if fallocate and not fallocate(handle, 0, ctypes.c_int64(0), ctypes.c_int64(size)):
+        return
+    from canonical_saver.file_growth import grow
 
-        extend(handle, size, error)
+    grow(handle, size, ctypes.get_errno() if fallocate else 0)
 
 
 def create_file(path: Path, size: int, *parts: tuple[int, bytes]) -> None:

@@ -96,15 +96,12 @@ def build(
     Raises:
         RequestError: a value has no meaning; says which are known.
     """
-    inner = getattr(model, "module", None)
-    if not isinstance(model, nn.Module) and isinstance(inner, nn.Module):
-        model = inner
     saved = tokenizer is None or can_be_saved(tokenizer)
     known = progress is None or isinstance(progress, bool) or callable(progress)
     if not (isinstance(model, nn.Module) and saved and known):
-        from canonical_saver.wrong_requests import refusal
+        from canonical_saver.wrong_requests import module_inside
 
-        raise refusal(model, tokenizer, progress)
+        model = module_inside(model, tokenizer, progress)
     return Request(
         roots=roots or (model,),
         output_dir=_folder(output_dir),

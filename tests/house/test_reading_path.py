@@ -23,8 +23,13 @@ print(json.dumps([name for name in sys.modules if name.partition(".")[0] == "can
 """
 
 
+OF_MOUNTS = {"canonical_saver.file_growth"}
+"""Imported too where the file system of the temporary folder cannot reserve blocks."""
+
+
 def test_reading_path_is_what_a_plain_save_imports(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SAVE, str(tmp_path / "model")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout.splitlines()[-1])) == set(reading_path())
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert loaded - OF_MOUNTS == set(reading_path())

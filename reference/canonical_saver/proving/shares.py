@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from canonical_saver.formats.layout import File
 from canonical_saver.weights.engines.replica import replica_slices
-from canonical_saver.weights.saved_tensors import Summary, WeightSet
+from canonical_saver.weights.replicas import Summary
+from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import ModelTensor
 from canonical_saver.writing.agreement import differing_parts
 from canonical_saver.writing.write_items import WriteItem, write_items

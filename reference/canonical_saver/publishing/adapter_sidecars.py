@@ -9,7 +9,7 @@ from typing import Any
 
 from canonical_saver.publishing.best_effort import BestEffort
 from canonical_saver.publishing.model_card import Card
-from canonical_saver.publishing.sidecars import CONFIG, generates, write_generation_config
+from canonical_saver.publishing.sidecars import CONFIG, GENERATION, generates, write_settings
 from canonical_saver.publishing.stale_files import CARD, card_mark, has_mark
 from canonical_saver.weights.module_tree import original_class
 from canonical_saver.weights.saved_tensors import WeightSet
@@ -17,27 +17,24 @@ from canonical_saver.weights.saved_tensors import WeightSet
 _ADAPTER = "adapter_config.json"
 
 
-def write(
-    model: Any, weight_sets: Sequence[WeightSet], staged: BestEffort, output_dir: Path
-) -> None:
+def write(model: Any, weight_sets: Sequence[WeightSet], staged: BestEffort) -> None:
     """Write everything but the weights.
 
     Args:
         model: the unwrapped model with adapters.
         weight_sets: the adapters that are saved.
         staged: where to write.
-        output_dir: where the files will lie in the end.
 
     Raises:
         OSError: the file system refused a write.
     """
     for weights in weight_sets:
         _write_config(model, weights, staged)
-        _write_card(model, weights, weights.folder, staged, output_dir)
+        _write_card(model, weights, weights.folder, staged)
     if all(weights.folder for weights in weight_sets):
-        _write_card(model, weight_sets[0], "", staged, output_dir)
-    if (own := _saved_with_generation(model)) and not (output_dir / CONFIG).exists():
-        write_generation_config(own.generation_config, staged)
+        _write_card(model, weight_sets[0], "", staged)
+    if (own := _saved_with_generation(model)) and not (staged.output_dir / CONFIG).exists():
+        write_settings(GENERATION, own.generation_config, {}, staged)
 
 
 def _saved_with_generation(model: Any) -> Any:
@@ -87,10 +84,9 @@ def _write_config(model: Any, weights: WeightSet, staged: BestEffort) -> None:
         plain_settings.write(name, held, wrong, staged, load, needed=True)
 
 
-def _write_card(
-    model: Any, weights: WeightSet, place: str, staged: BestEffort, output_dir: Path
-) -> None:
+def _write_card(model: Any, weights: WeightSet, place: str, staged: BestEffort) -> None:
     """Write an adapter's model card to a place in the folder, unless another owner's is there."""
+    output_dir = staged.output_dir
     if (output_dir / place / CARD).exists() and not has_mark(output_dir, place):
         return
     config = model.peft_config[weights.adapter]

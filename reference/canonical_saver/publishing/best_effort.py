@@ -22,17 +22,20 @@ class BestEffort:
 
     Args:
         folder: the staged folder.
+        output_dir: where the files will lie in the end.
 
     Attributes:
-        folder: the same.
+        folder: the staged folder.
+        output_dir: where the files will lie in the end.
         warnings: what could not be written, why, and what to do.
-        missing: the files that could not be written.
+        outdated: files in the output folder that would be taken for those that could not be
+            written, relative to it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, output_dir: Path) -> None:
+        self.folder, self.output_dir = folder, output_dir
         self.warnings: list[str] = []
-        self.missing: list[str] = []
+        self.outdated: list[str] = []
 
     def attempt(self, write: Callable[[Path], object], *names: str, beside: str = "") -> str:
         """Have some files written, all of them or none.
@@ -56,8 +59,7 @@ class BestEffort:
         except BaseException as error:
             from canonical_saver.publishing.failed_files import give_up
 
-            self.missing += names
-            return give_up(error, scratch, self.missing)
+            return give_up(error, scratch, names, self)
         if beside:
             from canonical_saver.publishing.taken_names import without_taken
 

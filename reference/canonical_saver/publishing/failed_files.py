@@ -8,20 +8,25 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from canonical_saver.errors import describe
 from canonical_saver.file_io import LOST
 
+if TYPE_CHECKING:
+    from canonical_saver.publishing.best_effort import BestEffort
+
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 
 
-def give_up(error: BaseException, scratch: Path, missing: list[str]) -> str:
+def give_up(error: BaseException, scratch: Path, names: Sequence[str], staged: BestEffort) -> str:
     """Clean up after files that could not be written.
 
     Args:
         error: what went wrong.
         scratch: the folder that they were written to; removed.
-        missing: gets the names of those that were written so far.
+        names: those that were to be written in any case, relative to the output folder.
+        staged: where they were to go; gets what lies in their places.
 
     Returns:
         What went wrong, in one line.
@@ -33,27 +38,18 @@ def give_up(error: BaseException, scratch: Path, missing: list[str]) -> str:
     if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
         raise error
     _raise_of_disk(error, scratch)
-    for path in sorted(scratch.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            missing.append(path.relative_to(scratch).as_posix())
+    written = (p for p in sorted(scratch.rglob("*")) if p.is_file() and not p.is_symlink())
+    missing = [*names, *(path.relative_to(scratch).as_posix() for path in written)]
+    staged.outdated += [name for name in missing if _lies_there(staged.output_dir, name)]
     shutil.rmtree(scratch)
     return " ".join(describe(error).split())
 
 
-def outdated(output_dir: Path, missing: Sequence[str]) -> list[str]:
-    """Name the files of an earlier save that would be taken for those that are missing.
-
-    Args:
-        output_dir: the output folder.
-        missing: the files that could not be written, relative to it.
-    """
-    found = []
-    for name in missing:
-        path = output_dir / name
-        below = path.parent != output_dir and path.parent.is_symlink()
-        if os.path.lexists(path) and not below and (path.is_symlink() or not path.is_dir()):
-            found.append(name)
-    return found
+def _lies_there(output_dir: Path, name: str) -> bool:
+    """Whether a file of an earlier save would be taken for one that is missing."""
+    path = output_dir / name
+    below = path.parent != output_dir and path.parent.is_symlink()
+    return os.path.lexists(path) and not below and (path.is_symlink() or not path.is_dir())
 
 
 def _raise_of_disk(error: BaseException, folder: Path) -> None:

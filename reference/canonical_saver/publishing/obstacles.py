@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from canonical_saver.errors import RequestError, WriteError
 from canonical_saver.publishing.staging import STAGING, folders_to
 
+_NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ELOOP)
 
-def no_folder(output_dir: Path) -> RequestError:
-    """Say what is in the place of the output folder, or of one that it is to lie in."""
+
+def refuse_place(output_dir: Path, refused: OSError) -> NoReturn:
+    """Say what is in the place of the output folder, or of one that it is to lie in.
+
+    Args:
+        output_dir: the output folder.
+        refused: why it could not be made.
+
+    Raises:
+        RequestError: something else than a folder is there.
+        OSError: the error, of any other cause.
+    """
+    if refused.errno not in _NO_FOLDER:
+        raise refused
     places = (output_dir, *output_dir.parents)
     path = next((p for p in places if os.path.lexists(p) and not p.is_dir()), output_dir)
     found = "a link that leads nowhere" if not path.exists() else "a file"
-    return RequestError(
+    raise RequestError(
         f"output_dir: expected a folder, found {found}: {path}; remove it, or name another"
-    )
+    ) from refused
 
 
 def refuse_obstacles(output_dir: Path, names: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from transformers import GenerationConfig
 
 from canonical_saver.errors import describe
 from canonical_saver.publishing.best_effort import BestEffort
+from canonical_saver.publishing.sidecars import CONFIG
 
 
 @dataclass(frozen=True)
@@ -94,19 +95,17 @@ def write(
         )
 
 
-def write_config(
+def write_own(
     name: str, config: Any, changes: Mapping[str, Any], wrong: str, staged: BestEffort
 ) -> None:
-    """Write a model's configuration as it is, see :func:`write`; ``changes`` are saved in it."""
-    held = Held(config, "model.config", changes)
-    write(name, held, wrong, staged, type(config).from_dict, needed=True)
-
-
-def write_generation_config(name: str, config: Any, wrong: str, staged: BestEffort) -> None:
-    """Write a model's generation configuration as it is, see :func:`write`."""
-    held = Held(config, "model.generation_config", {}, ("compile_config",))
-    load = getattr(type(config), "from_dict", GenerationConfig.from_dict)
-    write(name, held, wrong, staged, load, needed=False)
+    """Write a model's configuration, or that of its generation, as it is, see :func:`write`."""
+    if name == CONFIG:
+        held = Held(config, "model.config", changes)
+        write(name, held, wrong, staged, type(config).from_dict, needed=True)
+    else:
+        held = Held(config, "model.generation_config", changes, ("compile_config",))
+        load = getattr(type(config), "from_dict", GenerationConfig.from_dict)
+        write(name, held, wrong, staged, load, needed=False)
 
 
 def _values(config: Any) -> dict[str, Any]:

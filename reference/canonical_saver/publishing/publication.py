@@ -151,8 +151,7 @@ class Publication:
             stale = () if earlier is None else earlier.stale(self._sidecars.outdated)
             names = self._staging.commit(stale, self._mode)
         self._undo.pop_all()  # nothing is left to be undone once the other ranks hear of it
-        left = [] if earlier is None else earlier.left()
-        also = () if earlier is None else earlier.warnings(left)
+        left, also = ([], []) if earlier is None else earlier.left()
         warnings = [*self._sidecars.warnings, *also, *found]
         return Published(names, left, warnings, self._sidecars.portability)
 

@@ -7,8 +7,8 @@ written, or else nothing, and a warning says so: no sidecar is worth the weights
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from canonical_saver.weights.module_tree import original_class
 from canonical_saver.weights.saved_tensors import WeightSet
 
 CONFIG = "config.json"
-_GENERATION = "generation_config.json"
+GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,20 @@ def write(
     Raises:
         OSError: the file system refused a write.
     """
-    staged = BestEffort(folder)
+    staged = BestEffort(folder, request.output_dir)
     if is_peft(model):
         from canonical_saver.publishing import adapter_sidecars
 
-        adapter_sidecars.write(model, weight_sets, staged, request.output_dir)
+        adapter_sidecars.write(model, weight_sets, staged)
     elif hasattr(getattr(model, "config", None), "save_pretrained"):
         _write_config(model, weight_sets[0], staged, request.dtype)
         if generates(model):
-            write_generation_config(model.generation_config, staged)
+            write_settings(GENERATION, model.generation_config, {}, staged)
     if request.tokenizer is not None:
         from canonical_saver.publishing.chat_template import write_tokenizer
 
         write_tokenizer(request.tokenizer, staged)
-    if not staged.missing:
-        return Written(tuple(staged.warnings))
-    from canonical_saver.publishing.failed_files import outdated
-
-    lying = tuple(outdated(request.output_dir, staged.missing))
-    return Written(tuple(staged.warnings), lying)
+    return Written(tuple(staged.warnings), tuple(staged.outdated))
 
 
 def generates(model: Any) -> bool:
@@ -98,25 +93,19 @@ def _write_config(
         from canonical_saver.publishing.own_code import auto_map
 
         settings |= auto_map(model.config, own, staged)
+    write_settings(CONFIG, model.config, settings, staged)
 
-    wrong = staged.attempt(partial(_save_as_usual, model.config, settings), CONFIG)
-    if wrong:
+
+def write_settings(name: str, config: Any, changes: Mapping[str, Any], staged: BestEffort) -> None:
+    """Write a configuration with some changes; the one in memory stays as it is."""
+
+    def usual(folder: Path) -> None:
+        made = copy.deepcopy(config)
+        for key, value in changes.items():
+            setattr(made, key, value)
+        made.save_pretrained(folder)
+
+    if wrong := staged.attempt(usual, name):
         from canonical_saver.publishing import plain_settings
 
-        plain_settings.write_config(CONFIG, model.config, settings, wrong, staged)
-
-
-def write_generation_config(config: Any, staged: BestEffort) -> None:
-    """Write the generation configuration of a model."""
-    wrong = staged.attempt(partial(_save_as_usual, config, {}), _GENERATION)
-    if wrong:
-        from canonical_saver.publishing import plain_settings
-
-        plain_settings.write_generation_config(_GENERATION, config, wrong, staged)
-
-
-def _save_as_usual(config: Any, settings: dict[str, Any], folder: Path) -> None:
-    config = copy.deepcopy(config)
-    for name, value in settings.items():
-        setattr(config, name, value)
-    config.save_pretrained(folder)
+        plain_settings.write_own(name, config, changes, wrong, staged)

@@ -11,7 +11,6 @@ says what a reader sees after each.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -35,7 +34,6 @@ _GATES = re.compile(
 )
 _ADAPTER_WEIGHTS = frozenset({"adapter_model.safetensors", "adapter_model.bin"})
 _REST, _BOLT = 4, 5
-_NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ELOOP)
 _NOT_OURS = (
     "expected only files of this save, found something else: {path}; find out who put it there, "
     "then save again"
@@ -65,11 +63,9 @@ class Staging:
         try:
             output_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            if error.errno not in _NO_FOLDER:
-                raise
-            from canonical_saver.publishing.obstacles import no_folder
+            from canonical_saver.publishing.obstacles import refuse_place
 
-            raise no_folder(output_dir) from error
+            refuse_place(output_dir, error)
         for path in reversed(missing):
             _flush(path.parent)
         if os.path.lexists(output_dir / STAGING):  # of a save that was cut off

@@ -131,18 +131,15 @@ class EarlierSave:
         self._shared = _replaced_of_others(self._output_dir, self._arrival.names, found)
         return [*found, *outdated]
 
-    def left(self) -> list[str]:
-        """Name the files of other models that stay, after the save."""
-        return others(self._output_dir, self._arrival)
-
-    def warnings(self, left: Sequence[str]) -> list[str]:
-        """Say which files of other models stay, and what loads then."""
+    def left(self) -> tuple[list[str], list[str]]:
+        """Name the files of other models that stay, after the save; and say what loads then."""
         shared = [
             f"{self._output_dir / name} was replaced, and {', '.join(indexes)} names it too: what "
             "that describes is no longer one model; remove it, or save to another folder"
             for name, indexes in sorted(self._shared.items())
         ]
-        return [*shared, *self._warnings_of(left)]
+        left = others(self._output_dir, self._arrival)
+        return left, [*shared, *self._warnings_of(left)]
 
     def _warnings_of(self, left: Sequence[str]) -> list[str]:
         if not left:

@@ -8,11 +8,12 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from canonical_saver.weights.engines import Engines
-from canonical_saver.weights.module_tree import bare, named_modules
+from canonical_saver.weights.module_tree import named_modules
 from canonical_saver.weights.own_rules import has_own_saving, has_own_state_dict
 from canonical_saver.weights.saved_tensors import Convert, SavedTensor, WeightSet, direct
 from canonical_saver.weights.tensors import ModelTensor
@@ -35,14 +36,13 @@ def model_weights(
         from canonical_saver.weights.quantized import refuse_quantizer
 
         refuse_quantizer(model)
-    owner, state = model, None
+    owner, found, warnings = model, tensors, tuple[str, ...]()
     if has_own_saving(model) or has_own_state_dict(model):
         from canonical_saver.weights import own_saving
 
-        owner, state = own_saving.find(model, tensors, engines)
-    found = tensors if state is None else state.model_tensors
+        owner, found, warnings = own_saving.find(model, tensors, engines)
     made = weights(owner, engines.numbered(owner, found), partial(_revert, owner))
-    made = replace(made, owner=owner, warnings=() if state is None else state.warnings)
+    made = replace(made, owner=owner, warnings=warnings)
     if not getattr(model, "_keys_to_ignore_on_save", True):  # a model of transformers, all saved
         return made
     from canonical_saver.weights import unloadable
@@ -97,9 +97,13 @@ def _has_hub_names(model: nn.Module) -> bool:
     """
     if not isinstance(model, PreTrainedModel):
         return True
+    if any(isinstance(module, FSDPModule) for module in model.modules()):
+        from canonical_saver.weights.bare_copy import bare
+
+        model = bare(model)  # conversions are looked up by the names of classes
     nothing: dict[str, torch.Tensor] = {}
     named = hasattr(model.config, "model_type")
-    return named and revert_weight_conversion(bare(model), nothing) is nothing
+    return named and revert_weight_conversion(model, nothing) is nothing
 
 
 def _revert(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from canonical_saver.weights.module_tree import bare
+from canonical_saver.weights.bare_copy import bare
 
 
 def holding(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Any:

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from canonical_saver.weights.module_tree import bare
+from canonical_saver.weights.bare_copy import bare
 from canonical_saver.weights.origins import OriginWatch
 from canonical_saver.weights.saved_tensors import SavedTensor, SourceRange
 from canonical_saver.weights.tensors import ModelTensor

@@ -6,7 +6,6 @@ called ``module`` or ``default``.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,30 +75,3 @@ def original_class(module: nn.Module) -> type[nn.Module]:
     kind = type(module)
     made = isinstance(module, FSDPModule) and kind.__name__.startswith("FSDP")
     return next(base for base in kind.__mro__ if not (made and issubclass(base, FSDPModule)))
-
-
-def bare(model: nn.Module) -> Any:
-    """Copy a model's modules, of their original classes and without wrappers, but no tensor.
-
-    This is for the rules of other libraries, which read the names and classes of modules. What they
-    change in the copy does not change the model, except the data of a tensor.
-    """
-    copies: dict[int, nn.Module] = {}
-
-    def copied(module: nn.Module) -> nn.Module:
-        module = unwrap(module)
-        if id(module) not in copies:
-            kind = original_class(module)
-            copies[id(module)] = made = nn.Module.__new__(kind)
-            for key, value in vars(module).items():
-                made.__dict__[key] = copy.copy(value) if isinstance(value, dict | list) else value
-            made.__dict__["_modules"] = {
-                name: None if child is None else copied(child)
-                for name, child in module._modules.items()
-            }
-            made.__dict__["_parameters"] = dict(module._parameters)
-            for hooks in ("_forward_hooks", "_forward_pre_hooks"):  # of an engine that shards
-                made.__dict__[hooks] = type(vars(module)[hooks])()
-        return copies[id(module)]
-
-    return copied(model)

@@ -43,8 +43,7 @@ def _has_rules(module: nn.Module) -> bool:
         return False  # its rules are known, and would change its weight
     if any(name in vars(module) for name in RULES):
         return True
-    rules = [getattr(type(module), name) for name in RULES]
-    plain = [getattr(nn.Module, name) for name in RULES]
+    kind = type(module)
+    rules = [getattr(kind, n) for n in RULES if getattr(kind, n) is not getattr(nn.Module, n)]
     hooks = [hook for name in HOOKS for hook in getattr(module, name).values()]
-    changed = [rule for rule, usual in zip(rules, plain, strict=True) if rule is not usual]
-    return not all(map(is_known, [*changed, *hooks]))
+    return not all(map(is_known, [*rules, *hooks]))

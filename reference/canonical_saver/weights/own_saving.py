@@ -30,18 +30,21 @@ from canonical_saver.weights.tensors import ModelTensor
 
 def find(
     model: nn.Module, tensors: Mapping[str, ModelTensor], engines: Engines
-) -> tuple[Any, StateDict]:
+) -> tuple[Any, Mapping[str, ModelTensor], tuple[str, ...]]:
     """Find what a model with rules of its own saves, by its ``save_pretrained`` if it has one.
 
     Returns:
-        The module whose configuration is written, and what is saved of the model.
+        The module whose configuration is written, what is saved of the model, and what a person
+        should know of it.
 
     Raises:
         WeightsError: a rule cannot be followed.
     """
     if has_own_saving(model):
-        return _follow(model, tensors, engines)
-    return model, state_dict.find(model, tensors, engines)
+        owner, state = _follow(model, tensors, engines)
+    else:
+        owner, state = model, state_dict.find(model, tensors, engines)
+    return owner, state.model_tensors, state.warnings
 
 
 def _follow(

@@ -25,8 +25,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from canonical_saver.errors import WeightsError, describe
 from canonical_saver.versions import PEFT_KINDS_KNOW_THEIR_TENSORS
 from canonical_saver.weights.adapter_places import places_of
+from canonical_saver.weights.bare_copy import bare
 from canonical_saver.weights.holding import holding
-from canonical_saver.weights.module_tree import bare
 from canonical_saver.weights.origins import OriginWatch
 from canonical_saver.weights.saved_tensors import SavedTensor, direct
 from canonical_saver.weights.tensors import ModelTensor, whole

@@ -27,7 +27,7 @@ from canonical_saver.collectives import Ranks
 from canonical_saver.errors import VerifyError
 from canonical_saver.weights import config_shapes, drift
 from canonical_saver.weights.digests import digests
-from canonical_saver.weights.saved_tensors import Summary, WeightSet
+from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.weights.tensors import LocalSlice, ModelTensor
 
 MOST_SAMPLED = 1000
@@ -35,6 +35,9 @@ MOST_SAMPLED = 1000
 
 MOST_RANKS = 8
 """Ranks that a message lists."""
+
+Summary = dict[str, bytes]
+"""For each part of tensors that a rank holds and others are said to hold too, a digest of it."""
 
 _WRITES, _BUFFER, _SYNCHRONIZED = 1, 2, 4
 

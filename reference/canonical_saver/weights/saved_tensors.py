@@ -8,14 +8,10 @@ from typing import Any
 
 import torch
 
-from canonical_saver.errors import WeightsError
 from canonical_saver.weights.tensors import ModelTensor
 
 Convert = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 """Turns complete tensors by their names in memory into tensors by their names in the file."""
-
-Summary = dict[str, bytes]
-"""For each part of tensors that a rank holds and others are said to hold too, a digest of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +96,6 @@ def require_data(weights: WeightSet) -> None:
         model_tensors += [weights.model_tensors[name] for name in saved.needs]
         slices = [one for model_tensor in model_tensors for one in model_tensor.slices]
         if any(one.load is None and one.data.is_meta and one.length for one in slices):
-            raise WeightsError(
-                f"'{saved.name}': expected a tensor with data, found one on the meta device "
-                "and no hook of accelerate that has its data; load the weights before saving"
-            )
+            from canonical_saver.weights.uneven_tensors import without_data
+
+            raise without_data(saved.name)

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from canonical_saver.errors import WeightsError, describe
+from canonical_saver.weights.bare_copy import bare
 from canonical_saver.weights.engines import Engines, dotted, named
-from canonical_saver.weights.module_tree import bare, named_modules, saved_by_bitsandbytes
+from canonical_saver.weights.module_tree import named_modules, saved_by_bitsandbytes
 from canonical_saver.weights.own_rules import HOOKS, RULES, is_known
 from canonical_saver.weights.tensors import ModelTensor, has_own_storage
 

@@ -1,4 +1,4 @@
-"""Tensors whose elements do not lie in memory one behind the other, in row-major order."""
+"""Tensors whose elements are not in memory one behind the other, in row-major order."""
 
 from __future__ import annotations
 
@@ -34,6 +34,14 @@ def refusal(tensor: torch.Tensor) -> WeightsError:
     return WeightsError(
         f"expected a dense tensor, found a {str(tensor.layout).removeprefix('torch.')} one, which "
         "a weight file cannot hold; save the model with it made dense, by to_dense"
+    )
+
+
+def without_data(name: str) -> WeightsError:
+    """Say of a tensor on the meta device that nothing has its data."""
+    return WeightsError(
+        f"'{name}': expected a tensor with data, found one on the meta device "
+        "and no hook of accelerate that has its data; load the weights before saving"
     )
 
 

@@ -14,8 +14,8 @@ from canonical_saver.errors import RequestError
 from canonical_saver.formats.layout import File
 from canonical_saver.messages import arriving
 from canonical_saver.request import CFG_KEYS, Request
-from canonical_saver.weights.replicas import Replicas
-from canonical_saver.weights.saved_tensors import Summary, WeightSet
+from canonical_saver.weights.replicas import Replicas, Summary
+from canonical_saver.weights.saved_tensors import WeightSet
 from canonical_saver.writing.tiling import prove_tiling
 from canonical_saver.writing.write_items import packed, ranges
 from canonical_saver.writing.write_plan import WritePlan

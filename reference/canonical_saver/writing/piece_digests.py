@@ -108,7 +108,7 @@ def finish(writer: Writer) -> str:
             for file, index, number in sorted(own.begun):
                 placed = files[file].tensors[index]
                 start, size = number * PIECE, min(PIECE, placed.size - number * PIECE)
-                found = os.pread(handles[file], size, placed.offset + start)
+                found = os.pread(handles(file), size, placed.offset + start)
                 own.leaves[file, index, number] = leaf(found)
         return own.leaves
 

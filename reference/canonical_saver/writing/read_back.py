@@ -11,7 +11,7 @@ import torch
 from canonical_saver.errors import VerifyError
 from canonical_saver.file_io import as_memoryview
 from canonical_saver.writing.write_items import WriteItem
-from canonical_saver.writing.writer import OpenFiles, Writer, carried
+from canonical_saver.writing.writer import Handles, Writer, carried
 
 _MEMCMP = ctypes.CDLL(None).memcmp
 _MEMCMP.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -76,14 +76,14 @@ def compare_all(writer: Writer) -> None:
             _compare(writer, handles, batch.file, batch.offset, pieces)
 
 
-def write_now(writer: Writer, handles: OpenFiles, planned: Sequence[WriteItem]) -> None:
+def write_now(writer: Writer, handles: Handles, planned: Sequence[WriteItem]) -> None:
     """Write parts that will not be there later, and read each back if that was requested."""
     for batch, pieces in writer.carry(planned):
         write_and_check(writer, handles, batch.file, batch.offset, pieces)
 
 
 def write_and_check(
-    writer: Writer, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
+    writer: Writer, handles: Handles, file: int, offset: int, pieces: Sequence[torch.Tensor]
 ) -> None:
     """Write bytes, and read them back if that was requested."""
     writer.pwrite_all(handles, file, offset, pieces)
@@ -92,10 +92,10 @@ def write_and_check(
 
 
 def _compare(
-    writer: Writer, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
+    writer: Writer, handles: Handles, file: int, offset: int, pieces: Sequence[torch.Tensor]
 ) -> None:
     for piece in pieces:
-        if first_difference(handles[file], offset, piece) is not None:
+        if first_difference(handles(file), offset, piece) is not None:
             raise VerifyError(
                 f"{writer.write_plan.files[file].name}: the {piece.numel()} bytes from {offset} "
                 "on read back differently than they were written; check the disk"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import tee
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from canonical_saver.collectives import Ranks
 from canonical_saver.file_io import as_memoryview, flush, pwrite_all
-from canonical_saver.formats.layout import File
 from canonical_saver.weights.tensors import elements
 from canonical_saver.writing.free_space import Room
 from canonical_saver.writing.write_items import WriteBatch, WriteItem, batches
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 
 ASYNCHRONOUS = frozenset({"cuda", "xpu"})
 """Kinds of devices that copy while the processor writes."""
+
+Handles = Callable[[int], int]
+"""Gives the handle of a staged file by its number."""
 
 
 class Writer:
@@ -90,17 +92,17 @@ class Writer:
         return None if self.watch is None else self.watch.written
 
     def pwrite_all(
-        self, handles: OpenFiles, file: int, offset: int, pieces: Sequence[torch.Tensor]
+        self, handles: Handles, file: int, offset: int, pieces: Sequence[torch.Tensor]
     ) -> None:
         """Write bytes.
 
         Args:
-            handles: the open files.
+            handles: the open files, of :meth:`open`.
             file: number of the file.
             offset: first byte in it.
             pieces: contiguous uint8 CPU tensors.
         """
-        pwrite_all(handles[file], [as_memoryview(piece) for piece in pieces], offset)
+        pwrite_all(handles(file), [as_memoryview(piece) for piece in pieces], offset)
         if self.watch is not None:
             self.watch.wrote(file, offset, pieces)
 
@@ -113,9 +115,25 @@ class Writer:
                 self.watch.carried(batch, pieces)
             yield batch, pieces
 
-    def open(self, mode: int = os.O_RDWR) -> OpenFiles:
-        """The staged files, each opened when first needed."""
-        return OpenFiles(self.folder, self.write_plan.files, mode)
+    @contextmanager
+    def open(self, mode: int = os.O_RDWR) -> Iterator[Handles]:
+        """The staged files, each opened when first needed; flushed to disk on the way out."""
+        opened: dict[int, int] = {}
+
+        def handle_of(number: int) -> int:
+            if number not in opened:
+                path = self.folder / self.write_plan.files[number].name
+                opened[number] = os.open(path, mode | os.O_NOFOLLOW)
+            return opened[number]
+
+        try:
+            yield handle_of
+            if mode != os.O_RDONLY:
+                for handle in opened.values():
+                    flush(handle)
+        finally:
+            for handle in opened.values():
+                os.close(handle)
 
 
 def carried(planned: Sequence[WriteItem]) -> Iterator[tuple[WriteBatch, list[torch.Tensor]]]:
@@ -129,29 +147,3 @@ def carried(planned: Sequence[WriteItem]) -> Iterator[tuple[WriteBatch, list[tor
 
     kept, handed = tee(found)
     yield from zip(kept, to_host(batch.parts for batch in handed), strict=True)
-
-
-class OpenFiles:
-    """Staged weight files, each opened when first needed; flushed to disk on the way out."""
-
-    def __init__(self, folder: Path, files: Sequence[File], mode: int = os.O_RDWR) -> None:
-        self._folder, self._files, self._mode = folder, files, mode
-        self._handles: dict[int, int] = {}
-
-    def __enter__(self) -> OpenFiles:
-        return self
-
-    def __getitem__(self, number: int) -> int:
-        if number not in self._handles:
-            path = self._folder / self._files[number].name
-            self._handles[number] = os.open(path, self._mode | os.O_NOFOLLOW)
-        return self._handles[number]
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None and self._mode != os.O_RDONLY:
-                for handle in self._handles.values():
-                    flush(handle)
-        finally:
-            for handle in self._handles.values():
-                os.close(handle)

@@ -79,11 +79,7 @@ class Engines:
         Raises:
             WeightsError: a parameter's bytes cannot be found; names it.
         """
-        for name, value in module._parameters.items():
-            with named(dotted(place, name)):
-                model_tensor = self.tensor(value)
-            if model_tensor is not None:
-                yield name, model_tensor
+        yield from self._described(module._parameters, place)
 
     def persistent(self, module: nn.Module, place: str) -> dict[str, ModelTensor]:
         """All that the module itself has in a state dict, by names in it, see :meth:`parameters`.
@@ -91,15 +87,20 @@ class Engines:
         That includes its persistent buffers, and what it only adds while saving, as bitsandbytes'
         quantization state.
         """
-        found = dict(self.parameters(module, place))
-        for name, value in module._buffers.items():
-            if name in module._non_persistent_buffers_set:
-                continue
+        unsaved = module._non_persistent_buffers_set
+        buffers = {name: value for name, value in module._buffers.items() if name not in unsaved}
+        own = dict(self.parameters(module, place))
+        return own | dict(self._described(buffers, place, buffer=True))
+
+    def _described(
+        self, values: Mapping[str, torch.Tensor | None], place: str, *, buffer: bool = False
+    ) -> Iterator[tuple[str, ModelTensor]]:
+        """Describe some tensors of a module, by their names in it."""
+        for name, value in values.items():
             with named(dotted(place, name)):
-                model_tensor = self.tensor(value, buffer=True)
+                model_tensor = self.tensor(value, buffer=buffer)
             if model_tensor is not None:
-                found[name] = model_tensor
-        return found
+                yield name, model_tensor
 
     def trainable(self, module: nn.Module) -> Iterator[str]:
         """Yield the names of the module's own parameters that require a gradient."""
