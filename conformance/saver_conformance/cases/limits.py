@@ -17,10 +17,11 @@ _OF_ADAPTERS = tuple(item.name for item in fields(Adapter))
 def why_untrainable(case: Case) -> str:
     """Why the engine of ``case`` cannot train it; empty when it can."""
     kind = case.adapter.method if case.adapter else None
-    if why := limited(values_of(case), case.mode, case.family, kind):
+    values = values_of(case)
+    if why := limited(values, case.mode, case.family, kind):
         return why
     for limit in case.mode.definition.limits:
-        if limit.holds(values_of(case), case.mode.name):
+        if limit.holds(values, case.mode.name):
             return limit.why
     return ""
 

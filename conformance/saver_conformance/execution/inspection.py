@@ -92,6 +92,7 @@ class Inspector:
             is_whole = not failed(saved.outcomes)
             reload = self._reloader.reload(saved.case, saved.folder) if is_whole else None
             crashes = self._identify(saved)
+        later = _changed_since(saved) if is_whole else ()  # before readers, who may write there
         comparisons = None
         if self._readers and self._asked(saved) == "in this case":
             with time_of("serve"):
@@ -114,7 +115,7 @@ class Inspector:
             trace=saved.trace,
             memory=saved.memory,
             comparisons=comparisons,
-            later=() if failed(saved.outcomes) else _changed_since(saved),
+            later=later,
         )
         with time_of("check"):
             return checks.run(observation, self._asked(saved)), comparisons or ()
