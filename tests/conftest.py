@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -38,6 +39,21 @@ def _separate_extensions() -> None:
 
 
 _separate_extensions()
+
+
+@pytest.fixture(autouse=True)
+def _same_compiler() -> Iterator[None]:
+    """Undo what PEFT leaves in the environment where it cannot compile BOFT's extension.
+
+    With another compiler DeepSpeed's operator is compiled anew, for minutes, in whatever comes next.
+    """
+    before = {name: os.environ.get(name) for name in ("CC", "CXX")}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
