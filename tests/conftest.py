@@ -45,7 +45,7 @@ _separate_extensions()
 def _same_compiler() -> Iterator[None]:
     """Undo what PEFT leaves in the environment where it cannot compile BOFT's extension.
 
-    With another compiler DeepSpeed's operator is compiled anew, for minutes, in whatever comes next.
+    With another one, DeepSpeed compiles its operator anew, for minutes, in whatever comes next.
     """
     before = {name: os.environ.get(name) for name in ("CC", "CXX")}
     yield
