@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,9 @@ def test_engine_without_a_table_has_few_cases_before_nightly(mode: Mode) -> None
     gate = cases_of(mode, "gate")
     planned = [case for case in gate if case.result == "trained"]
     assert len(gate) <= len(planned) + 1  # one of a merged model
-    assert cases_of(mode, "smoke")[0] in planned
+    first = cases_of(mode, "smoke")[0]
+    assert replace(first, probe=planned[0].probe) == planned[0]
+    assert (first.probe == "control_run") == (mode.method == "full")
     assert FEW_DRAWS < len(planned) <= FEW_DRAWS + 2
     assert not [case for case in planned if why_untrainable(case)]
 
