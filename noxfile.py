@@ -205,12 +205,13 @@ def savers(session: nox.Session, stack: str) -> None:
     if STACKS[stack].tests and not session.posargs:
         session.run("pytest", *STACKS[stack].tests, env=environment(session))
     for name in chosen:
-        # A broken MUST is a finding and no failure, as long as the ledger knows it.
+        # A broken MUST that the ledger knows is no failure, nor a case that the versions of this
+        # stack cannot train: `compare` looks at both.
         session.run(
             *("saver-conformance", "run", "--saver", name, "--profile", "survey"),
             *("--save-limit", SAVE_LIMIT, "--report", f"{RESULTS}/{name}"),
             env=environment(session),
-            success_codes=[0, 1],
+            success_codes=[0, 1, 2],
         )
     session.run("saver-conformance", "site", RESULTS, "--out", f"{RESULTS}/site")
     session.run("saver-conformance", "site", RESULTS, "--text")

@@ -110,7 +110,8 @@ EMPTY = {**USED, "existing_save": "empty"}
 def _report(*findings, clause="FILES-005", saver=ENTRY.savers[0], level="MUST"):
     status = "fail" if findings else "pass"
     row = {"clause": clause, "mode": "full-single", "level": level, "status": status}
-    return {"saver": saver, "clauses": [{**row, "findings": list(findings)}]}
+    clauses = [{**row, "findings": list(findings)}]
+    return {"saver": saver, "clauses": clauses, "not_run": [], "totals": {"executed": 1}}
 
 
 def test_compare_a_report_that_shows_what_the_ledger_says_agrees():
@@ -156,6 +157,18 @@ def test_compare_what_no_survey_shows_is_not_missed_there():
     alone = dataclasses.replace(ENTRY, in_survey=False)
     assert not list(compare(_report(), [alone]))
     assert not list(compare(_report({**STALE, "case": USED}), [alone]))
+
+
+def test_compare_a_case_that_went_wrong_is_told_and_one_that_cannot_be_trained_is_not():
+    row = {"case": {"mode": "lora-zero3"}, "status": "unavailable", "reason": "why"}
+    assert not list(compare({**_report(), "not_run": [row]}, []))
+    (line,) = compare({**_report(), "not_run": [{**row, "status": "error"}]}, [])
+    assert "not judged in a case of lora-zero3: why" in line
+
+
+def test_compare_a_report_of_no_case_is_told():
+    (line,) = compare({**_report(), "totals": {"executed": 0}}, [])
+    assert "judged in no case" in line
 
 
 def test_explains_an_entry_is_about_its_savers_and_modes_alone():
