@@ -31,9 +31,9 @@ from saver_conformance.cases.visits import visits
 
 Profile = Literal["smoke", "survey", "gate", "nightly", "readers", "explore"]
 
-GATE_DRAWS = 3
+GATE_DRAWS = 2
 """Derandomized draws for each mode on top of the table of pairs."""
-GATE_SPREAD_DRAWS = 2
+GATE_SPREAD_DRAWS = 1
 """Derandomized draws for each mode of several ranks, on three of them and two nodes."""
 
 _SMOKE_FULL: tuple[dict[str, Any], ...] = (
@@ -76,7 +76,7 @@ _FEW: tuple[dict[str, Any], ...] = (
     | {"foreign_files": "strangers", "modules_to_save": ("lm_head",)},
 )
 """Cases of an engine that the gate has no table for; values that do not fit are left out."""
-FEW_DRAWS = 3
+FEW_DRAWS = 2
 """Derandomized draws for each of its modes on top of them."""
 
 _SURVEY_FULL: tuple[dict[str, Any], ...] = (
