@@ -24,6 +24,9 @@ from saver_conformance.processes.world import World
 
 MAX_RANKS = 16
 """Processes that are kept up; worlds that came first are stopped when there would be more."""
+MAX_THREADS = 100
+"""Threads of a rank that takes one more case: torch keeps those of the process groups of each
+device mesh, and they wake up a hundred times a second."""
 
 
 class Worlds:
@@ -72,8 +75,9 @@ class Worlds:
         return tuple(self._worlds.values())
 
     def has(self, case: Case) -> bool:
-        """Whether a world for ``case`` is up."""
-        return _key_of(case) in self._worlds
+        """Whether a world for ``case`` is up, and not worn out."""
+        world = self._worlds.get(_key_of(case))
+        return world is not None and world.threads <= MAX_THREADS
 
     def of(self, case: Case) -> World:
         """The world for ``case``, which is up."""
@@ -87,6 +91,7 @@ class Worlds:
             HarnessFailedError: the ranks do not start, or fail at a save that does nothing.
         """
         key = _key_of(case)
+        self._end(key)
         while self._worlds and sum(k.size for k in self._worlds) + key.size > MAX_RANKS:
             self._end(next(iter(self._worlds)))
         self._build_operators(key)

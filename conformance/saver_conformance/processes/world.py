@@ -172,6 +172,11 @@ class World:
         """Process ids of the ranks, in order."""
         return tuple(item.process.pid for item in self._processes)
 
+    @property
+    def threads(self) -> int:
+        """Threads of the rank that has most; those of ranks that have ended do not count."""
+        return max(count_threads(item.process.pid) for item in self._processes)
+
     def join(self) -> None:
         """Wait until every rank is up and in the process group.
 
@@ -358,6 +363,14 @@ def _collect(pending: Sequence[_Process], timeout: float) -> list[tuple[_Process
         elif item.process.code is not None:
             collected.append((item, item.describe_end()))
     return collected
+
+
+def count_threads(pid: int) -> int:
+    """The threads of a process; 0 where it has ended."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    except OSError:
+        return 0
 
 
 def start_server(prepare: str, scratch: Path | None = None) -> ForkServer:
