@@ -29,6 +29,7 @@ class ForkedProcess:
         self._number = number
         self._told = b""
         self._closed = False
+        os.set_blocking(status, False)  # two threads may listen, and one hears it
         self.status = status
         """Descriptor that can be read when something is told."""
 
@@ -49,10 +50,8 @@ class ForkedProcess:
 
     def hear(self) -> None:
         """Take what is told by now; never waits."""
-        watched = select.poll()
-        watched.register(self.status, select.POLLIN)
-        while not self._closed and watched.poll(0):
-            self._read()
+        while not self._closed and self._read(0):
+            pass
 
     def wait(self) -> int:
         """Wait for its end.
@@ -91,10 +90,19 @@ class ForkedProcess:
         self._server.release(self._number)
         os.close(self.status)
 
-    def _read(self) -> None:
-        chunk = os.read(self.status, 1 << 12)
+    def _read(self, milliseconds: int | None = None) -> bool:
+        """Take what is told next; False if that is nothing within the time."""
+        watched = select.poll()
+        watched.register(self.status, select.POLLIN)
+        try:
+            if not watched.poll(milliseconds):
+                return False
+            chunk = os.read(self.status, 1 << 12)
+        except BlockingIOError:
+            return False
         self._told += chunk
         self._closed = not chunk
+        return True
 
     def _find(self, word: str) -> int | None:
         for line in self._told.decode().splitlines(keepends=True):
