@@ -76,7 +76,7 @@ _FEW: tuple[dict[str, Any], ...] = (
     | {"foreign_files": "strangers", "modules_to_save": ("lm_head",)},
 )
 """Cases of an engine that the gate has no table for; values that do not fit are left out."""
-FEW_DRAWS = 2
+FEW_DRAWS = 3
 """Derandomized draws for each of its modes on top of them."""
 
 _SURVEY_FULL: tuple[dict[str, Any], ...] = (
