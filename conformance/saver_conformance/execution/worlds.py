@@ -24,9 +24,9 @@ from saver_conformance.processes.world import World
 
 MAX_RANKS = 16
 """Processes that are kept up; worlds that came first are stopped when there would be more."""
-MAX_THREADS = 100
-"""Threads of a rank that takes one more case: torch keeps those of the process groups of each
-device mesh, and they wake up a hundred times a second."""
+MORE_THREADS = 80
+"""Threads that a rank that takes one more case has at most beside those of its first: torch keeps
+those of the process groups of each device mesh, and they wake up a hundred times a second."""
 
 
 class Worlds:
@@ -65,6 +65,7 @@ class Worlds:
         self._save_limit = save_limit
         self._progress = progress
         self._worlds: dict[WorldKey, World] = {}
+        self._threads: dict[WorldKey, int] = {}
         self._proven: set[WorldKey] = set()
         self._used: set[WorldKey] = set()
         self._operators: set[bool] = set()
@@ -76,8 +77,9 @@ class Worlds:
 
     def has(self, case: Case) -> bool:
         """Whether a world for ``case`` is up, and not worn out."""
-        world = self._worlds.get(_key_of(case))
-        return world is not None and world.threads <= MAX_THREADS
+        key = _key_of(case)
+        world = self._worlds.get(key)
+        return world is not None and world.threads <= self._threads.get(key, 0) + MORE_THREADS
 
     def of(self, case: Case) -> World:
         """The world for ``case``, which is up."""
@@ -109,6 +111,7 @@ class Worlds:
         if key not in self._proven:
             self._prove(world, case)
             self._proven.add(key)
+        self._threads.setdefault(key, world.threads)
 
     def load(self, saver: str) -> None:
         """Turn to another saver, on the worlds that are up and on those to come.

@@ -91,7 +91,13 @@ class _Server:
             os.set_inheritable(descriptor, False)
         file, *pipes, output, status = descriptors
         server = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # no room for one more: those that are there need not end for it
+            os.write(status, b"exit 1\n")
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
         if not pid:
             os.close(status)
             with _no_return():

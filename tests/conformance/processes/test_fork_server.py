@@ -134,6 +134,35 @@ def test_environment_of_any_length_reaches_a_process(
             assert Path(f"/proc/{pid}/fd").is_dir()
 
 
+FULL = """
+import os
+fork = os.fork
+def no_room():
+    os.fork = fork
+    raise OSError(12, "no room")
+os.fork = no_room
+"""
+
+
+def test_process_that_cannot_be_forked_ends_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "full.py").write_text(FULL)
+    with (
+        ForkServer(["full"], {**os.environ, "PYTHONPATH": str(tmp_path)}) as server,
+        Path(os.devnull).open("wb") as output,
+    ):
+        said = [
+            (process.pid > 0, process.wait())
+            for process in (
+                server.start("os:getpid", [], {}, os.environ, output.fileno()) for _ in range(2)
+            )
+        ]
+        assert said == [(False, 1), (True, 0)]
+        assert server.runs
+
+
 def test_process_after_the_server_was_killed_comes_from_a_new_one(server: ForkServer) -> None:
     with pair(server) as first:
         first.join()
