@@ -170,7 +170,7 @@ STACKS = {
     ),
     "verl": Stack(savers=("verl",), pins="constraints-verl.txt"),
 }
-SAVE_LIMIT = "30"
+SAVE_LIMIT = "20"
 
 
 def environment(session: nox.Session) -> dict[str, str]:
