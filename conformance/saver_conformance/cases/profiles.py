@@ -21,6 +21,7 @@ from typing import Any, Literal
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
+from saver_conformance.cases import engines
 from saver_conformance.cases.case import MODES, Case, Mode, WorldKey
 from saver_conformance.cases.families import names
 from saver_conformance.cases.merging import merging
@@ -145,16 +146,25 @@ def cases_of(mode: Mode, profile: Profile, among: Iterable[Mode] = MODES) -> tup
 
 
 def _smoke(mode: Mode) -> tuple[Case, ...]:
-    """The least; an unsaved control takes longest, and most adapters do without."""
+    """The least; engines of which a save sees no difference share the rows, as in the gate.
+
+    An unsaved control takes longest: most adapters do without. QLoRA differs from LoRA by its base
+    alone, and has the rows that say most of it.
+    """
+    definition = mode.definition
     rows = _SMOKE_ADAPTER if mode.is_adapter else _SMOKE_FULL
-    if not mode.definition.pairs:
+    if not definition.pairs:
         rows = (fitting(_FEW[0], mode),)
-    if mode.is_adapter and not (mode.method == "lora" and mode.definition.pairs):
-        rows = ({**rows[0], "probe": "none"}, *rows[1:])
-    return tuple(
-        make_case(mode, row, nodes=nodes, seed=seed)
-        for seed, (row, nodes) in enumerate(zip(rows, SMOKE_NODES, strict=False))
+    numbered = list(enumerate(zip(rows, SMOKE_NODES, strict=False)))
+    if mode.method == "qlora" and definition.pairs:
+        del numbered[0]
+    sharing = engines.sharing_a_table(mode.engine) or (mode.engine,)
+    dealt = numbered[sharing.index(mode.engine) :: len(sharing)]
+    controlled = mode.method == "full" or (
+        mode.method == "lora" and definition.pairs and definition.shards
     )
+    rest = {} if controlled else {"probe": "none"}
+    return tuple(make_case(mode, row | rest, nodes=n, seed=seed) for seed, (row, n) in dealt)
 
 
 def _few(mode: Mode, profile: Profile) -> tuple[Case, ...]:
