@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fixtures.portable.save import SIZES
-from transformers import AutoConfig, Glm4MoeConfig, Glm4MoeForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from canonical_saver import save_model
 from canonical_saver.publishing.portable import _complete_config, config_keys
@@ -76,17 +76,33 @@ def test_candidates_leave_a_class_of_the_model_s_own_alone() -> None:
     assert list(config_keys.candidates(config | {"auto_map": {"AutoConfig": "own.Own"}})) == []
 
 
+ROPE = {"rope_theta": 5e5}
+GLM = {**SIZES, "n_routed_experts": 2, "n_group": 1, "num_experts_per_tok": 1}
+GPT_OSS = {**SIZES, "num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 32}
+
+
 @pytest.mark.parametrize(("kind", "is_null"), [("default", True), ("linear", False)])
-def test_glm4_moe_says_that_positions_are_not_scaled(
-    kind: str, is_null: bool, tmp_path: Path
+@pytest.mark.parametrize(
+    ("model_type", "sizes", "rope"),
+    [
+        ("glm4_moe", GLM, {**ROPE, "partial_rotary_factor": 0.5}),
+        ("gpt_oss", GPT_OSS, ROPE),
+        ("apertus", SIZES, ROPE),
+    ],
+)
+def test_config_says_that_positions_are_not_scaled_where_a_reader_has_no_such_default(
+    *,
+    model_type: str,
+    sizes: dict[str, Any],
+    rope: dict[str, Any],
+    kind: str,
+    is_null: bool,
+    tmp_path: Path,
 ) -> None:
-    """mlx-lm has no default for it, and published checkpoints have null."""
-    rope = {"rope_type": kind, "rope_theta": 5e5, "partial_rotary_factor": 0.5}
-    rope |= {} if is_null else {"factor": 2.0}
-    config = Glm4MoeConfig(
-        **SIZES, rope_parameters=rope, n_routed_experts=2, n_group=1, num_experts_per_tok=1
-    )
-    save_model(Glm4MoeForCausalLM(config), tmp_path)
+    """mlx-lm has no default for the first; transformers 4 scales the positions of the others."""
+    rope = {"rope_type": kind, **rope} | ({} if is_null else {"factor": 2.0})
+    config = AutoConfig.for_model(model_type, **sizes, rope_parameters=rope)
+    save_model(AutoModelForCausalLM.from_config(config), tmp_path)
     found = json.loads((tmp_path / "config.json").read_text())
     assert "rope_scaling" in found
     assert (found["rope_scaling"] is None) is is_null

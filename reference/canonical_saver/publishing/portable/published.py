@@ -13,6 +13,7 @@ from typing import Any
 from canonical_saver.publishing.portable.key import Choice, Key, Place
 
 _MISTRAL_RS, _MLX = "mistral.rs", "mlx-lm"
+_SCALES = "transformers 4, which scales positions without it"
 _ROUTER = "mistral.rs and vLLM, which take another router"
 _UNKNOWN = object()
 """A value that the configuration does not tell; None is one, which stands as null."""
@@ -43,6 +44,8 @@ _SETTINGS: Mapping[str, Mapping[str, tuple[_Value, str]]] = {
         "head_dim": (_head_dim, _MLX),
     },
     "glm4_moe": {"rope_scaling": (_no_scaling, _MLX)},
+    "gpt_oss": {"rope_scaling": (_no_scaling, _SCALES)},
+    "apertus": {"rope_scaling": (_no_scaling, _SCALES)},
     "deepseek_v3": {
         "scoring_func": (lambda _: "sigmoid", _ROUTER),
         "topk_method": (lambda _: "noaux_tc", _ROUTER),
