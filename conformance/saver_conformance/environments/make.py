@@ -99,10 +99,21 @@ def _interpreter(version: str) -> str:
 
 
 def _install(python: Path, arguments: Sequence[str]) -> None:
+    """Install by uv where it is there; by pip elsewhere, and where uv fails.
+
+    pip may be told of packages that uv does not know of, by a file or a variable of its own.
+    """
+    options = ["install", "--quiet"]
+    pip = [str(python), "-m", "pip"]
     if uv := shutil.which("uv"):
-        _call([uv, "pip", "install", "--quiet", "--python", str(python), *arguments])
-    else:
-        _call([str(python), "-m", "pip", "install", "--quiet", *arguments])
+        try:
+            _call([uv, "pip", *options, "--python", str(python), *arguments])
+        except EnvironmentFailedError:
+            if subprocess.run([*pip, "--version"], capture_output=True).returncode:
+                _call([str(python), "-m", "ensurepip"])
+        else:
+            return
+    _call([*pip, *options, *arguments])
 
 
 def _call(command: Sequence[str]) -> None:

@@ -137,15 +137,35 @@ def _install(reader: Reader, place: Path) -> None:
 
 
 def _install_python(reader: Reader, place: Path) -> None:
-    python, uv = str(place / "venv/bin/python"), shutil.which("uv")
-    if uv:
-        _run((uv, "venv", "--python", _python(reader), "venv"), place)
-        install: tuple[str, ...] = (uv, "pip", "install", "--python", python)
-        uninstall: tuple[str, ...] = (uv, "pip", "uninstall", "--python", python)
-    else:
-        _run((_python(reader), "-m", "venv", "venv"), place)
-        install = (python, "-m", "pip", "install", "--no-compile", "--no-input")
-        uninstall = (python, "-m", "pip", "uninstall", "-y")
+    """Install by uv where it is there; by pip elsewhere, and where uv fails.
+
+    pip may be told of packages that uv does not know of, by a file or a variable of its own.
+    """
+    python = str(place / "venv/bin/python")
+    if uv := shutil.which("uv"):
+        tool = (uv, "pip")
+        try:
+            _run((uv, "venv", "--python", _python(reader), "venv"), place)
+            _install_packages(
+                reader,
+                place,
+                (*tool, "install", "--python", python),
+                (*tool, "uninstall", "--python", python),
+            )
+        except EnvironmentUnavailableError:
+            shutil.rmtree(place / "venv", ignore_errors=True)
+        else:
+            return
+    _run((_python(reader), "-m", "venv", "venv"), place)
+    pip = (python, "-m", "pip")
+    _install_packages(
+        reader, place, (*pip, "install", "--no-compile", "--no-input"), (*pip, "uninstall", "-y")
+    )
+
+
+def _install_packages(
+    reader: Reader, place: Path, install: tuple[str, ...], uninstall: tuple[str, ...]
+) -> None:
     for requirement in reader.install:
         _run((*install, requirement), place)
     if reader.dependencies:
@@ -155,11 +175,12 @@ def _install_python(reader: Reader, place: Path) -> None:
     if reader.uninstall:
         _run((*uninstall, *reader.uninstall), place)
     for source in reader.sources:
-        _unpack(python, source, place)
+        _unpack(source, place)
 
 
-def _unpack(python: str, source: str, place: Path) -> None:
+def _unpack(source: str, place: Path) -> None:
     """Download a source package and unpack it; nothing is built."""
+    python = str(place / "venv/bin/python")
     downloads, sources = place / "downloads", place / "sources"
     if not (place / "venv/bin/pip").exists():
         _run((python, "-m", "ensurepip"), place)

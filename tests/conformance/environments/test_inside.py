@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from tests.helpers.installers import make_uv, make_wheel
 
 from saver_conformance.environments import make, worker
 from saver_conformance.environments.cache import COMPLETE, keep
@@ -124,6 +126,16 @@ def test_environment_is_made_once_with_the_suites_needs(
     assert calls[1][-len(worker.NEEDS) - 2 :] == ["a==1", "b", *worker.NEEDS]
     assert (calls[0][0] == uv) is (uv is not None)
     assert python_of(Recipe("a:save", ("a==2", "b")), print) != python
+
+
+def test_pip_installs_what_uv_does_not_know_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(make_uv(tmp_path).parent), prepend=os.pathsep)
+    monkeypatch.setattr(make, "NEEDS", ())
+    monkeypatch.setattr(make, "_expect_needs", lambda *_: None)
+    python = python_of(Recipe("a:save", (str(make_wheel(tmp_path)),)), print)
+    subprocess.run([python, "-c", "import known_to_pip"], check=True)
 
 
 def test_exact_pins_are_installed_as_they_are_and_name_the_environment(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.helpers.installers import make_uv, make_wheel
 
 from saver_conformance import cli
 from saver_conformance.folder.safetensors import write as write_tensors
@@ -194,6 +197,19 @@ def test_an_environment_is_made_once_and_marked_at_its_end(
     assert environment.is_made(own)
     assert not (left / "half").exists()
     assert environment.place_of(needing(reader, "a==2")) != left
+
+
+def test_pip_installs_what_uv_does_not_know_of(
+    tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(environment.HOME_VARIABLE, str(tmp_path))
+    uv = make_uv(tmp_path)
+    monkeypatch.setenv("PATH", str(uv.parent), prepend=os.pathsep)
+    own = needing(reader, str(make_wheel(tmp_path)))
+    environment.make(own)
+    python = environment.place_of(own) / "venv/bin/python"
+    subprocess.run([python, "-c", "import known_to_pip"], check=True)
+    assert "no such package" in (environment.place_of(own) / "install.log").read_text()
 
 
 def test_an_environment_that_cannot_be_made_is_unavailable_with_its_reason(
