@@ -271,8 +271,11 @@ def _same_logits(case: Case, model: Any, make_control: Callable[[], Any]) -> boo
     # fails at these sizes (bitsandbytes/nn/modules.py, Linear4bit.forward).
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=case.dtype != "float32")
     for tensor in (*model.parameters(), *control.parameters()):
-        # Kernels choose their path by alignment, and a loaded tensor lies wherever its file had it.
+        # Kernels choose their path by alignment, and a loaded tensor lies wherever its file had it;
+        # matmul by whether a gradient may be asked for, even where none is (LinearAlgebra.cpp,
+        # should_fold).
         tensor.data = tensor.data.clone()
+        tensor.requires_grad_(False)
     with torch.no_grad(), mixed:
         found, expected = (bits(m.train()(**inputs).logits) for m in (model, control))
     return found == expected
