@@ -17,6 +17,8 @@ def settings(adapter: Adapter, family: Family) -> dict[str, Any]:
     return {**layers(adapter, family), "feedforward_modules": [adapter.targets[-1]]}
 
 
+_WITHOUT_AUTOCAST = "qlora-fsdp2*,qlora-hsdp,qlora-zero*"
+
 IA3 = AdapterKind(
     name="ia3",
     place=10,
@@ -28,14 +30,17 @@ IA3 = AdapterKind(
     limits=(
         *NO_LORA,
         Limit(
-            "vectors of float32 meet experts of bfloat16 in a compiled region "
+            "4-bit layers that it scales compute in float32, and experts and other layers do not "
             "(expected m1 and m2 to have the same dtype)",
-            modes="qlora-fsdp2*",
-            when={
-                "architecture": ("gpt_oss",),
-                "dtype": ("mixed",),
-                "wrapper": ("regional",),
-            },
+            modes=_WITHOUT_AUTOCAST,
+            when={"dtype": ("mixed",)},
+        ),
+        Limit(
+            "4-bit layers that it scales compute in float32, and the keys of attention, which it "
+            "does not scale, do not (scaled_dot_product_attention)",
+            modes=_WITHOUT_AUTOCAST,
+            when={"dtype": ("bfloat16",)},
+            unless={"targets": ("all",)},
         ),
     ),
 )

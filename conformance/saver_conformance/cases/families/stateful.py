@@ -39,10 +39,16 @@ BATCH_NORM = replace(
             when={"dtype": ("mixed",)},
         ),
         Limit(
-            "FSDP2 casts BatchNorm's input to the dtype of a compiled region, and not its "
-            "statistics (expected scalar type BFloat16 but found Float)",
-            modes="*-fsdp2*",
-            when={"dtype": ("mixed",), "wrapper": ("regional",)},
+            "FSDP2 casts BatchNorm's input to the dtype of its matrices, and not its statistics "
+            "(expected scalar type BFloat16 but found Float)",
+            modes="*-fsdp2*,*-hsdp",
+            when={"dtype": ("mixed",)},
+        ),
+        Limit(
+            "the norms beside 4-bit weights are float32, and the statistics of BatchNorm are not "
+            "(expected scalar type Float but found BFloat16)",
+            modes="qlora-single,qlora-ddp,qlora-fsdp1*",
+            when={"dtype": ("bfloat16",)},
         ),
         Limit(
             "DoRA of 4-bit weights gives BatchNorm another dtype than its statistics have "
