@@ -19,7 +19,6 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
-from canonical_saver.versions import PEFT_KINDS_KNOW_THEIR_TENSORS
 from canonical_saver.weights import changed_buffers, merged_layers, peft_rules, state_dict
 from canonical_saver.weights.adapter_names import folder_of
 from canonical_saver.weights.adapter_places import places_of
@@ -115,8 +114,7 @@ def weights(
         saved_tensors = list(selection.saved_tensors)
         inputs, convert, config = selection.model_tensors, selection.convert, selection.config
     beside = _embeddings(model, adapter, config, state, engines)
-    if PEFT_KINDS_KNOW_THEIR_TENSORS.is_there:
-        beside |= _beside_the_tuner(model, adapter, state, engines)
+    beside |= _beside_the_tuner(model, adapter, state, engines)
     copied = _copies_of_whole_modules(model)
     saved_tensors = [
         saved

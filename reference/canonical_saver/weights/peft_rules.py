@@ -151,7 +151,8 @@ def _found_by_names(
     """The tensors of an adapter by PEFT's names, in versions that find them by parts of names.
 
     They leave out what has the name of another adapter anywhere in it, and take a module of the
-    base model whose name looks like a tensor of an adapter: so they see nothing of either.
+    base model whose name looks like a tensor of an adapter: so they see nothing of either. Nor do
+    they see modules that are trained whole, of which they miss extra state.
     """
     config = view.peft_config[adapter]
     own = tuple(places_of(view, {adapter}))
@@ -162,41 +163,28 @@ def _found_by_names(
             for name, tensor in tensors.items()
             if f"{name}.".startswith(own) or (takes_biases and name.endswith("bias"))
         }
-    others, view.peft_config = view.peft_config, {adapter: config}
+    for module in view.modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            module.adapter_state_dict = _nothing
+    before = view.peft_config, view.active_adapter
+    view.peft_config, view.active_adapter = {adapter: config}, adapter
     try:
         found = get_peft_model_state_dict(
             view, state_dict=tensors, adapter_name=adapter, save_embedding_layers=False
         )
     finally:
-        view.peft_config = others
-    # They remove the adapter's name from these too, in which it is the name of a module.
-    named = _without_adapter_name(view, adapter, tensors, own)
-    return {named.get(id(tensor), name): tensor for name, tensor in found.items()}
-
-
-def _without_adapter_name(
-    view: Any, adapter: str, tensors: dict[str, torch.Tensor], own: tuple[str, ...]
-) -> dict[int, str]:
-    """PEFT's names of tensors that it does not keep under an adapter's name, by their ids.
-
-    They are the biases of the base model, and what modules that are trained whole name themselves.
-    """
+        view.peft_config, view.active_adapter = before
+    # They remove the adapter's name from biases of the base model too, where it is a module's.
     named = {
         id(tensor): name
         for name, tensor in tensors.items()
         if own and not f"{name}.".startswith(own)
     }
-    for path, module in view.named_modules():
-        if isinstance(module, AuxiliaryTrainingWrapper):
-            start = f"{path}."
-            inside = {
-                name.removeprefix(start): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(start)
-            }
-            saved = module.adapter_state_dict(adapter, inside)
-            named |= {id(tensor): f"{start}{name}" for name, tensor in saved.items()}
-    return named
+    return {named.get(id(tensor), name): tensor for name, tensor in found.items()}
+
+
+def _nothing(*_: object) -> dict[str, torch.Tensor]:
+    return {}
 
 
 @dataclass(frozen=True)
