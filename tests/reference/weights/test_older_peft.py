@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.utils import AuxiliaryTrainingWrapper
+from safetensors.torch import load_file
 from torch import nn
 
-from canonical_saver import versions
+from canonical_saver import save_model, versions
 from canonical_saver.errors import WeightsError
 from canonical_saver.versions import PEFT_KINDS_KNOW_THEIR_TENSORS, Difference
 from canonical_saver.weights import peft_rules
@@ -81,16 +84,17 @@ def test_names_older_rules_see_nothing_of_base_and_other_adapters(
 
 
 def removing(view: Any, *, state_dict: dict[str, Any], adapter_name: str, **_: Any) -> Any:
-    """What older rules do: modules trained whole lose the adapter's name as all others do."""
+    """What older rules do: biases, and modules trained whole, lose the adapter's name as well."""
     found = {name: tensor for name, tensor in state_dict.items() if ".modules_to_save." not in name}
     for path, module in view.named_modules():
         if isinstance(module, AuxiliaryTrainingWrapper):
-            start = f"{path}.modules_to_save.{adapter_name}."
-            found |= {
-                f"{path}.{name.removeprefix(start)}": tensor
+            inside = {
+                name.removeprefix(f"{path}."): tensor
                 for name, tensor in state_dict.items()
-                if name.startswith(start)
+                if name.startswith(f"{path}.")
             }
+            own = module.adapter_state_dict(adapter_name, inside)
+            found |= {f"{path}.{name}": tensor for name, tensor in own.items()}
 
     def without(name: str) -> str:
         if name.endswith(f".{adapter_name}"):
@@ -116,11 +120,24 @@ def test_names_older_rules_keep_names_of_modules_that_are_called_like_the_adapte
         for name in model.state_dict()
         if name.endswith("bias") and ".modules_to_save." not in name
     }
-    assert set(found) == biases | {
+    # The module that is trained whole is found apart, by its place.
+    assert set(found) == biases | {f"{START}style.lora_{half}.weight" for half in "AB"}
+
+
+@pytest.mark.parametrize("adapter", ["default", "weight", "bias"])
+def test_save_model_module_trained_whole_keeps_its_names_whatever_the_adapter_is_called(
+    adapter: str, tmp_path: Path
+) -> None:
+    base = nn.Sequential(OrderedDict(style=nn.Linear(4, 4), head=nn.Linear(4, 4)))
+    config = LoraConfig(r=2, target_modules=["style"], modules_to_save=["head"])
+    model = get_peft_model(base, config, adapter_name=adapter)
+    save_model(model, tmp_path)
+    folder = tmp_path if adapter == "default" else tmp_path / adapter
+    assert set(load_file(folder / "adapter_model.safetensors")) == {
         f"{START}style.lora_A.weight",
         f"{START}style.lora_B.weight",
-        f"{START}other_lora_head.weight",
-        f"{START}other_lora_head.bias",
+        f"{START}head.weight",
+        f"{START}head.bias",
     }
 
 
