@@ -25,6 +25,12 @@ _OF_BOTH = (
     Limit("a prompt is trained alone", unless={"modules_to_save": ((),)}),
     Limit("the base is no part of a model that reads prompts", when={"model_argument": ("base",)}),
     Limit("PEFT asks for a number of attention heads", when={"architecture": ("mamba",)}),
+    Limit(
+        "accelerate compiles the dictionary of prompts as a region ('OptimizedModule' object is "
+        "not subscriptable)",
+        modes="*-single,*-ddp,*-tp",
+        when={"wrapper": ("regional",)},
+    ),
 )
 PROMPT = AdapterKind(
     name="prompt_tuning",

@@ -35,7 +35,7 @@ BATCH_NORM = replace(
         Limit(
             "DeepSpeed casts the weight of BatchNorm and not its statistics, which torch refuses "
             "(torch, functional.py, batch_norm)",
-            modes="qlora-zero*",
+            modes="*-zero*",
             when={"dtype": ("mixed",)},
         ),
         Limit(
