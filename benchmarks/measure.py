@@ -107,9 +107,9 @@ def _timed_phases() -> Iterator[dict[str, float]]:
     found: dict[str, float] = {}
 
     def timed(plain: Callable[..., Any]) -> Callable[..., Any]:
-        def call(ranks: Ranks, name: str, *parts: Any) -> Any:
+        def call(ranks: Ranks, name: str, *parts: Any, **named: Any) -> Any:
             begun = time.perf_counter()
-            result = plain(ranks, name, *parts)
+            result = plain(ranks, name, *parts, **named)
             found[name] = found.get(name, 0.0) + time.perf_counter() - begun
             return result
 
