@@ -15,8 +15,9 @@ import pytest
 from benchmarks.cells import Cell
 from benchmarks.measure import measure
 from benchmarks.worlds import turns
+from torch import nn
 
-from canonical_saver import file_io
+from canonical_saver import file_io, save_model
 
 RANK = """
 import json, os, sys
@@ -48,6 +49,14 @@ def test_the_save_before_flushes_as_the_one_that_counts(durable: bool, tmp_path:
     measure(save, trained, tmp_path / "way" / "measured", durable=durable)
     assert seen == [[durable, durable]] * 2
     assert _flushing() == real
+
+
+def test_a_save_by_one_process_is_measured_by_its_phases(tmp_path: Path) -> None:
+    trained: Any = SimpleNamespace(size=64)
+    cost = measure(
+        lambda _, folder: save_model(nn.Linear(4, 4), folder), trained, tmp_path, durable=False
+    )
+    assert cost.phases.keys() >= {"plan", "write", "publish"}
 
 
 def _flushing() -> tuple[Any, Any]:
