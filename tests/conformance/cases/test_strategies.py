@@ -86,6 +86,9 @@ def test_smoke_visits_what_the_gate_does() -> None:
         planned = [case for e in sharing for case in cases_of(Mode(mode.method, e), "smoke")]
         assert {case.vocabulary for case in planned} == {"same", "resized"}
         assert {case.wrapper for case in planned} >= {"checkpointing", "compile"}
+        assert mode.method == "qlora" or "none" in {case.wrapper for case in planned}
+        controlled = mode.method == "full" or (mode.method == "lora" and mode.definition.shards)
+        assert ("control_run" in {case.probe for case in planned}) == controlled
         assert {case.architecture for case in planned} >= {"custom"}
         assert {case.existing_save for case in planned} >= {"another"}
         assert mode.engine == "single" or {case.nodes for case in planned} == {1, 2}
