@@ -34,6 +34,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
+def test_no_configuration_is_read_twice_in_a_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained(models()["llama"]())
+    kind = type(model.config)
+    seen: list[str] = []
+    usual = kind.from_dict.__func__
+
+    def counted(cls: type[Any], values: dict[str, Any], **named: Any) -> Any:
+        seen.append(json.dumps(values, sort_keys=True))
+        return usual(cls, values, **named)
+
+    monkeypatch.setattr(kind, "from_dict", classmethod(counted))
+    save_model(model, tmp_path)
+    assert len(seen) > 1
+    assert len(set(seen)) == len(seen)
+
+
 PUBLISHED = {
     "qwen3_moe": {"max_window_layers": 2},
     "qwen3_moe, experts only": {"max_window_layers": 2},
