@@ -84,8 +84,9 @@ def _measure(
         if with_many:
             found = many.measure(Path(folder))
             on_ranks = many_ranks.measure(Path(folder))
+        cells_begun = time.monotonic()
         for number, cell in enumerate(planned):
-            left = minutes * 60 - (time.monotonic() - begun)
+            left = minutes * 60 - (time.monotonic() - cells_begun)
             work = sum(_work(later) for later in planned[number:])
             share = left * _work(cell) / work
             print(f"{cell.name}: at most {share:.0f} s", file=sys.stderr, flush=True)

@@ -433,7 +433,7 @@ def _parse_row(plain: Mapping[str, Any]) -> Row:
         status=plain["status"],
         cases=plain["cases"],
         planned=plain["planned"],
-        findings=len(findings),
+        findings=len(findings) + plain.get("findings_left_out", 0),
         reason=_shorten(plain["reason"], SHOWN_REASON_LINES),
         evidence=_parse_evidence(findings[0]) if findings else None,
         empty=Share(**empty) if (empty := plain.get("empty_folder")) else None,
