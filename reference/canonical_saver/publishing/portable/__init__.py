@@ -125,36 +125,51 @@ def _complete_config(
                 "are not in the folder; other settings hang on the claim, so that it stays, and "
                 "readers that look for these layers fail"
             )
-    plain = made
-    added: list[Key] = []
-    kept_as_attribute: list[str] = []
-    for choice in config_keys.candidates(plain):
-        found = _fitting(reader, choice, made, plain, kept_as_attribute)
-        if found is not None:
-            made = found.put(made)
-            added.append(found)
-            kept_as_attribute += [found.place] if choice.kept else []
-        elif choice.missed:
+    choices = list(config_keys.candidates(made))
+    fitting = _fitting(reader, choices, made)
+    for choice, key in zip(choices, fitting, strict=True):
+        if key is None and choice.missed:
             yield f"{_CONFIG} is without {choice.missed}"
+    added = [key for key in fitting if key is not None]
+    made = _with(made, added)
     if made != config:
         _write(path, made, ascii_only=True)
     yield from _told(_CONFIG, added)
 
 
 def _fitting(
-    reader: Reader,
-    choice: Choice,
-    made: Mapping[str, Any],
-    plain: Mapping[str, Any],
-    kept: Sequence[str],
-) -> Key | None:
-    """The first spelling with which the class reads everything else as without it."""
-    for key in choice.spellings:
-        but = [*kept, key.place] if choice.kept else kept
-        known = not choice.makes or reader.makes(key, choice.makes, plain)
-        if known and reader.reads_alike(key.put(made), plain, but=but):
-            return key
-    return None
+    reader: Reader, choices: Sequence[Choice], plain: Mapping[str, Any]
+) -> list[Key | None]:
+    """For each choice the first spelling with which the class reads all else as without it.
+
+    The first of all are tried at once: mostly they fit, and the class reads them in one go.
+    """
+    firsts = [choice.spellings[0] for choice in choices]
+    if _fit(reader, choices, firsts, plain):
+        return [*firsts]
+    found: list[Key | None] = []
+    for choice in choices:
+        fit = (key for key in choice.spellings if _fit(reader, choices, [*found, key], plain))
+        found.append(next(fit, None))
+    return found
+
+
+def _fit(
+    reader: Reader, choices: Sequence[Choice], keys: Sequence[Key | None], plain: Mapping[str, Any]
+) -> bool:
+    """Whether the class knows what it should know, and reads all else as without these keys."""
+    chosen = [(choice, key) for choice, key in zip(choices, keys, strict=False) if key is not None]
+    known = all(reader.makes(key, choice.makes, plain) for choice, key in chosen if choice.makes)
+    kept = [key.place for choice, key in chosen if choice.kept]
+    made = _with(plain, [key for _, key in chosen])
+    return known and reader.reads_alike(made, plain, but=kept)
+
+
+def _with(config: Mapping[str, Any], keys: Sequence[Key]) -> dict[str, Any]:
+    made = dict(config)
+    for key in keys:
+        made = key.put(made)
+    return made
 
 
 def _complete_tokenizer(folder: Path) -> Iterator[str]:
