@@ -236,7 +236,7 @@ class LibraryStack:
     tests: bool = False
 
 
-# On Python 3.12 torch comes from the package index, which may be a build of several gigabytes.
+# After Python 3.11 torch comes from the package index, which may be a build of several gigabytes.
 LIBRARY_STACKS = {
     "minimums": LibraryStack(
         libraries=(
@@ -261,6 +261,7 @@ LIBRARY_STACKS = {
             "deepspeed==0.18.6",
         ),
     ),
+    "python313": LibraryStack(python="3.13", libraries=(TORCH,), tests=True),
 }
 STACK_RESULTS = f"{RESULTS}/stacks"
 FAST_TESTS = ("tests/reference/formats", "tests/reference/publishing", "tests/reference/weights")
@@ -311,7 +312,7 @@ def stacks(session: nox.Session, stack: str) -> None:
     session.run("python", "-m", "fixtures.stacks", STACK_RESULTS)
 
 
-@nox.session(python=PYTHON, venv_backend="uv|virtualenv")
+@nox.session(python=[PYTHON, "3.14"], venv_backend="uv|virtualenv")
 def canary(session: nox.Session) -> None:
     """Try the reference on the newest pre-releases; a failure is told, and fails nothing."""
     try:
@@ -321,7 +322,7 @@ def canary(session: nox.Session) -> None:
         compile_operators(session)
         session.run(
             *("saver-conformance", "run", "--profile", "smoke"),
-            *("--report", f"{RESULTS}/canary", *session.posargs),
+            *("--report", f"{RESULTS}/canary-{session.python}", *session.posargs),
             env=environment(session),
         )
     except CommandFailed as failure:
