@@ -16,7 +16,10 @@ from fixtures.add_result import RESULTS, without_places
         ('File \\"/usr/lib/python3.12/json/decoder.py\\"', 'File \\"json/decoder.py\\"'),
         ("found /tmp/out/model.safetensors", "found /tmp/out/model.safetensors"),
         ("/src/repo/fixtures/savers/hf.py", "fixtures/savers/hf.py"),
+        ("openat(AT_FDCWD</src/repo>, 'run/a')", "openat(AT_FDCWD<.>, 'run/a')"),
         ("a/b and 1/2", "a/b and 1/2"),
+        ("'base: /tmp/saver-conformance-a_1bcdef/bases/llama'", "'base: <run>/bases/llama'"),
+        ("/tmp/x/saver-conformance-abcdefgh/case-7/out.\\n", "<run>/case-7/out.\\n"),
     ],
 )
 def test_without_places_keeps_what_is_the_librarys(text: str, kept: str) -> None:
