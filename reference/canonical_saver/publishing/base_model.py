@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from canonical_saver.errors import RequestError
 from canonical_saver.publishing import stale_files
 from canonical_saver.publishing.staging import Staging
 from canonical_saver.request import Request
+from canonical_saver.weights.base_tensors import folders_of
 from canonical_saver.weights.saved_tensors import WeightSet
 
 _WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
@@ -101,7 +102,7 @@ def _why_base(names: Sequence[str], place: Path) -> str:
     if not place.is_dir():
         return ""
     for name in names:
-        for folder in _folders(name):
+        for folder in folders_of(name):
             if place.samefile(folder):
                 return f"is the folder of '{name}'"
             weights = _inodes(folder, _WEIGHT_ENDINGS)
@@ -121,24 +122,11 @@ def _may_have_been(name: str, place: Path) -> bool:
     """
     path = Path(name)
     parts = tuple(part for part in path.parts if part != os.pardir)
-    if path.is_absolute() or not parts or any(_folders(name)):
+    if path.is_absolute() or not parts or any(folders_of(name)):
         return False
     return place.resolve().parts[-len(parts) :] == parts and bool(
         stale_files.weight_files(place, adapter=False)
     )
-
-
-def _folders(name: str) -> Iterator[Path]:
-    """The folders that a name of a base leads to: itself, or what the cache of the hub has."""
-    from huggingface_hub.constants import HF_HUB_CACHE, REPO_ID_SEPARATOR
-
-    repository = REPO_ID_SEPARATOR.join(["models", *name.split("/")])
-    with suppress(OSError):  # it may be too long for a path
-        if Path(name).is_dir():
-            yield Path(name)
-        else:
-            snapshots = Path(HF_HUB_CACHE, repository, "snapshots")
-            yield from sorted(path for path in snapshots.glob("*") if path.is_dir())
 
 
 def _inodes(folder: Path, endings: str | tuple[str, ...]) -> dict[tuple[int, int], Path]:

@@ -91,19 +91,23 @@ class _Load:
 
 def folders(names: Sequence[str | None]) -> Iterator[Path]:
     """The folders that names lead to; of the hub's cache, only where it has one version."""
+    for name in names:
+        found = folders_of(name) if name else []
+        if len(found) == 1:
+            yield found[0]
+
+
+def folders_of(name: str) -> list[Path]:
+    """The folders that a name of a base leads to: itself, or all versions in the hub's cache."""
     from huggingface_hub.constants import HF_HUB_CACHE, REPO_ID_SEPARATOR
 
-    for name in names:
-        if not name:
-            continue
-        with suppress(OSError):  # it may be too long for a path
-            if Path(name).is_dir():
-                yield Path(name)
-                continue
-            repository = REPO_ID_SEPARATOR.join(["models", *name.split("/")])
-            snapshots = list(Path(HF_HUB_CACHE, repository, "snapshots").glob("*"))
-            if len(snapshots) == 1:
-                yield snapshots[0]
+    repository = REPO_ID_SEPARATOR.join(["models", *name.split("/")])
+    snapshots = Path(HF_HUB_CACHE, repository, "snapshots")
+    with suppress(OSError, ValueError):  # it may be too long for a path, or no text of one
+        if Path(name).is_dir():
+            return [Path(name)]
+        return sorted(path for path in snapshots.glob("*") if path.is_dir())
+    return []
 
 
 _SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
