@@ -85,9 +85,11 @@ def _measure(
             found = many.measure(Path(folder))
             on_ranks = many_ranks.measure(Path(folder))
         cells_begun = time.monotonic()
-        for number, cell in enumerate(planned):
+        # What large cells take is hard to foretell: they are last, and lose rounds.
+        order = sorted(planned, key=_work)
+        for number, cell in enumerate(order):
             left = minutes * 60 - (time.monotonic() - cells_begun)
-            work = sum(_work(later) for later in planned[number:])
+            work = sum(_work(later) for later in order[number:])
             share = left * _work(cell) / work
             print(f"{cell.name}: at most {share:.0f} s", file=sys.stderr, flush=True)
             mine, failed = worlds.run_cell(cell, Path(folder) / "cell", share)
@@ -99,15 +101,16 @@ def _measure(
                 from benchmarks.scale.simulate import imbalance_of
 
                 predicted.append({"cell": cell.name, "imbalance": imbalance_of(cell)})
+    place = {cell.name: number for number, cell in enumerate(planned)}
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": _machine(where or Path.cwd()),
         "minutes": (time.monotonic() - begun) / 60,
         "left_out": left_out,
-        "predicted": predicted,
+        "predicted": sorted(predicted, key=lambda found: place[found["cell"]]),
         "many": found,
         "many_ranks": on_ranks,
-        "samples": [asdict(sample) for sample in samples],
+        "samples": [asdict(s) for s in sorted(samples, key=lambda sample: place[sample.cell])],
     }
 
 
