@@ -6,6 +6,7 @@ from fixtures.mutants import all_mutants
 from saver_conformance.cases.case import Mode, WorldKey
 from saver_conformance.cases.strategies import make_case
 from saver_conformance.processes import strace
+from saver_conformance.workload.version_compat import why_unable
 
 
 def runs():
@@ -30,6 +31,8 @@ def runs():
 def test_mutant(shared_judge, mutant, case):
     if case.probe in ("fault_injection", "file_trace") and not strace.is_available():
         pytest.skip(strace.MISSING)
+    if reason := why_unable(case):
+        pytest.skip(reason)
     shared_judge.turn_to(mutant.address)
     record = shared_judge.run(case)
     assert record.status == "run", record.reason

@@ -68,18 +68,23 @@ class VersionLimit:
     Attributes:
         requirement: what is needed instead, as pip reads it.
         limit: the cases.
+        beside: versions of another library that need it, as pip reads them; "" for any.
     """
 
     requirement: str
     limit: Limit
+    beside: str = ""
 
 
 def why_unable(case: Case) -> str:
     """Why the installed versions cannot train ``case``; empty when they can."""
-    values = values_of(case)
+    values, mode = values_of(case), str(case.mode)
     for row in LIMITS:
-        if row.limit.holds(values, str(case.mode)) and (
-            missing := why_missing(str(case.mode), [row.requirement])
+        concerned = not (row.beside and why_missing(mode, [row.beside]))
+        if (
+            concerned
+            and row.limit.holds(values, mode)
+            and (missing := why_missing(mode, [row.requirement]))
         ):
             return f"{missing}: {row.limit.why}"
     return ""
@@ -233,6 +238,15 @@ LIMITS: Sequence[VersionLimit] = (
             "OFT of 4-bit layers is made without its configuration (tuners/oft/bnb.py)",
             modes="qlora-*",
             when={"kind": ("oft",)},
+        ),
+    ),
+    VersionLimit(
+        requirement="peft>=0.22",
+        beside="transformers>=5.24",
+        limit=Limit(
+            "add_adapter of transformers refuses older versions (integrations/peft.py)",
+            modes="*lora-*",
+            when={"kind": ("add_adapter",)},
         ),
     ),
     VersionLimit(

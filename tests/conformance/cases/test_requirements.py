@@ -101,3 +101,13 @@ def test_why_unable_holds_for_its_cases_and_older_versions(monkeypatch: pytest.M
         assert why_unable(case) == words
         assert why_unable(replace(case, views=False)) == ""
         assert why_unable(replace(case, mode=Mode("full", "zero2"))) == ""
+
+
+def test_why_unable_holds_beside_the_versions_that_need_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case, limit = Case(Mode("full", "single")), Limit("it refuses older ones", modes="*")
+    for beside, holds in {"packaging>=1": True, "packaging>=9999": False, ABSENT: False}.items():
+        row = VersionLimit("packaging>=9999", limit, beside=beside)
+        monkeypatch.setattr(version_compat, "LIMITS", (row,))
+        assert bool(why_unable(case)) is holds
